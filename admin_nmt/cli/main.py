@@ -1,0 +1,68 @@
+"""Dispatch of `admin-nmt SUBCOMMAND`.
+
+Each subcommand is a module of this folder with three names:
+
+- `HELP`, one line;
+- `add_arguments(parser)`, which imports nothing heavy, so that `--help` stays quick;
+- `run(args)`, which returns the exit code (None counts as 0) and raises `UserError` on bad input.
+"""
+
+import argparse
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from admin_nmt.errors import UserError
+
+#: Subcommand -> module in this folder.
+SUBCOMMANDS = {
+    "profile": "profile",
+    "prepare": "prepare",
+    "average": "average",
+    "evaluate": "evaluate",
+    "score": "score",
+    "compare": "compare",
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of `admin-nmt` with one sub-parser per subcommand."""
+    parser = argparse.ArgumentParser(
+        prog="admin-nmt",
+        description="Tools around deep Transformers for machine translation with fairseq.",
+        allow_abbrev=False,
+    )
+    subparsers = parser.add_subparsers(metavar="SUBCOMMAND", required=True, dest="subcommand")
+    for name, module_name in SUBCOMMANDS.items():
+        module = importlib.import_module(f"admin_nmt.cli.{module_name}")
+        subparser = subparsers.add_parser(
+            name, help=module.HELP, description=module.HELP, allow_abbrev=False
+        )
+        module.add_arguments(subparser)
+        subparser.set_defaults(run=module.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand; a `UserError` becomes one line on stderr and its exit code."""
+    args = build_parser().parse_args(argv)
+    logging.basicConfig(
+        format="%(asctime)s | %(levelname)s | %(name)s | %(message)s",
+        datefmt="%Y-%m-%d %H:%M:%S",
+        level=os.environ.get("LOGLEVEL", "INFO").upper(),
+        stream=sys.stderr,
+    )
+    try:
+        return args.run(args) or 0
+    except UserError as error:
+        print(f"admin-nmt {args.subcommand}: error: {error}", file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    except BrokenPipeError:
+        # The reader of our output (`| head`) went away: not an error of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        print(f"admin-nmt {args.subcommand}: interrupted", file=sys.stderr)  # noqa: T201
+        return 130

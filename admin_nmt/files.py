@@ -1,0 +1,87 @@
+"""Files that are either whole or absent: write to a temporary name, then rename."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from admin_nmt.errors import UserError
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike[str], mode: str = "w", **kwargs: Any) -> Iterator[IO[Any]]:
+    """Open `path` for writing; it appears under its name only when the block ends well.
+
+    The temporary file lies in the same folder, so the final rename is atomic. Text is written as
+    UTF-8 with Unix line ends unless `kwargs` says otherwise. An existing file keeps its
+    permissions; a new one gets those of the umask.
+
+    Raises:
+        UserError: the folder is missing or unwritable, or the disk is full.
+    """
+    path = Path(path)
+    if "b" not in mode:
+        kwargs.setdefault("encoding", "utf-8")
+        kwargs.setdefault("newline", "\n")
+    temporary: str | None = None
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        with open(handle, mode, **kwargs) as stream:
+            yield stream
+        os.chmod(temporary, _permissions(path))
+        os.replace(temporary, path)
+        temporary = None
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def _permissions(path: Path) -> int:
+    """Mode bits for a file written at `path`: those it has, else those of the umask."""
+    if path.exists():
+        return path.stat().st_mode & 0o777
+    umask = os.umask(0)
+    os.umask(umask)
+    return 0o666 & ~umask
+
+
+def make_directory(path: str | os.PathLike[str]) -> Path:
+    """Create the folder `path` with its parents and check that files can be written there.
+
+    Raises:
+        UserError: it cannot be created, or is not writable.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise UserError(f"cannot write to directory {path}: {error.strerror or error}") from error
+    return path
+
+
+def require_free_space(path: str | os.PathLike[str], num_bytes: int) -> None:
+    """Refuse early when the disk that holds `path` has fewer than `num_bytes` bytes free.
+
+    Raises:
+        UserError: with both figures in MiB.
+    """
+    free = shutil.disk_usage(path).free
+    if free < num_bytes:
+        raise UserError(
+            f"too little disk space for {path}: {free / 2**20:.0f} MiB free, "
+            f"about {num_bytes / 2**20:.0f} MiB needed"
+        )
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """Hexadecimal SHA-256 of a file, read in pieces."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
