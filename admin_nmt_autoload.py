@@ -1,0 +1,96 @@
+"""Make `fairseq-train --arch admin_transformer ...` work with no `--user-dir`, in any directory.
+
+fairseq has no plug-in discovery: it knows only what some imported module registered. This module
+closes the gap. `admin_nmt_autoload.pth` in site-packages calls `install()` at every start of
+Python; that puts one finder on `sys.meta_path`, which does nothing until somebody imports
+`fairseq`, and right after fairseq has been imported imports `admin_nmt.registration`.
+
+- Cost in a process that never imports fairseq: this file (well under a millisecond); neither
+  fairseq nor `admin_nmt` is imported.
+- Without fairseq nothing happens. `ADMIN_NMT_AUTOLOAD=0` in the environment turns it off.
+- If our registration fails, fairseq goes on without us and one line on stderr says so: a broken
+  plug-in must not take down the programs of people who do not use it.
+
+It is a top-level module, not a part of `admin_nmt`, because importing any part of the package would
+first import the package, and importing the package registers everything. Keep its imports to
+modules that Python has loaded anyway.
+"""
+
+import os
+import sys
+
+#: `admin-nmt` sets this: then `import admin_nmt` alone registers nothing, so that subcommands that
+#: need no model (and `--help`) start without importing torch; fairseq's import still triggers it.
+defer_registration = False
+
+
+class _AfterFairseq:
+    """A meta path finder that lets others find fairseq and acts when its import has finished."""
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name != "fairseq":
+            return None
+        uninstall()
+        from importlib.util import find_spec
+
+        spec = find_spec("fairseq")
+        if spec is None or spec.loader is None:
+            return None
+        spec.loader = _RegisterAfter(spec.loader)
+        return spec
+
+
+class _RegisterAfter:
+    """Loader of fairseq that registers admin_nmt once fairseq's own code has run."""
+
+    def __init__(self, loader):
+        self._loader = loader
+
+    def __getattr__(self, name):
+        return getattr(self._loader, name)
+
+    def create_module(self, spec):
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module):
+        # The module must not see this wrapper: importlib.resources and pickling ask the loader.
+        module.__loader__ = module.__spec__.loader = self._loader
+        self._loader.exec_module(module)
+        _register()
+
+
+def _register():
+    """Import `admin_nmt.registration`; on failure warn in one line and go on."""
+    try:
+        import admin_nmt.registration  # noqa: F401
+    except Exception as error:
+        if os.environ.get("ADMIN_NMT_AUTOLOAD") == "debug":
+            raise
+        sys.stderr.write(
+            f"warning: admin_nmt could not register with fairseq ({type(error).__name__}: {error}); "
+            "its architectures are missing. ADMIN_NMT_AUTOLOAD=debug shows the traceback.\n"
+        )
+
+
+def install():
+    """Start waiting for fairseq, unless `ADMIN_NMT_AUTOLOAD=0` or fairseq is there already."""
+    if os.environ.get("ADMIN_NMT_AUTOLOAD") == "0" or "fairseq" in sys.modules:
+        return
+    if _AfterFairseq not in sys.meta_path:
+        sys.meta_path.insert(0, _AfterFairseq)
+
+
+def uninstall():
+    """Stop waiting for fairseq."""
+    if _AfterFairseq in sys.meta_path:
+        sys.meta_path.remove(_AfterFairseq)
+
+
+def main():
+    """Entry point of `admin-nmt`: the command line without importing torch before it is needed."""
+    global defer_registration
+    defer_registration = True
+    from admin_nmt.cli.main import main as cli_main
+
+    sys.exit(cli_main())
