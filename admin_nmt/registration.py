@@ -1,3 +1,12 @@
 """Importing this module tells fairseq about everything admin_nmt adds to it."""
 
 import fairseq  # noqa: F401
+
+from admin_nmt import compat
+from admin_nmt.initialization import training_start
+
+compat.apply()
+training_start.install()
+
+from admin_nmt.models import admin_transformer  # noqa: E402, F401
+from admin_nmt.optim import radam  # noqa: E402, F401

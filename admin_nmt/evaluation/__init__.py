@@ -1,0 +1,1 @@
+"""After training: average checkpoints, translate, score, compare systems."""

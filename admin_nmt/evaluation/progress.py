@@ -1,0 +1,42 @@
+"""One progress display for terminals and for log files."""
+
+import logging
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from tqdm import tqdm
+
+#: Seconds between two lines when stderr is not a terminal.
+LOG_INTERVAL = 30.0
+
+
+class _LogLines:
+    """A text stream that turns each redrawing of a bar into one log line."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self.logger = logger
+
+    def write(self, text: str) -> None:
+        if text.strip():
+            self.logger.info("%s", text.strip())
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+
+def progress(
+    logger: logging.Logger, description: str, unit: str, iterable: Iterable | None = None, **kwargs: Any
+) -> tqdm:
+    """A tqdm bar on a terminal; else the same text as a log line every `LOG_INTERVAL` seconds.
+
+    Args:
+        logger: gets the lines when stderr is no terminal.
+        description: what is being done.
+        unit: what is counted.
+        iterable: what to go through, if the bar is to wrap something.
+        kwargs: for tqdm, such as `total`.
+    """
+    if not sys.stderr.isatty():
+        kwargs |= {"file": _LogLines(logger), "mininterval": LOG_INTERVAL, "ncols": 100}
+    return tqdm(iterable, desc=description, unit=f" {unit}", **kwargs)

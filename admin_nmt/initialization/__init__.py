@@ -1,0 +1,1 @@
+"""How a model starts: one file per scheme, and the profile that ADMIN measures."""

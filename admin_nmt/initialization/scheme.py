@@ -1,0 +1,69 @@
+"""What a scheme decides: the residual connections, whether there are LayerNorms, weight gains."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import nn
+
+from admin_nmt.modules.residual import Residual
+
+Stack = Literal["encoder", "decoder"]
+
+
+@dataclass(frozen=True)
+class Depth:
+    """Sizes of the two stacks.
+
+    Attributes:
+        encoder_layers: N.
+        decoder_layers: M.
+        decoder_sublayers: residual sublayers of one decoder layer, 3, or 2 without
+            encoder-decoder attention.
+    """
+
+    encoder_layers: int
+    decoder_layers: int
+    decoder_sublayers: int = 3
+
+    def num_residuals(self, stack: Stack) -> int:
+        """n, the number of residual sublayers of a stack: 2N or 3M."""
+        if stack == "encoder":
+            return 2 * self.encoder_layers
+        return self.decoder_sublayers * self.decoder_layers
+
+
+class Scheme:
+    """Plain post-LN (or pre-LN) with the initial values of fairseq; base of the other schemes.
+
+    Args:
+        depth: of both stacks.
+        trainable: whether vectors omega are parameters (they are buffers otherwise).
+    """
+
+    #: Whether layers have LayerNorms.
+    layer_norm = True
+    #: Whether the scheme is defined for pre-LN models.
+    supports_pre_norm = False
+    #: Whether omega is measured at the start of training.
+    needs_profile = False
+
+    def __init__(self, depth: Depth, trainable: bool = True) -> None:
+        self.depth = depth
+        self.trainable = trainable
+
+    def residual(self, stack: Stack, position: int, embed_dim: int) -> Residual:
+        """The connection of sublayer `position` (from 0, in forward order) of a stack."""
+        raise NotImplementedError
+
+    def initialize(self, stack: Stack, layers: nn.ModuleList) -> None:
+        """Change initial weights of a built stack; nothing by default."""
+
+
+class DefaultScheme(Scheme):
+    """Vaswani et al. (2017): `x + f(x)`, post-LN, or pre-LN with `--encoder-normalize-before`."""
+
+    supports_pre_norm = True
+
+    def residual(self, stack: Stack, position: int, embed_dim: int) -> Residual:
+        """Always the plain sum."""
+        return Residual()

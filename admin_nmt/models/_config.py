@@ -1,0 +1,112 @@
+"""Configuration of `admin_transformer`: fairseq's `TransformerConfig` and our options."""
+
+from argparse import Namespace
+from dataclasses import dataclass, field
+from typing import Any
+
+from fairseq.dataclass import ChoiceEnum
+from fairseq.models.transformer import TransformerConfig
+from omegaconf import DictConfig, OmegaConf
+
+from admin_nmt.errors import UsageError
+from admin_nmt.initialization.registry import SCHEMES
+
+
+@dataclass
+class AdminTransformerConfig(TransformerConfig):
+    """fairseq's options, plus how the model starts."""
+
+    init_type: ChoiceEnum(list(SCHEMES)) = field(  # type: ignore[valid-type]
+        default="admin",
+        metadata={
+            "help": "residual connections and initial values: admin (profiled at the start of "
+            "training), admin-log and admin-const (from depth alone), deepnorm, rezero, or "
+            "default (plain; pre-LN with --encoder-normalize-before --decoder-normalize-before)"
+        },
+    )
+    admin_profile: str | None = field(
+        default=None,
+        metadata={
+            "help": "take the initial omegas from this file (written by 'admin-nmt profile') "
+            "instead of profiling; only read when training starts from scratch"
+        },
+    )
+    admin_profile_batches: int = field(
+        default=1,
+        metadata={"help": "training batches over which the ADMIN profile is averaged"},
+    )
+    admin_freeze_omega: bool = field(
+        default=False,
+        metadata={"help": "keep omega at its initial values instead of training it"},
+    )
+
+
+#: Options of fairseq's Transformer that this model does not serve, and the value that is allowed.
+UNSUPPORTED = {
+    "adaptive_input": False,
+    "quant_noise_pq": 0,
+    "quant_noise_scalar": 0,
+    "encoder_xformers_att_config": None,
+    "decoder_xformers_att_config": None,
+    "encoder_layers_to_keep": None,
+    "decoder_layers_to_keep": None,
+    "cross_self_attention": False,
+    "base_layers": 0,
+    "char_inputs": False,
+    "export": False,
+}
+
+
+def to_config(args: Namespace | DictConfig | AdminTransformerConfig) -> AdminTransformerConfig:
+    """The configuration from fairseq's command line (a namespace) or from a YAML file."""
+    if isinstance(args, DictConfig):
+        container = OmegaConf.to_container(args, resolve=True)
+        assert isinstance(container, dict)
+        args = Namespace(**{str(key): value for key, value in container.items()})
+    return AdminTransformerConfig.from_namespace(args)
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _value(cfg: AdminTransformerConfig, name: str) -> Any:
+    value = getattr(cfg, name, None)
+    return value.value if hasattr(value, "value") else value
+
+
+def check(cfg: AdminTransformerConfig) -> None:
+    """Refuse what the model cannot do, by the option's name.
+
+    Raises:
+        UsageError: an unsupported option, an unknown init type, or two options that exclude
+            each other.
+    """
+    for name, allowed in UNSUPPORTED.items():
+        value = _value(cfg, name)
+        if value and value != allowed:
+            raise UsageError(f"admin_transformer does not support {_flag(name)} (got {value})")
+    init_type = str(_value(cfg, "init_type"))
+    if init_type not in SCHEMES:
+        raise UsageError(f"--init-type {init_type} is unknown; choose from {', '.join(SCHEMES)}")
+    pre_norm = cfg.encoder.normalize_before or cfg.decoder.normalize_before
+    if pre_norm and init_type != "default":
+        side = "encoder" if cfg.encoder.normalize_before else "decoder"
+        raise UsageError(
+            f"--init-type {init_type} is not defined for pre-LN; drop --{side}-normalize-before "
+            "or use --init-type default"
+        )
+    if cfg.admin_profile and init_type != "admin":
+        raise UsageError(f"--admin-profile needs --init-type admin, not {init_type}")
+    if cfg.admin_profile_batches < 1:
+        raise UsageError(
+            f"--admin-profile-batches must be at least 1, not {cfg.admin_profile_batches}"
+        )
+    for side, stack in (("encoder", cfg.encoder), ("decoder", cfg.decoder)):
+        if stack.embed_dim % stack.attention_heads:
+            raise UsageError(
+                f"--{side}-embed-dim {stack.embed_dim} is not divisible by "
+                f"--{side}-attention-heads {stack.attention_heads}"
+            )
+        if stack.layers < 1:
+            raise UsageError(f"--{side}-layers must be at least 1, not {stack.layers}")

@@ -1,0 +1,114 @@
+"""fairseq's encoder and decoder with our layers; everything else is inherited."""
+
+from typing import Any
+
+from fairseq.distributed import fsdp_wrap
+from fairseq.models.transformer import TransformerDecoderBase, TransformerEncoderBase
+from fairseq.modules.checkpoint_activations import checkpoint_wrapper
+from torch import Tensor, nn
+
+from admin_nmt.initialization.scheme import Scheme, Stack
+from admin_nmt.modules.dropout import Dropout
+from admin_nmt.modules.residual import Residual
+from admin_nmt.modules.transformer_layer import (
+    AdminTransformerDecoderLayer,
+    AdminTransformerEncoderLayer,
+)
+
+
+class _ResidualSupply:
+    """Hands out the residual connections of one stack in forward order.
+
+    fairseq's constructors build layers one by one without telling a layer its place; this object
+    keeps the place while the stack is built.
+    """
+
+    def __init__(self, scheme: Scheme, stack: Stack, embed_dim: int) -> None:
+        self.scheme = scheme
+        self.stack: Stack = stack
+        self.embed_dim = embed_dim
+        self.position = 0
+
+    def take(self, count: int) -> tuple[Residual, ...]:
+        """The connections of the next `count` sublayers."""
+        first, self.position = self.position, self.position + count
+        return tuple(
+            self.scheme.residual(self.stack, position, self.embed_dim)
+            for position in range(first, self.position)
+        )
+
+
+def _wrap(layer: nn.Module, cfg: Any) -> nn.Module:
+    """Activation checkpointing and FSDP as fairseq applies them."""
+    if cfg.checkpoint_activations:
+        layer = checkpoint_wrapper(layer, offload_to_cpu=cfg.offload_activations)
+    return fsdp_wrap(
+        layer, min_num_params=0 if cfg.checkpoint_activations else cfg.min_params_to_wrap
+    )
+
+
+class AdminTransformerEncoder(TransformerEncoderBase):
+    """fairseq's Transformer encoder built from `AdminTransformerEncoderLayer`.
+
+    Args:
+        cfg: the model's `AdminTransformerConfig`.
+        dictionary: of the source language.
+        embed_tokens: source embeddings (V, D).
+        scheme: decides residual connections and LayerNorms.
+    """
+
+    def __init__(self, cfg: Any, dictionary: Any, embed_tokens: nn.Embedding, scheme: Scheme):
+        self._supply = _ResidualSupply(scheme, "encoder", cfg.encoder.embed_dim)
+        super().__init__(cfg, dictionary, embed_tokens)
+        del self._supply
+        self.dropout_module = Dropout(cfg.dropout, module_name="TransformerEncoder")
+        scheme.initialize("encoder", self.layers)
+
+    def build_encoder_layer(self, cfg: Any) -> nn.Module:
+        """Called by fairseq's constructor once per layer."""
+        first, second = self._supply.take(2)
+        layer = AdminTransformerEncoderLayer(
+            cfg, (first, second), layer_norm=self._supply.scheme.layer_norm
+        )
+        return _wrap(layer, cfg)
+
+
+class AdminTransformerDecoder(TransformerDecoderBase):
+    """fairseq's Transformer decoder built from `AdminTransformerDecoderLayer`.
+
+    Args: as for the encoder, with target dictionary and embeddings, and
+        no_encoder_attn: leave out encoder-decoder attention.
+    """
+
+    def __init__(
+        self,
+        cfg: Any,
+        dictionary: Any,
+        embed_tokens: nn.Embedding,
+        scheme: Scheme,
+        no_encoder_attn: bool = False,
+    ) -> None:
+        self._supply = _ResidualSupply(scheme, "decoder", cfg.decoder.embed_dim)
+        super().__init__(cfg, dictionary, embed_tokens, no_encoder_attn=no_encoder_attn)
+        del self._supply
+        self.dropout_module = Dropout(cfg.dropout, module_name="TransformerDecoder")
+        scheme.initialize("decoder", self.layers)
+
+    def build_decoder_layer(self, cfg: Any, no_encoder_attn: bool = False) -> nn.Module:
+        """Called by fairseq's constructor once per layer."""
+        layer = AdminTransformerDecoderLayer(
+            cfg,
+            self._supply.take(2 if no_encoder_attn else 3),
+            no_encoder_attn=no_encoder_attn,
+            layer_norm=self._supply.scheme.layer_norm,
+        )
+        return _wrap(layer, cfg)
+
+    def buffered_future_mask(self, tensor: Tensor) -> Tensor:
+        """Causal mask (T, T) for `tensor` (T, B, D): -inf above the diagonal, cached."""
+        length = tensor.size(0)
+        mask = self._future_mask
+        if mask.size(0) < length or mask.device != tensor.device or mask.dtype != tensor.dtype:
+            mask = tensor.new_full((length, length), float("-inf")).triu_(1)
+            self._future_mask = mask
+        return mask[:length, :length]

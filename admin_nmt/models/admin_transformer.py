@@ -1,0 +1,199 @@
+"""`admin_transformer` and its named architectures."""
+
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from fairseq.dataclass.utils import gen_parser_from_dataclass
+from fairseq.models import register_model, register_model_architecture
+from fairseq.models.transformer import TransformerModelBase
+from fairseq.models.transformer.transformer_legacy import (
+    base_architecture as transformer_base_architecture,
+)
+from fairseq.models.transformer.transformer_legacy import (
+    transformer_iwslt_de_en,
+    transformer_wmt_en_de_big,
+)
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from admin_nmt.errors import UsageError
+from admin_nmt.initialization.registry import SCHEMES
+from admin_nmt.initialization.scheme import Depth, Scheme
+from admin_nmt.models._config import AdminTransformerConfig, check, to_config
+from admin_nmt.models._stacks import AdminTransformerDecoder, AdminTransformerEncoder
+from admin_nmt.modules.residual import Residual, ScaledResidual
+
+
+@register_model("admin_transformer")
+class AdminTransformerModel(TransformerModelBase):
+    """fairseq's encoder-decoder Transformer with a choice of residual scheme (`--init-type`).
+
+    With `--init-type admin` the omegas are measured when `fairseq-train` starts from scratch and
+    live in the checkpoint from then on (`admin_nmt.initialization.training_start`).
+    """
+
+    #: Whether the omegas have their final initial values: profiled, read, or from a checkpoint.
+    omegas_ready: bool
+
+    @classmethod
+    def add_args(cls, parser: Any) -> None:
+        """Options of fairseq's Transformer and ours; defaults come from the architecture."""
+        gen_parser_from_dataclass(
+            parser, AdminTransformerConfig(), delete_default=True, with_prefix=""
+        )
+
+    @classmethod
+    def build_model(
+        cls, args: Namespace | DictConfig | AdminTransformerConfig, task: Any
+    ) -> "AdminTransformerModel":
+        """Build from fairseq's command line, a YAML recipe, or a configuration.
+
+        Raises:
+            UsageError: an option is unsupported or two options exclude each other.
+        """
+        cfg = to_config(args)
+        check(cfg)
+        if cfg.share_all_embeddings and task.source_dictionary != task.target_dictionary:
+            raise UsageError("--share-all-embeddings needs data with a joined dictionary")
+        return super().build_model(cfg, task)
+
+    @classmethod
+    def scheme_of(cls, cfg: AdminTransformerConfig) -> Scheme:
+        """The residual scheme that `cfg.init_type` names, for the depth of `cfg`."""
+        depth = Depth(cfg.encoder.layers, cfg.decoder.layers, 2 if cfg.no_cross_attention else 3)
+        name = getattr(cfg.init_type, "value", cfg.init_type)
+        return SCHEMES[name](depth, not cfg.admin_freeze_omega)
+
+    @classmethod
+    def build_encoder(
+        cls, cfg: AdminTransformerConfig, src_dict: Any, embed_tokens: nn.Embedding
+    ) -> AdminTransformerEncoder:
+        """Called by fairseq's `build_model`."""
+        return AdminTransformerEncoder(cfg, src_dict, embed_tokens, cls.scheme_of(cfg))
+
+    @classmethod
+    def build_decoder(
+        cls, cfg: AdminTransformerConfig, tgt_dict: Any, embed_tokens: nn.Embedding
+    ) -> AdminTransformerDecoder:
+        """Called by fairseq's `build_model`."""
+        return AdminTransformerDecoder(
+            cfg,
+            tgt_dict,
+            embed_tokens,
+            cls.scheme_of(cfg),
+            no_encoder_attn=cfg.no_cross_attention,
+        )
+
+    def __init__(self, cfg: AdminTransformerConfig, encoder: Any, decoder: Any) -> None:
+        super().__init__(cfg, encoder, decoder)
+        self.omegas_ready = not self.scheme_of(cfg).needs_profile
+
+    def residuals(self) -> Iterator[tuple[str, Residual]]:
+        """All residual connections with their module names, in forward order."""
+        for stack_name, stack in (("encoder", self.encoder), ("decoder", self.decoder)):
+            for index, layer in enumerate(nn.ModuleList.__iter__(stack.layers)):
+                for name in ("self_attn_residual", "encoder_attn_residual", "ffn_residual"):
+                    residual = getattr(layer, name, None)
+                    if residual is not None:
+                        yield f"{stack_name}.layers.{index}.{name}", residual
+
+    def load_state_dict(
+        self,
+        state_dict: dict[str, Tensor],
+        strict: bool = True,
+        model_cfg: Any = None,
+        args: Namespace | None = None,
+    ) -> Any:
+        """Load a checkpoint's model, also one of fairseq's own `transformer`.
+
+        A state dict without any omega is that of a plain post-LN Transformer, which is this model
+        with omega = 1.
+        """
+        omegas = {
+            f"{name}.omega": residual.omega
+            for name, residual in self.residuals()
+            if isinstance(residual, ScaledResidual)
+        }
+        if not any(name in state_dict for name in omegas):
+            plain = {name: omega.detach().clone().fill_(1.0) for name, omega in omegas.items()}
+            state_dict = {**state_dict, **plain}
+        result = super().load_state_dict(state_dict, strict, model_cfg, args)
+        self.omegas_ready = True
+        return result
+
+
+def _default(args: Any, **values: Any) -> None:
+    """Set the attributes of `args` that the user did not set."""
+    for name, value in values.items():
+        if getattr(args, name, None) is None:
+            setattr(args, name, value)
+
+
+@register_model_architecture("admin_transformer", "admin_transformer")
+def base_architecture(args: Any) -> None:
+    """6L-6L, D = 512, FFN 2048, 8 heads (Transformer base)."""
+    _default(args, init_type="admin", admin_profile_batches=1, admin_freeze_omega=False)
+    transformer_base_architecture(args)
+
+
+@register_model_architecture("admin_transformer", "admin_transformer_tiny")
+def tiny(args: Any) -> None:
+    """2L-2L, D = 32, for tests."""
+    _default(args, encoder_layers=2, decoder_layers=2, encoder_embed_dim=32)
+    _default(args, encoder_ffn_embed_dim=64, encoder_attention_heads=4, decoder_attention_heads=4)
+    base_architecture(args)
+
+
+@register_model_architecture("admin_transformer", "admin_transformer_iwslt_de_en")
+def iwslt_de_en(args: Any) -> None:
+    """D = 512, FFN 1024, 4 heads, dropout 0.3 / 0.1 / 0.1 (ADMIN's IWSLT14 recipe)."""
+    _default(args, dropout=0.3, attention_dropout=0.1, activation_dropout=0.1)
+    _default(args, init_type="admin", admin_profile_batches=1, admin_freeze_omega=False)
+    transformer_iwslt_de_en(args)
+
+
+@register_model_architecture("admin_transformer", "admin_transformer_wmt_en_de")
+def wmt_en_de(args: Any) -> None:
+    """Transformer base with dropout 0.1 / 0.1 / 0.1 (ADMIN's WMT14 En-De recipe)."""
+    _default(args, dropout=0.1, attention_dropout=0.1, activation_dropout=0.1)
+    base_architecture(args)
+
+
+@register_model_architecture("admin_transformer", "admin_transformer_wmt_en_fr")
+def wmt_en_fr(args: Any) -> None:
+    """Transformer base with dropout 0.1 / 0.1 / 0.1 (ADMIN's WMT14 En-Fr recipe)."""
+    wmt_en_de(args)
+
+
+@register_model_architecture("admin_transformer", "admin_transformer_wmt_en_de_big")
+def wmt_en_de_big(args: Any) -> None:
+    """D = 1024, FFN 4096, 16 heads, dropout 0.3, attention dropout 0.1 (Transformer big)."""
+    _default(args, init_type="admin", admin_profile_batches=1, admin_freeze_omega=False)
+    transformer_wmt_en_de_big(args)
+
+
+def _register_depth(
+    base: Callable[[Any], None], name: str, encoder_layers: int, decoder_layers: int
+) -> None:
+    """Register `admin_transformer_NAME_ENCl_DECl`: the architecture `base` at another depth."""
+
+    def architecture(args: Any) -> None:
+        _default(args, encoder_layers=encoder_layers, decoder_layers=decoder_layers)
+        base(args)
+
+    architecture.__doc__ = f"`admin_transformer_{name}` with {encoder_layers}L-{decoder_layers}L."
+    architecture.__name__ = f"{name}_{encoder_layers}l_{decoder_layers}l"
+    register_model_architecture("admin_transformer", f"admin_transformer_{architecture.__name__}")(
+        architecture
+    )
+
+
+for _base, _name in (
+    (iwslt_de_en, "iwslt_de_en"),
+    (wmt_en_de, "wmt_en_de"),
+    (wmt_en_fr, "wmt_en_fr"),
+):
+    _register_depth(_base, _name, 18, 18)
+    _register_depth(_base, _name, 60, 12)
+_register_depth(wmt_en_de, "wmt_en_de", 100, 100)

@@ -1,0 +1,1 @@
+"""Layers: residual connections, attention, dropout, encoder and decoder layer."""

@@ -1,0 +1,228 @@
+"""Multi-head attention with fused projections.
+
+Self-attention projects queries, keys and values by one matrix (`qkv_proj`), encoder-decoder
+attention keys and values by one (`kv_proj`): fewer and larger matrix products than fairseq's three.
+State dicts with fairseq's `q_proj`, `k_proj`, `v_proj` are converted when they are loaded
+(`fuse_projections`), and `split_projections` gives them back.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from fairseq.incremental_decoding_utils import with_incremental_state
+from torch import Tensor, nn
+
+from admin_nmt.modules.dropout import Dropout
+from admin_nmt.ops.attention import attend, attention_bias, attention_weights
+
+IncrementalState = dict[str, dict[str, Tensor | None]]
+
+
+@with_incremental_state
+class MultiheadAttention(nn.Module):
+    """Attention over H heads of size K = D / H, equal in result to fairseq's `MultiheadAttention`.
+
+    Args:
+        embed_dim: D, size of queries and of the output.
+        num_heads: H; must divide D.
+        kv_dim: size of keys and values of encoder-decoder attention (the encoder's width);
+            None makes it self-attention.
+        dropout: probability with which an attention weight is dropped in training.
+
+    Raises:
+        ValueError: `num_heads` does not divide `embed_dim`.
+    """
+
+    def __init__(
+        self, embed_dim: int, num_heads: int, kv_dim: int | None = None, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        if embed_dim % num_heads:
+            raise ValueError(f"embed_dim {embed_dim} is not divisible by num_heads {num_heads}")
+        self.embed_dim = embed_dim
+        self.num_heads = num_heads
+        self.head_dim = embed_dim // num_heads
+        self.scaling = self.head_dim**-0.5
+        self.self_attention = kv_dim is None
+        self.encoder_decoder_attention = not self.self_attention
+        self.dropout_module = Dropout(dropout, module_name="MultiheadAttention")
+        if kv_dim is None:
+            self.qkv_proj = nn.Linear(embed_dim, 3 * embed_dim)
+        else:
+            self.q_proj = nn.Linear(embed_dim, embed_dim)
+            self.kv_proj = nn.Linear(kv_dim, 2 * embed_dim)
+        self.out_proj = nn.Linear(embed_dim, embed_dim)
+        self.reset_parameters()
+
+    def projections(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Views (weight, bias) of the q, k and v projections inside the fused ones."""
+        parts = [self.qkv_proj] if self.self_attention else [self.q_proj, self.kv_proj]
+        weights = [w for part in parts for w in part.weight.split(self.embed_dim)]
+        biases = [b for part in parts for b in part.bias.split(self.embed_dim)]
+        return dict(zip("qkv", zip(weights, biases, strict=True), strict=True))
+
+    def reset_parameters(self) -> None:
+        """fairseq's initialisation: Xavier per projection, with gain 1/sqrt(2) for equal widths."""
+        equal_widths = self.self_attention or self.kv_proj.in_features == self.embed_dim
+        with torch.no_grad():
+            for weight, _ in self.projections().values():
+                nn.init.xavier_uniform_(weight, gain=1 / math.sqrt(2) if equal_widths else 1.0)
+        nn.init.xavier_uniform_(self.out_proj.weight)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor | None = None,
+        value: Tensor | None = None,
+        key_padding_mask: Tensor | None = None,
+        incremental_state: IncrementalState | None = None,
+        need_weights: bool = True,
+        static_kv: bool = False,
+        attn_mask: Tensor | None = None,
+        need_head_weights: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attend; the arguments are those of fairseq's module.
+
+        Args:
+            query: (T, B, D).
+            key: (S, B, kv_dim) for encoder-decoder attention; self-attention ignores it.
+            value: ignored, it is the key.
+            key_padding_mask: (B, S), true where the key is padding.
+            incremental_state: cache of keys and values of earlier steps, changed in place.
+            need_weights: also return the attention weights, averaged over heads.
+            static_kv: the keys never change during incremental decoding: compute them once.
+            attn_mask: (T, S), added to the scores.
+            need_head_weights: return the weights of every head (implies `need_weights`).
+
+        Returns:
+            the output (T, B, D), and the weights: None, (B, T, S), or (H, B, T, S) per head.
+        """
+        q, k, v, key_padding_mask = self._project(
+            query, key, key_padding_mask, incremental_state, static_kv
+        )
+        bias = attention_bias(attn_mask, key_padding_mask, q.dtype)
+        dropout_p = self.dropout_module.active_p
+        weights = None
+        if need_weights or need_head_weights:
+            weights = attention_weights(q, k, bias, self.scaling)
+            context = attend(weights, v, dropout_p)
+        elif dropout_p > 0 and q.device.type == "cpu":
+            # PyTorch's CPU kernel has no dropout and would fall back to slower plain code.
+            context = attend(attention_weights(q, k, bias, self.scaling), v, dropout_p)
+        else:
+            context = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout_p)
+        # (B, H, T, K) -> (T, B, D)
+        context = context.permute(2, 0, 1, 3).reshape(query.shape[0], query.shape[1], -1)
+        output = self.out_proj(context)
+        if weights is None:
+            return output, None
+        return output, weights.transpose(0, 1) if need_head_weights else weights.mean(dim=1)
+
+    def _project(
+        self,
+        query: Tensor,
+        key: Tensor | None,
+        key_padding_mask: Tensor | None,
+        incremental_state: IncrementalState | None,
+        static_kv: bool,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Queries (B, H, T, K), keys and values (B, H, S, K) with those of earlier steps, mask."""
+        cache = self._get_input_buffer(incremental_state) if incremental_state is not None else {}
+        if self.self_attention:
+            q, k, v = self._split_heads(self.qkv_proj(query), 3)
+        else:
+            (q,) = self._split_heads(self.q_proj(query), 1)
+            if static_kv and cache:
+                return q, cache["prev_key"], cache["prev_value"], cache["prev_key_padding_mask"]
+            assert key is not None
+            k, v = self._split_heads(self.kv_proj(key), 2)
+        if incremental_state is None:
+            return q, k, v, key_padding_mask
+        if cache and not static_kv:
+            key_padding_mask = _join_padding(
+                cache["prev_key_padding_mask"], key_padding_mask, cache["prev_key"], k
+            )
+            k = torch.cat([cache["prev_key"], k], dim=2)
+            v = torch.cat([cache["prev_value"], v], dim=2)
+        self._set_input_buffer(
+            incremental_state,
+            {"prev_key": k, "prev_value": v, "prev_key_padding_mask": key_padding_mask},
+        )
+        return q, k, v, key_padding_mask
+
+    def _split_heads(self, x: Tensor, count: int) -> tuple[Tensor, ...]:
+        """(L, B, count * D) -> `count` tensors (B, H, L, K), views of `x`."""
+        length, batch, _ = x.shape
+        x = x.view(length, batch, count, self.num_heads, self.head_dim)
+        return x.permute(2, 1, 3, 0, 4).unbind(0)
+
+    def reorder_incremental_state(
+        self, incremental_state: IncrementalState, new_order: Tensor
+    ) -> None:
+        """Let the cache follow the beams: row i becomes the old row `new_order[i]`."""
+        cache = self._get_input_buffer(incremental_state)
+        if cache:
+            reordered = {
+                name: None if entry is None else entry.index_select(0, new_order)
+                for name, entry in cache.items()
+            }
+            self._set_input_buffer(incremental_state, reordered)
+
+    def _get_input_buffer(self, incremental_state: IncrementalState | None) -> dict:
+        return self.get_incremental_state(incremental_state, "attn_state") or {}
+
+    def _set_input_buffer(
+        self, incremental_state: IncrementalState, buffer: dict[str, Tensor | None]
+    ) -> None:
+        self.set_incremental_state(incremental_state, "attn_state", buffer)
+
+    def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> None:
+        """Called by fairseq before loading: accept fairseq's separate projections."""
+        fuse_projections(state_dict, name, self.self_attention)
+
+
+def _join_padding(
+    earlier: Tensor | None, current: Tensor | None, earlier_k: Tensor, k: Tensor
+) -> Tensor | None:
+    """Padding mask (B, S_earlier + S) of cached and new keys; None when there is no padding."""
+    if earlier is None and current is None:
+        return None
+    if earlier is None:
+        earlier = k.new_zeros((k.shape[0], earlier_k.shape[2]), dtype=torch.bool)
+    if current is None:
+        current = k.new_zeros((k.shape[0], k.shape[2]), dtype=torch.bool)
+    return torch.cat([earlier.to(torch.bool), current.to(torch.bool)], dim=1)
+
+
+def _fused_parts(self_attention: bool) -> tuple[str, tuple[str, ...]]:
+    """Name of the fused projection and of its parts, in order."""
+    return (
+        ("qkv_proj", ("q_proj", "k_proj", "v_proj"))
+        if self_attention
+        else (
+            "kv_proj",
+            ("k_proj", "v_proj"),
+        )
+    )
+
+
+def fuse_projections(state_dict: dict[str, Tensor], name: str, self_attention: bool) -> None:
+    """Join fairseq's projections of the attention module `name` in place, if they are there."""
+    fused, parts = _fused_parts(self_attention)
+    for kind in ("weight", "bias"):
+        keys = [f"{name}.{part}.{kind}" for part in parts]
+        if all(key in state_dict for key in keys):
+            state_dict[f"{name}.{fused}.{kind}"] = torch.cat([state_dict.pop(k) for k in keys])
+
+
+def split_projections(state_dict: dict[str, Tensor], name: str, self_attention: bool) -> None:
+    """Undo `fuse_projections` in place: fairseq's names, each its own tensor."""
+    fused, parts = _fused_parts(self_attention)
+    for kind in ("weight", "bias"):
+        key = f"{name}.{fused}.{kind}"
+        if key in state_dict:
+            pieces = state_dict.pop(key).chunk(len(parts))
+            for part, piece in zip(parts, pieces, strict=True):
+                state_dict[f"{name}.{part}.{kind}"] = piece.clone()

@@ -1,0 +1,189 @@
+"""Encoder and decoder layer whose residual connections are objects handed in.
+
+They are fairseq's layers with our attention, our dropout and, in place of `residual_connection`,
+one object per sublayer: fairseq calls one method for all sublayers, which cannot tell them apart.
+Sublayers count in forward order: encoder self-attention, FFN; decoder self-attention,
+encoder-decoder attention, FFN. Tensors are time-first, (T, B, D).
+"""
+
+from typing import Any
+
+import torch
+from fairseq.modules.transformer_layer import (
+    TransformerDecoderLayerBase,
+    TransformerEncoderLayerBase,
+)
+from torch import Tensor, nn
+
+from admin_nmt.modules.dropout import Dropout
+from admin_nmt.modules.multihead_attention import IncrementalState, MultiheadAttention
+from admin_nmt.modules.residual import Residual
+
+
+def _use_own_dropout(layer: nn.Module) -> None:
+    """Replace the dropout modules that fairseq's constructor made."""
+    name = type(layer).__name__
+    layer.dropout_module = Dropout(layer.dropout_module.p, module_name=name)
+    layer.activation_dropout_module = Dropout(layer.activation_dropout_module.p, module_name=name)
+
+
+class AdminTransformerEncoderLayer(TransformerEncoderLayerBase):
+    """Self-attention and FFN, each with its own residual connection.
+
+    Args:
+        cfg: the model's `AdminTransformerConfig`.
+        residuals: the connections of self-attention and FFN, in this order.
+        layer_norm: False leaves out both LayerNorms (ReZero).
+    """
+
+    def __init__(self, cfg: Any, residuals: tuple[Residual, Residual], layer_norm: bool = True):
+        super().__init__(cfg)
+        _use_own_dropout(self)
+        self.self_attn_residual, self.ffn_residual = residuals
+        if not layer_norm:
+            self.self_attn_layer_norm = self.final_layer_norm = nn.Identity()
+
+    def build_self_attention(self, embed_dim: int, cfg: Any) -> MultiheadAttention:
+        """Our attention in place of fairseq's."""
+        return MultiheadAttention(
+            embed_dim, cfg.encoder.attention_heads, dropout=cfg.attention_dropout
+        )
+
+    def forward(
+        self, x: Tensor, encoder_padding_mask: Tensor | None, attn_mask: Tensor | None = None
+    ) -> Tensor:
+        """Encode `x` (S, B, D); `encoder_padding_mask` (B, S) is true at padding.
+
+        `attn_mask` (S, S) is nonzero where the query (row) must not see the key (column).
+        """
+        if attn_mask is not None:
+            # Large but finite, as in fairseq: a padded query may see no key at all.
+            hidden = -1e8 if x.dtype == torch.float32 else -1e4
+            attn_mask = torch.zeros_like(attn_mask, dtype=x.dtype).masked_fill_(
+                attn_mask.to(torch.bool), hidden
+            )
+        shortcut = x
+        if self.normalize_before:
+            x = self.self_attn_layer_norm(x)
+        x, _ = self.self_attn(
+            x, key_padding_mask=encoder_padding_mask, need_weights=False, attn_mask=attn_mask
+        )
+        x = self.self_attn_residual(self.dropout_module(x), shortcut)
+        if not self.normalize_before:
+            x = self.self_attn_layer_norm(x)
+
+        shortcut = x
+        if self.normalize_before:
+            x = self.final_layer_norm(x)
+        x = self.activation_dropout_module(self.activation_fn(self.fc1(x)))
+        x = self.ffn_residual(self.dropout_module(self.fc2(x)), shortcut)
+        return x if self.normalize_before else self.final_layer_norm(x)
+
+
+class AdminTransformerDecoderLayer(TransformerDecoderLayerBase):
+    """Self-attention, encoder-decoder attention and FFN, each with its own residual connection.
+
+    Args:
+        cfg: the model's `AdminTransformerConfig`.
+        residuals: the connections in forward order; two of them without encoder-decoder attention.
+        no_encoder_attn: leave out the encoder-decoder attention.
+        layer_norm: False leaves out all LayerNorms (ReZero).
+    """
+
+    def __init__(
+        self,
+        cfg: Any,
+        residuals: tuple[Residual, ...],
+        no_encoder_attn: bool = False,
+        layer_norm: bool = True,
+    ) -> None:
+        super().__init__(cfg, no_encoder_attn)
+        _use_own_dropout(self)
+        self.self_attn_residual, *cross, self.ffn_residual = residuals
+        self.encoder_attn_residual = cross[0] if cross else None
+        if not layer_norm:
+            self.self_attn_layer_norm = self.final_layer_norm = nn.Identity()
+            self.encoder_attn_layer_norm = None if no_encoder_attn else nn.Identity()
+
+    def build_self_attention(
+        self, embed_dim: int, cfg: Any, add_bias_kv: bool = False, add_zero_attn: bool = False
+    ) -> MultiheadAttention:
+        """Our attention in place of fairseq's."""
+        return MultiheadAttention(
+            embed_dim, cfg.decoder.attention_heads, dropout=cfg.attention_dropout
+        )
+
+    def build_encoder_attention(self, embed_dim: int, cfg: Any) -> MultiheadAttention:
+        """Our attention in place of fairseq's."""
+        return MultiheadAttention(
+            embed_dim,
+            cfg.decoder.attention_heads,
+            kv_dim=cfg.encoder.embed_dim,
+            dropout=cfg.attention_dropout,
+        )
+
+    def forward(
+        self,
+        x: Tensor,
+        encoder_out: Tensor | None = None,
+        encoder_padding_mask: Tensor | None = None,
+        incremental_state: IncrementalState | None = None,
+        prev_self_attn_state: list[Tensor] | None = None,
+        prev_attn_state: list[Tensor] | None = None,
+        self_attn_mask: Tensor | None = None,
+        self_attn_padding_mask: Tensor | None = None,
+        need_attn: bool = False,
+        need_head_weights: bool = False,
+    ) -> tuple[Tensor, Tensor | None, None]:
+        """Decode `x` (T, B, D) given `encoder_out` (S, B, D_encoder); arguments as in fairseq.
+
+        Returns:
+            the output (T, B, D); the encoder-decoder attention weights if asked for,
+            (B, T, S) or (H, B, T, S) with `need_head_weights`; None (fairseq's third place).
+
+        Raises:
+            ValueError: `prev_self_attn_state` or `prev_attn_state` is given; they serve fairseq's
+                ONNX export, which is not supported.
+        """
+        if prev_self_attn_state is not None or prev_attn_state is not None:
+            raise ValueError("admin_transformer does not take attention states from outside")
+        shortcut = x
+        if self.normalize_before:
+            x = self.self_attn_layer_norm(x)
+        x, _ = self.self_attn(
+            x,
+            key_padding_mask=self_attn_padding_mask,
+            incremental_state=incremental_state,
+            need_weights=False,
+            attn_mask=self_attn_mask,
+        )
+        x = self.self_attn_residual(self.dropout_module(x), shortcut)
+        if not self.normalize_before:
+            x = self.self_attn_layer_norm(x)
+
+        attn = None
+        if self.encoder_attn is not None and encoder_out is not None:
+            shortcut = x
+            if self.normalize_before:
+                x = self.encoder_attn_layer_norm(x)
+            x, attn = self.encoder_attn(
+                x,
+                key=encoder_out,
+                key_padding_mask=encoder_padding_mask,
+                incremental_state=incremental_state,
+                static_kv=True,
+                # fairseq computes weights in every layer outside training; the decoder reads
+                # only those of the layer for which it sets need_attn.
+                need_weights=need_attn,
+                need_head_weights=need_head_weights,
+            )
+            x = self.encoder_attn_residual(self.dropout_module(x), shortcut)
+            if not self.normalize_before:
+                x = self.encoder_attn_layer_norm(x)
+
+        shortcut = x
+        if self.normalize_before:
+            x = self.final_layer_norm(x)
+        x = self.activation_dropout_module(self.activation_fn(self.fc1(x)))
+        x = self.ffn_residual(self.dropout_module(self.fc2(x)), shortcut)
+        return (x if self.normalize_before else self.final_layer_norm(x)), attn, None

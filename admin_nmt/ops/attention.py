@@ -1,0 +1,62 @@
+"""Scaled dot-product attention whose weights are wanted, or whose dropout PyTorch's kernel lacks.
+
+Shape letters: see `admin_nmt.ops`.
+"""
+
+import torch
+from torch import Tensor
+
+from admin_nmt.ops.dropout import dropout
+
+
+def attention_bias(
+    attn_mask: Tensor | None, key_padding_mask: Tensor | None, dtype: torch.dtype
+) -> Tensor | None:
+    """One additive mask out of fairseq's two.
+
+    Args:
+        attn_mask: (T, S), added to the scores (-inf hides a position), or None.
+        key_padding_mask: (B, S), true where the key is padding, or None.
+        dtype: of the result.
+
+    Returns:
+        a tensor that broadcasts to (B, H, T, S), or None when nothing is hidden.
+    """
+    if key_padding_mask is None:
+        return None if attn_mask is None else attn_mask.to(dtype)
+    bias = torch.zeros(key_padding_mask.shape, dtype=dtype, device=key_padding_mask.device)
+    bias = bias.masked_fill_(key_padding_mask.to(torch.bool), float("-inf"))[:, None, None, :]
+    return bias if attn_mask is None else bias + attn_mask.to(dtype)
+
+
+def attention_weights(q: Tensor, k: Tensor, bias: Tensor | None, scale: float) -> Tensor:
+    """`softmax(scale * q k^T + bias)` over the keys, computed in float32 below float32.
+
+    Args:
+        q: (B, H, T, K).
+        k: (B, H, S, K).
+        bias: broadcastable to (B, H, T, S), or None.
+        scale: factor of the scores, usually K ** -0.5.
+
+    Returns:
+        (B, H, T, S), in the dtype of `q`.
+    """
+    scores = torch.matmul(q * scale, k.transpose(-2, -1))
+    if bias is not None:
+        scores = scores + bias
+    dtype = torch.float32 if scores.dtype in (torch.float16, torch.bfloat16) else None
+    return torch.softmax(scores, dim=-1, dtype=dtype).to(q.dtype)
+
+
+def attend(weights: Tensor, v: Tensor, dropout_p: float) -> Tensor:
+    """Weighted sum of the values, with dropout on the weights.
+
+    Args:
+        weights: (B, H, T, S).
+        v: (B, H, S, K).
+        dropout_p: probability with which a weight is dropped (0 outside training).
+
+    Returns:
+        (B, H, T, K).
+    """
+    return torch.matmul(dropout(weights, dropout_p), v)
