@@ -1,10 +1,13 @@
-"""What fairseq needs on today's PyTorch, and nothing else.
+"""What fairseq needs on today's PyTorch and on machines without a GPU, and nothing else.
 
 fairseq-fixed 0.12.3.1 was written before torch 2.6 made `torch.load(weights_only=True)` the
 default. Its checkpoints hold tensors, plain containers and one class, `argparse.Namespace` (the
 configuration of models that are registered without a dataclass). `apply()` allows exactly that one
 and leaves `weights_only` on: a checkpoint with any other pickled object is refused before any of
 its code runs.
+
+The other patches let options that fairseq offers work where it takes a GPU or TPU for granted:
+`--bf16`, `--fp16` and `--ddp-backend pytorch_ddp` on the CPU. Each is described at its function.
 """
 
 import argparse
@@ -30,10 +33,15 @@ def apply() -> None:
     """Patch fairseq in place; calling it again changes nothing."""
     torch.serialization.add_safe_globals(list(CHECKPOINT_GLOBALS))
 
-    from fairseq import checkpoint_utils, options
+    from fairseq import checkpoint_utils, models, options
+    from fairseq.distributed import utils as distributed_utils
+    from fairseq.optim.fp16_optimizer import FP16Optimizer
 
     _wrap_once(checkpoint_utils, "load_checkpoint_to_cpu", _explain_unreadable_checkpoints)
     _wrap_once(options, "parse_args_and_arch", _bf16_without_tpu)
+    _wrap_once(distributed_utils, "_broadcast_object_slow", _broadcast_checkpoints)
+    _wrap_once(models, "DistributedFairseqModel", _ddp_on_cpu)
+    _wrap_once(FP16Optimizer, "build_optimizer", _fp16_on_cpu)
 
 
 def load_checkpoint_file(path: str | os.PathLike[str], *, mmap: bool = False) -> dict[str, Any]:
@@ -88,9 +96,9 @@ def _first_line(error: Exception) -> str:
 def _wrap_once(owner: Any, name: str, decorator: Callable[[Callable], Callable]) -> None:
     """Replace `owner.name` by its decorated form unless that has been done before."""
     original = getattr(owner, name)
-    if not hasattr(original, "_admin_nmt_original"):
+    if not hasattr(original, "_admin_nmt_patch"):
         wrapped = decorator(original)
-        wrapped._admin_nmt_original = original  # type: ignore[attr-defined]
+        getattr(wrapped, "__func__", wrapped)._admin_nmt_patch = True  # type: ignore[attr-defined]
         setattr(owner, name, wrapped)
 
 
@@ -128,3 +136,61 @@ def _bf16_without_tpu(parse: Callable) -> Callable:
         return result
 
     return parse_args_and_arch
+
+
+def _broadcast_checkpoints(broadcast: Callable) -> Callable:
+    """Let ranks send each other checkpoints, so that training on several ranks can resume.
+
+    fairseq marks the places of tensors with a class of its own; only messages between ranks may
+    hold it, not files, so it is allowed just here. The configuration, an OmegaConf object by then,
+    is sent as the plain containers that it was in the file.
+    """
+    from fairseq.distributed.utils import _TensorPlaceholder
+    from omegaconf import OmegaConf
+
+    @wraps(broadcast)
+    def _broadcast_object_slow(obj: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(obj, dict):
+            obj = {
+                key: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+                for key, value in obj.items()
+            }
+        with torch.serialization.safe_globals([_TensorPlaceholder]):
+            return broadcast(obj, *args, **kwargs)
+
+    return _broadcast_object_slow
+
+
+def _ddp_on_cpu(wrap: Callable) -> Callable:
+    """`--ddp-backend pytorch_ddp` on the CPU, where PyTorch takes no device number."""
+    from fairseq.distributed import ModuleProxyWrapper
+    from torch.nn.parallel import DistributedDataParallel
+
+    @wraps(wrap)
+    def DistributedFairseqModel(args: Any, model: Any, process_group: Any, device: Any) -> Any:  # noqa: N802
+        if torch.device(device).type != "cpu" or args.ddp_backend not in ("c10d", "pytorch_ddp"):
+            return wrap(args, model, process_group, device)
+        return ModuleProxyWrapper(
+            DistributedDataParallel(
+                module=model,
+                broadcast_buffers=args.broadcast_buffers,
+                bucket_cap_mb=args.bucket_cap_mb,
+                process_group=process_group,
+                find_unused_parameters=args.find_unused_parameters,
+                gradient_as_bucket_view=args.gradient_as_bucket_view,
+            )
+        )
+
+    return DistributedFairseqModel
+
+
+def _fp16_on_cpu(build: Callable) -> Callable:
+    """`--fp16` on the CPU: flat gradients ask CUDA for a device, `--fp16-no-flatten-grads` do not."""
+
+    def build_optimizer(cls: Any, cfg: Any, params: Any, **kwargs: Any) -> Any:
+        params = list(params)
+        if params and params[0].device.type == "cpu":
+            cfg.common.fp16_no_flatten_grads = True
+        return build.__func__(cls, cfg, params, **kwargs)  # type: ignore[attr-defined]
+
+    return classmethod(build_optimizer)  # type: ignore[return-value]

@@ -30,10 +30,10 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "w", **kwargs: Any) -
     temporary: str | None = None
     try:
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        with open(handle, mode, **kwargs) as stream:
+        with os.fdopen(handle, mode, **kwargs) as stream:
             yield stream
-        os.chmod(temporary, _permissions(path))
-        os.replace(temporary, path)
+        Path(temporary).chmod(_permissions(path))
+        Path(temporary).replace(path)
         temporary = None
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
@@ -83,5 +83,5 @@ def require_free_space(path: str | os.PathLike[str], num_bytes: int) -> None:
 
 def sha256(path: str | os.PathLike[str]) -> str:
     """Hexadecimal SHA-256 of a file, read in pieces."""
-    with open(path, "rb") as stream:
+    with Path(path).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -26,7 +26,11 @@ class _LogLines:
 
 
 def progress(
-    logger: logging.Logger, description: str, unit: str, iterable: Iterable | None = None, **kwargs: Any
+    logger: logging.Logger,
+    description: str,
+    unit: str,
+    iterable: Iterable | None = None,
+    **kwargs: Any,
 ) -> tqdm:
     """A tqdm bar on a terminal; else the same text as a log line every `LOG_INTERVAL` seconds.
 

@@ -9,6 +9,8 @@ with one constant alpha per stack and a Xavier gain beta on the FFN, value and o
     decoder: alpha = (3 M)^(1/4),          beta = (12 M)^(-1/4)
 """
 
+from collections.abc import Sequence
+
 from torch import nn
 
 from admin_nmt.initialization.scheme import Depth, Scheme, Stack
@@ -30,7 +32,7 @@ class DeepNormScheme(Scheme):
         """The constant alpha of the stack."""
         return ConstantResidual(alpha_beta(stack, self.depth)[0])
 
-    def initialize(self, stack: Stack, layers: nn.ModuleList) -> None:
+    def initialize(self, stack: Stack, layers: Sequence[nn.Module]) -> None:
         """Xavier-normal weights with gain beta for fc1, fc2, v and output, 1 for q and k."""
         _, beta = alpha_beta(stack, self.depth)
         for layer in layers:

@@ -1,5 +1,6 @@
 """What a scheme decides: the residual connections, whether there are LayerNorms, weight gains."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -55,7 +56,7 @@ class Scheme:
         """The connection of sublayer `position` (from 0, in forward order) of a stack."""
         raise NotImplementedError
 
-    def initialize(self, stack: Stack, layers: nn.ModuleList) -> None:
+    def initialize(self, stack: Stack, layers: Sequence[nn.Module]) -> None:
         """Change initial weights of a built stack; nothing by default."""
 
 

@@ -29,7 +29,7 @@ def install() -> None:
     from fairseq.trainer import Trainer
 
     original = Trainer.get_train_iterator
-    if hasattr(original, "_admin_nmt_original"):
+    if hasattr(original, "_admin_nmt_patch"):
         return
 
     @wraps(original)
@@ -38,7 +38,7 @@ def install() -> None:
         prepare_model(self, epoch_itr)
         return epoch_itr
 
-    get_train_iterator._admin_nmt_original = original  # type: ignore[attr-defined]
+    get_train_iterator._admin_nmt_patch = True  # type: ignore[attr-defined]
     Trainer.get_train_iterator = get_train_iterator
 
 
@@ -98,7 +98,7 @@ def _broadcast(trainer: Any, profile: Any) -> Any:
         return profile
     from fairseq.distributed import utils as distributed_utils
 
-    # As plain containers: fairseq's object broadcast unpickles with weights_only.
+    # As plain containers: messages are unpickled with weights_only.
     message = None
     if isinstance(profile, Profile):
         rows = {name: list(vars(entry).values()) for name, entry in profile.sublayers.items()}

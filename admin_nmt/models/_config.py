@@ -2,7 +2,7 @@
 
 from argparse import Namespace
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Optional
 
 from fairseq.dataclass import ChoiceEnum
 from fairseq.models.transformer import TransformerConfig
@@ -24,7 +24,8 @@ class AdminTransformerConfig(TransformerConfig):
             "default (plain; pre-LN with --encoder-normalize-before --decoder-normalize-before)"
         },
     )
-    admin_profile: str | None = field(
+    # fairseq makes options from the annotations and reads only the old spelling of unions.
+    admin_profile: Optional[str] = field(  # noqa: UP045
         default=None,
         metadata={
             "help": "take the initial omegas from this file (written by 'admin-nmt profile') "

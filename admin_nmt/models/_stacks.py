@@ -38,6 +38,11 @@ class _ResidualSupply:
         )
 
 
+def all_layers(layers: nn.ModuleList) -> list[nn.Module]:
+    """Every layer of a stack. Iterating fairseq's `LayerDropModuleList` would skip some at random."""
+    return list(nn.ModuleList.__iter__(layers))
+
+
 def _wrap(layer: nn.Module, cfg: Any) -> nn.Module:
     """Activation checkpointing and FSDP as fairseq applies them."""
     if cfg.checkpoint_activations:
@@ -62,7 +67,7 @@ class AdminTransformerEncoder(TransformerEncoderBase):
         super().__init__(cfg, dictionary, embed_tokens)
         del self._supply
         self.dropout_module = Dropout(cfg.dropout, module_name="TransformerEncoder")
-        scheme.initialize("encoder", self.layers)
+        scheme.initialize("encoder", all_layers(self.layers))
 
     def build_encoder_layer(self, cfg: Any) -> nn.Module:
         """Called by fairseq's constructor once per layer."""
@@ -92,7 +97,7 @@ class AdminTransformerDecoder(TransformerDecoderBase):
         super().__init__(cfg, dictionary, embed_tokens, no_encoder_attn=no_encoder_attn)
         del self._supply
         self.dropout_module = Dropout(cfg.dropout, module_name="TransformerDecoder")
-        scheme.initialize("decoder", self.layers)
+        scheme.initialize("decoder", all_layers(self.layers))
 
     def build_decoder_layer(self, cfg: Any, no_encoder_attn: bool = False) -> nn.Module:
         """Called by fairseq's constructor once per layer."""

@@ -21,7 +21,7 @@ from admin_nmt.errors import UsageError
 from admin_nmt.initialization.registry import SCHEMES
 from admin_nmt.initialization.scheme import Depth, Scheme
 from admin_nmt.models._config import AdminTransformerConfig, check, to_config
-from admin_nmt.models._stacks import AdminTransformerDecoder, AdminTransformerEncoder
+from admin_nmt.models._stacks import AdminTransformerDecoder, AdminTransformerEncoder, all_layers
 from admin_nmt.modules.residual import Residual, ScaledResidual
 
 
@@ -92,7 +92,7 @@ class AdminTransformerModel(TransformerModelBase):
     def residuals(self) -> Iterator[tuple[str, Residual]]:
         """All residual connections with their module names, in forward order."""
         for stack_name, stack in (("encoder", self.encoder), ("decoder", self.decoder)):
-            for index, layer in enumerate(nn.ModuleList.__iter__(stack.layers)):
+            for index, layer in enumerate(all_layers(stack.layers)):
                 for name in ("self_attn_residual", "encoder_attn_residual", "ffn_residual"):
                     residual = getattr(layer, name, None)
                     if residual is not None:

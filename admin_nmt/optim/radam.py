@@ -6,7 +6,7 @@ fairseq's own `adam`.
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, List  # noqa: UP035
 
 import torch
 from fairseq.dataclass import FairseqDataclass
@@ -78,10 +78,13 @@ class RAdam(torch.optim.RAdam):
 class FairseqRAdamConfig(FairseqDataclass):
     """Options of `--optimizer radam`."""
 
-    radam_betas: Any = field(default=(0.9, 0.999), metadata={"help": "betas for RAdam optimizer"})
-    radam_eps: float = field(default=1e-8, metadata={"help": "epsilon for RAdam optimizer"})
+    adam_betas: Any = field(
+        default=(0.9, 0.999), metadata={"help": "betas of the moments (named as for adam)"}
+    )
+    adam_eps: float = field(default=1e-8, metadata={"help": "epsilon (named as for adam)"})
     weight_decay: float = field(default=0.0, metadata={"help": "weight decay (decoupled)"})
-    lr: list[float] = II("optimization.lr")
+    # fairseq makes options from the annotations and reads only the old spelling of lists.
+    lr: List[float] = II("optimization.lr")  # noqa: RUF009, UP006
 
 
 @register_optimizer("radam", dataclass=FairseqRAdamConfig)
@@ -95,7 +98,7 @@ class FairseqRAdam(FairseqOptimizer):
     @property
     def optimizer_config(self) -> dict[str, Any]:
         """Arguments that override those in a checkpoint, so that training can go on with others."""
-        betas = self.cfg.radam_betas
+        betas = self.cfg.adam_betas
         if isinstance(betas, str):
             betas = tuple(float(number) for number in betas.strip("()[] ").split(","))
         elif OmegaConf.is_config(betas):
@@ -104,7 +107,7 @@ class FairseqRAdam(FairseqOptimizer):
         return {
             "lr": lr[0] if isinstance(lr, Collection) else lr,
             "betas": tuple(betas),
-            "eps": self.cfg.radam_eps,
+            "eps": self.cfg.adam_eps,
             "weight_decay": self.cfg.weight_decay,
         }
 

@@ -1,0 +1,72 @@
+"""`admin-nmt evaluate`: argument parsing of `evaluation.evaluate`."""
+
+import argparse
+import sys
+
+HELP = "translate a subset with a trained model; sacreBLEU, chrF, TER and both tokenised BLEUs"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Names follow `fairseq-generate`."""
+    parser.add_argument("data", metavar="DATA", help="folder of binarised text (data-bin)")
+    parser.add_argument(
+        "--path",
+        required=True,
+        metavar="CKPT",
+        help="checkpoint; several joined by : translate together",
+    )
+    parser.add_argument(
+        "--gen-subset", default="test", metavar="NAME", help="what to translate (default: test)"
+    )
+    parser.add_argument(
+        "--reference",
+        metavar="RAW",
+        help="untouched reference, a sentence a line (default: the one in DATA/preparation.json, "
+        "else the binarised one, detokenised)",
+    )
+    parser.add_argument(
+        "-s", "--source-lang", metavar="LANG", help="default: as the checkpoint was trained"
+    )
+    parser.add_argument(
+        "-t", "--target-lang", metavar="LANG", help="default: as the checkpoint was trained"
+    )
+    parser.add_argument("--beam", type=int, default=5, help="beam size (default: %(default)s)")
+    parser.add_argument(
+        "--lenpen", type=float, default=1.0, help="length penalty (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--max-tokens", type=int, default=12000, help="tokens in a batch (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--output",
+        metavar="DIR",
+        help="folder for translations and scores (default: beside the checkpoint)",
+    )
+    parser.add_argument("--cpu", action="store_true", help="do not use a GPU")
+    parser.add_argument("--fp16", action="store_true", help="compute in 16 bits (GPU)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Translate, score, print."""
+    from admin_nmt.evaluation.evaluate import evaluate, evaluation_report
+    from admin_nmt.evaluation.generation import SearchOptions
+
+    options = SearchOptions(
+        beam=args.beam,
+        lenpen=args.lenpen,
+        max_tokens=args.max_tokens,
+        cpu=args.cpu,
+        fp16=args.fp16,
+    )
+    result = evaluate(
+        args.data,
+        args.path,
+        subset=args.gen_subset,
+        source=args.source_lang,
+        target=args.target_lang,
+        reference=args.reference,
+        output=args.output,
+        options=options,
+    )
+    sys.stdout.write(evaluation_report(result) + "\n")
+    return 0

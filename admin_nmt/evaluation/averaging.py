@@ -1,0 +1,247 @@
+"""Average the parameters of several checkpoints of one training run.
+
+The result is that of fairseq's `scripts/average_checkpoints.py`: for every entry of the state dict
+the mean over the checkpoints, everything else (configuration, optimizer, ...) from the first one,
+which is the newest when they are chosen by number.
+
+- Floating-point entries: sum, newest first, divided by the number of checkpoints. 16-bit ones are
+  summed and saved in float32.
+- Integer entries: sum, then floor division; summed in 64 bits so that it cannot overflow.
+
+Unlike the script this reads one checkpoint at a time from disk and keeps entries that are one
+tensor under several names (tied embeddings) one tensor, in memory as in the file.
+"""
+
+import logging
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from admin_nmt.errors import UsageError, UserError
+from admin_nmt.evaluation.checkpoints import architecture, open_checkpoint
+from admin_nmt.evaluation.progress import progress
+from admin_nmt.files import atomic_write
+
+logger = logging.getLogger(__name__)
+
+_EPOCH_NAME = re.compile(r"checkpoint(\d+)\.pt")
+_UPDATE_NAME = re.compile(r"checkpoint_\d+_(\d+)\.pt")
+
+
+def select_checkpoints(
+    inputs: Sequence[str | os.PathLike[str]],
+    *,
+    num_epochs: int | None = None,
+    num_updates: int | None = None,
+    upper_bound: int | None = None,
+) -> list[Path]:
+    """The files to average, in the order in which fairseq's script takes them.
+
+    Args:
+        inputs: checkpoint files, or one folder.
+        num_epochs: of the folder, the last so many `checkpointE.pt`.
+        num_updates: of the folder, the last so many `checkpoint_E_U.pt`.
+        upper_bound: consider only E (or U) up to this, inclusive.
+
+    Returns:
+        Newest first for a folder, else as given.
+
+    Raises:
+        UsageError: options that do not fit together or the inputs.
+        UserError: no folder of that name, or too few checkpoints in it.
+    """
+    paths = [Path(path) for path in inputs]
+    if not paths:
+        raise UsageError("--inputs: give one folder or at least one checkpoint file")
+    if num_epochs is not None and num_updates is not None:
+        raise UsageError("--num-epoch-checkpoints and --num-update-checkpoints exclude each other")
+    if num_epochs is not None:
+        folder = _only_folder(paths, "--num-epoch-checkpoints")
+        return _last(folder, num_epochs, "--num-epoch-checkpoints", _EPOCH_NAME, upper_bound)
+    if num_updates is not None:
+        folder = _only_folder(paths, "--num-update-checkpoints")
+        return _last(folder, num_updates, "--num-update-checkpoints", _UPDATE_NAME, upper_bound)
+    return _given_files(paths, upper_bound)
+
+
+def _only_folder(paths: list[Path], option: str) -> Path:
+    if len(paths) > 1 or paths[0].is_file():
+        raise UsageError(
+            f"{option} chooses from one folder: give one folder to --inputs, "
+            "or files without this option"
+        )
+    return paths[0]
+
+
+def _given_files(paths: list[Path], upper_bound: int | None) -> list[Path]:
+    for path in paths:
+        if path.is_dir():
+            raise UsageError(
+                f"--inputs {path} is a folder: say which of its checkpoints to take with "
+                "--num-epoch-checkpoints or --num-update-checkpoints"
+            )
+    if upper_bound is not None:
+        raise UsageError(
+            "--checkpoint-upper-bound needs --num-epoch-checkpoints or --num-update-checkpoints"
+        )
+    return paths
+
+
+def _last(
+    folder: Path, count: int, option: str, pattern: re.Pattern[str], upper_bound: int | None
+) -> list[Path]:
+    """The `count` files of `folder` with the highest numbers in their names, highest first."""
+    if count < 1:
+        raise UsageError(f"{option} {count}: give a number of at least 1")
+    try:
+        names = [path.name for path in folder.iterdir()]
+    except OSError as error:
+        raise UserError(f"cannot read folder {folder}: {error.strerror or error}") from error
+    matches = [match for name in names if (match := pattern.fullmatch(name))]
+    found = sorted(((int(match[1]), match[0]) for match in matches), reverse=True)
+    if upper_bound is not None:
+        found = [pair for pair in found if pair[0] <= upper_bound]
+    if len(found) < count:
+        kind = "checkpoint_E_U.pt" if pattern is _UPDATE_NAME else "checkpointE.pt"
+        bound = "" if upper_bound is None else f" up to --checkpoint-upper-bound {upper_bound}"
+        raise UserError(
+            f"{option} {count}: {folder} holds {len(found) or 'no'} checkpoints named {kind}{bound}"
+        )
+    return [folder / name for _, name in found[:count]]
+
+
+def average_checkpoints(paths: Sequence[str | os.PathLike[str]]) -> dict[str, Any]:
+    """The mean of the checkpoints, as a checkpoint.
+
+    Memory: one model in the precision of the sum. The checkpoint that is being added, and what is
+    taken over from the first one, stay mapped to their files.
+
+    Args:
+        paths: the files, at least one; all state but `model` comes from the first.
+
+    Raises:
+        UserError: a file that is no sound checkpoint, or one of another model than the first.
+    """
+    first_path = Path(paths[0])
+    result = open_checkpoint(first_path)
+    total = _ModelSum(result["model"])
+    for path in progress(
+        logger, "averaging", "checkpoints", paths[1:], initial=1, total=len(paths)
+    ):
+        state = open_checkpoint(path)
+        _require_same_model(first_path, result, total.entries, Path(path), state)
+        total.add(state["model"])
+    model = result["model"]
+    result["model"] = type(model)(total.mean({name: model[name].dtype for name in model}))
+    return result
+
+
+class _ModelSum:
+    """Running sum of state dicts; names that share a tensor in all of them share their sum."""
+
+    def __init__(self, model: dict[str, Tensor]) -> None:
+        self.count = 1
+        self.leader = _leaders(model)
+        self.entries: dict[str, Tensor] = {}
+        for name, value in model.items():
+            leader = self.leader[name]
+            self.entries[name] = (
+                value.to(_sum_dtype(value.dtype), copy=True)
+                if leader == name
+                else self.entries[leader]
+            )
+
+    def add(self, model: dict[str, Tensor]) -> None:
+        """Add one more state dict with the same names and shapes."""
+        leader_here = _leaders(model)
+        for name, leader in self.leader.items():
+            if name != leader and leader_here[name] != leader_here[leader]:
+                self.leader[name] = name
+                self.entries[name] = self.entries[name].clone()
+        for name, value in model.items():
+            if self.leader[name] == name:
+                self.entries[name] += value
+        self.count += 1
+
+    def mean(self, dtypes: dict[str, torch.dtype]) -> dict[str, Tensor]:
+        """The mean of every entry; integers go back to the type of `dtypes`."""
+        means: dict[str, Tensor] = {}
+        for name, value in self.entries.items():
+            if self.leader[name] != name:
+                means[name] = means[self.leader[name]]
+            elif _is_integer(value.dtype):
+                means[name] = torch.floor_divide(value, self.count).to(dtypes[name])
+            else:
+                means[name] = value.div_(self.count)
+        return means
+
+
+def _leaders(model: dict[str, Tensor]) -> dict[str, str]:
+    """Name -> first name in the state dict that holds the very same tensor."""
+    first_name: dict[tuple, str] = {}
+    leaders = {}
+    for name, value in model.items():
+        place = (value.data_ptr(), value.shape, value.stride(), value.dtype)
+        leaders[name] = first_name.setdefault(place, name) if value.numel() else name
+    return leaders
+
+
+def _is_integer(dtype: torch.dtype) -> bool:
+    return not (dtype.is_floating_point or dtype.is_complex)
+
+
+def _sum_dtype(dtype: torch.dtype) -> torch.dtype:
+    if _is_integer(dtype):
+        return torch.int64
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
+def _require_same_model(
+    first_path: Path,
+    first: dict[str, Any],
+    entries: dict[str, Tensor],
+    path: Path,
+    state: dict[str, Any],
+) -> None:
+    """Refuse a checkpoint whose model differs from the first one's, and say where.
+
+    Raises:
+        UserError: another architecture, parameter, shape, or kind of number.
+    """
+    refusal = f"{path} is not of the same model as {first_path}"
+    archs = architecture(first), architecture(state)
+    if None not in archs and archs[0] != archs[1]:
+        raise UserError(f"{refusal}: architecture {archs[1]} instead of {archs[0]}")
+    model = state["model"]
+    for name in [*entries, *model]:
+        if name not in model:
+            raise UserError(f"{refusal}: it has no parameter {name}")
+        if name not in entries:
+            raise UserError(f"{refusal}: parameter {name} is in {path} only")
+        ours, theirs = entries[name], model[name]
+        if ours.shape != theirs.shape:
+            raise UserError(
+                f"{refusal}: parameter {name} has shape {tuple(theirs.shape)} "
+                f"instead of {tuple(ours.shape)}"
+            )
+        if _is_integer(ours.dtype) != _is_integer(theirs.dtype):
+            raise UserError(f"{refusal}: parameter {name} has type {theirs.dtype}")
+
+
+def save_checkpoint(state: dict[str, Any], path: str | os.PathLike[str]) -> None:
+    """Write a checkpoint, whole or not at all.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    with atomic_write(path, "wb") as stream:
+        try:
+            torch.save(state, stream)
+        except RuntimeError as error:
+            # PyTorch reports a full disk this way.
+            raise UserError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
