@@ -90,7 +90,7 @@ def unreadable_checkpoint(path: str | os.PathLike[str], error: Exception) -> Use
 
 def _first_line(error: Exception) -> str:
     text = str(error).strip()
-    return (text.splitlines()[0] if text else type(error).__name__)[:160]
+    return text.splitlines()[0].split(". ")[0] if text else type(error).__name__
 
 
 def _wrap_once(owner: Any, name: str, decorator: Callable[[Callable], Callable]) -> None:

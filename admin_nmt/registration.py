@@ -2,10 +2,11 @@
 
 import fairseq  # noqa: F401
 
-from admin_nmt import compat
+from admin_nmt import compat, frontdoor
 from admin_nmt.initialization import training_start
 
 compat.apply()
+frontdoor.install()
 training_start.install()
 
 from admin_nmt.models import admin_transformer  # noqa: E402, F401

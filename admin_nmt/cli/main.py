@@ -5,6 +5,8 @@ Each subcommand is a module of this folder with three names:
 - `HELP`, one line;
 - `add_arguments(parser)`, which imports nothing heavy, so that `--help` stays quick;
 - `run(args)`, which returns the exit code (None counts as 0) and raises `UserError` on bad input.
+
+A module with `PASSES_OPTIONS = True` gets options it did not define as `args.fairseq_args`.
 """
 
 import argparse
@@ -41,13 +43,19 @@ def build_parser() -> argparse.ArgumentParser:
             name, help=module.HELP, description=module.HELP, allow_abbrev=False
         )
         module.add_arguments(subparser)
-        subparser.set_defaults(run=module.run)
+        subparser.set_defaults(
+            run=module.run, passes_options=getattr(module, "PASSES_OPTIONS", False)
+        )
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; a `UserError` becomes one line on stderr and its exit code."""
-    args = build_parser().parse_args(argv)
+    parser = build_parser()
+    args, unknown = parser.parse_known_args(argv)
+    if unknown and not args.passes_options:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    args.fairseq_args = unknown
     logging.basicConfig(
         format="%(asctime)s | %(levelname)s | %(name)s | %(message)s",
         datefmt="%Y-%m-%d %H:%M:%S",

@@ -1,0 +1,82 @@
+"""Plots as files (PNG, PDF or SVG by the file's ending); no display is needed."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from admin_nmt.analysis.training_log import Curve
+from admin_nmt.errors import UserError
+from admin_nmt.initialization.profile import Profile
+
+
+def _figure(columns: int) -> tuple[Any, Any]:
+    # The object interface, not pyplot: no global state, no display, safe in any process.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.2 * columns, 3.8), layout="constrained")
+    return figure, figure.subplots(1, columns, squeeze=False)[0]
+
+
+def _save(figure: Any, path: str | os.PathLike[str]) -> None:
+    try:
+        figure.savefig(path, dpi=150)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot write plot {path}: {error}") from error
+
+
+def plot_profile(profile: Profile, path: str | os.PathLike[str]) -> None:
+    """omega (left) and the variance of the branches (right) by sublayer, both stacks."""
+    figure, (left, right) = _figure(2)
+    for stack in ("encoder", "decoder"):
+        entries = list(profile.stack(stack).values())
+        positions = range(1, len(entries) + 1)
+        omegas = [
+            sum(entry.omega) / len(entry.omega) if isinstance(entry.omega, list) else entry.omega
+            for entry in entries
+        ]
+        left.plot(positions, omegas, marker=".", markersize=3, label=stack)
+        variances = [entry.branch_variance for entry in entries]
+        if None not in variances:
+            right.plot(positions, variances, marker=".", markersize=3, label=stack)
+    left.set(xlabel="sublayer", ylabel="factor on the shortcut, omega")
+    right.set(xlabel="sublayer", ylabel="variance of the branch, Var[f]")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+        axes.legend()
+    name = Path(str(profile.measured.get("arch", ""))).name
+    if name:
+        figure.suptitle(f"{name}, init {profile.measured.get('init_type', '')}", fontsize=10)
+    _save(figure, path)
+
+
+def plot_curves(
+    curves: Mapping[str, Curve],
+    path: str | os.PathLike[str],
+    *,
+    ylabel: str,
+    title: str = "",
+    levels: Mapping[str, float] | None = None,
+    log_scale: bool = False,
+) -> None:
+    """Several runs' curves over updates in one picture.
+
+    Args:
+        curves: label -> curve.
+        path: file to write.
+        ylabel: of the axis.
+        title: above the picture.
+        levels: label -> height of a dashed line, such as the perplexity of word frequencies.
+        log_scale: logarithmic height.
+    """
+    figure, (axes,) = _figure(1)
+    for label, curve in curves.items():
+        axes.plot(curve.updates, curve.values, label=label)
+    for label, height in (levels or {}).items():
+        axes.axhline(height, linestyle="--", color="gray", linewidth=1, label=label)
+    axes.set(xlabel="updates", ylabel=ylabel, title=title)
+    if log_scale:
+        axes.set_yscale("log")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    _save(figure, path)

@@ -1,0 +1,38 @@
+"""`admin-nmt profile`: the variances of all sublayers, without training."""
+
+import argparse
+from pathlib import Path
+
+from admin_nmt.errors import UsageError
+
+HELP = "measure the ADMIN profile of an architecture on binarised data, without training"
+PASSES_OPTIONS = True
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of this subcommand; all of fairseq-train's may follow."""
+    parser.add_argument("data", metavar="DATA", help="folder made by fairseq-preprocess")
+    parser.add_argument("--arch", required=True, help="an admin_transformer architecture")
+    parser.add_argument("--output", required=True, metavar="FILE", help="profile to write (JSON)")
+    parser.add_argument("--plot", metavar="FILE", help="also draw it (.png, .pdf or .svg)")
+    parser.epilog = (
+        "Every option of fairseq-train is taken as well, for example --encoder-layers, "
+        "--init-type, --max-tokens (default 4096), --seed or --admin-profile-batches."
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure, write, and draw if asked to."""
+    for path in filter(None, (args.output, args.plot)):
+        if not Path(path).absolute().parent.is_dir():
+            raise UsageError(f"folder of {path} does not exist")
+
+    from admin_nmt.initialization.profile import save_profile
+    from admin_nmt.initialization.profile_run import profile_architecture
+
+    profile = profile_architecture([args.data, "--arch", args.arch, *args.fairseq_args])
+    save_profile(profile, args.output)
+    if args.plot:
+        from admin_nmt.analysis.plots import plot_profile
+
+        plot_profile(profile, args.plot)

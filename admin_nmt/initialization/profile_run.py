@@ -1,0 +1,70 @@
+"""Profiling an architecture outside training, from the options of `fairseq-train`."""
+
+import logging
+from typing import Any
+
+from admin_nmt.errors import UsageError
+from admin_nmt.initialization.profile import Profile, measure_profile, profile_batches
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_MAX_TOKENS = 4096
+
+
+def profile_architecture(fairseq_args: list[str]) -> Profile:
+    """Build task and model as `fairseq-train` would and measure the profile on training batches.
+
+    Args:
+        fairseq_args: DATA and options of `fairseq-train`. The batches are of `--max-tokens`
+            (default 4096) tokens; `--cpu` keeps the model off a GPU.
+
+    Returns:
+        the profile, with the architecture and its options' main sizes in `measured`.
+
+    Raises:
+        UserError: bad data, an unknown architecture, or options that make no sense.
+    """
+    import torch
+    from fairseq import options, tasks, utils
+    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+
+    import admin_nmt.registration  # noqa: F401
+    from admin_nmt.models.admin_transformer import AdminTransformerModel
+
+    args = options.parse_args_and_arch(options.get_training_parser(), fairseq_args)
+    cfg = convert_namespace_to_omegaconf(args)
+    utils.set_torch_seed(cfg.common.seed)
+    task = tasks.setup_task(cfg.task)
+    model: Any = task.build_model(cfg.model)
+    if not isinstance(model, AdminTransformerModel):
+        raise UsageError(
+            f"--arch {args.arch} is not one of admin_nmt; profiles exist only for those"
+        )
+    use_cuda = torch.cuda.is_available() and not cfg.common.cpu
+    if use_cuda:
+        model.cuda()
+    task.load_dataset(cfg.dataset.train_subset)
+    epoch_itr = task.get_batch_iterator(
+        dataset=task.dataset(cfg.dataset.train_subset),
+        max_tokens=cfg.dataset.max_tokens or DEFAULT_MAX_TOKENS,
+        max_sentences=cfg.dataset.batch_size,
+        max_positions=utils.resolve_max_positions(task.max_positions(), model.max_positions()),
+        ignore_invalid_inputs=True,
+        seed=cfg.common.seed,
+    )
+    samples = profile_batches(
+        epoch_itr,
+        model.cfg.admin_profile_batches,
+        cfg.common.seed,
+        utils.move_to_cuda if use_cuda else lambda batch: batch,
+    )
+    profile = measure_profile(model, samples, cfg.common.seed)
+    profile.measured |= {
+        "arch": args.arch,
+        "init_type": str(getattr(model.cfg.init_type, "value", model.cfg.init_type)),
+        "encoder_layers": model.cfg.encoder.layers,
+        "decoder_layers": model.cfg.decoder.layers,
+        "encoder_embed_dim": model.cfg.encoder.embed_dim,
+        "decoder_embed_dim": model.cfg.decoder.embed_dim,
+    }
+    return profile
