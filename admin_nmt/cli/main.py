@@ -6,6 +6,8 @@ Each subcommand is a module of this folder with three names:
 - `add_arguments(parser)`, which imports nothing heavy, so that `--help` stays quick;
 - `run(args)`, which returns the exit code (None counts as 0) and raises `UserError` on bad input.
 
+Subcommands that need fairseq import `admin_nmt.registration` before anything else that imports
+fairseq: `admin-nmt` defers registration, and it must not start halfway into one of our modules.
 A module with `PASSES_OPTIONS = True` gets options it did not define as `args.fairseq_args`.
 """
 
@@ -14,6 +16,7 @@ import importlib
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 from admin_nmt.errors import UserError
@@ -62,6 +65,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         level=os.environ.get("LOGLEVEL", "INFO").upper(),
         stream=sys.stderr,
     )
+    # fairseq calls Hydra in its old ways; the user cannot mend that.
+    warnings.filterwarnings("ignore", category=UserWarning, module="hydra")
+    warnings.filterwarnings("ignore", category=UserWarning, message=r".*ConfigStore schema")
+    warnings.filterwarnings("ignore", category=UserWarning, message=r"(?s)\s*(.config. is valid|The version_base)")
+    logging.getLogger("fairseq.tasks.text_to_speech").setLevel(logging.WARNING)
     try:
         return args.run(args) or 0
     except UserError as error:

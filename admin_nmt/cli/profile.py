@@ -27,6 +27,7 @@ def run(args: argparse.Namespace) -> None:
         if not Path(path).absolute().parent.is_dir():
             raise UsageError(f"folder of {path} does not exist")
 
+    import admin_nmt.registration  # noqa: F401  (before other modules that import fairseq)
     from admin_nmt.initialization.profile import save_profile
     from admin_nmt.initialization.profile_run import profile_architecture
 

@@ -28,7 +28,6 @@ def profile_architecture(fairseq_args: list[str]) -> Profile:
     from fairseq import options, tasks, utils
     from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 
-    import admin_nmt.registration  # noqa: F401
     from admin_nmt.models.admin_transformer import AdminTransformerModel
 
     args = options.parse_args_and_arch(options.get_training_parser(), fairseq_args)
