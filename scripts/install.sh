@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Make .venv beside this folder and install admin_nmt with all it needs. Safe to run again: what is
+# there is kept. The first run compiles fairseq for about three minutes.
+#
+#   PYTHON             interpreter to use (default: python3.11, else python3); 3.11 or newer
+#   ADMIN_NMT_TORCH    requirement for PyTorch (default: the tested torch==2.13.0)
+#   ADMIN_NMT_VENV     place of the environment (default: .venv)
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+VENV=${ADMIN_NMT_VENV:-.venv}
+PYTHON=${PYTHON:-$(command -v python3.11 || command -v python3)}
+TORCH=${ADMIN_NMT_TORCH:-torch==2.13.0}
+
+"$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+    echo "install.sh: error: $PYTHON is older than Python 3.11; set PYTHON to a newer one" >&2
+    exit 1
+}
+stamp=$VENV/.admin_nmt_installed
+if [ -f "$stamp" ] && [ ! setup.py -nt "$stamp" ] && [ ! constraints.txt -nt "$stamp" ]; then
+    exit 0
+fi
+echo "== installing into $VENV (the first time takes some minutes, mostly compiling fairseq)"
+[ -x "$VENV/bin/python" ] || "$PYTHON" -m venv "$VENV"
+pip() { "$VENV/bin/python" -m pip --disable-pip-version-check "$@" --quiet --constraint constraints.txt; }
+pip install --upgrade pip
+# PyTorch first and fairseq without build isolation: otherwise pip downloads a second PyTorch
+# just to compile fairseq's extensions.
+pip install "$TORCH"
+pip install setuptools wheel cython numpy
+pip install --no-build-isolation "fairseq-fixed==0.12.3.1"
+pip install --no-build-isolation --editable ".[test]"
+touch "$stamp"
+echo "== installed"
