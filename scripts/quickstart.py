@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import admin_nmt_autoload
 from tqdm import tqdm
+
+import admin_nmt_autoload
 
 admin_nmt_autoload.defer_registration = True
 

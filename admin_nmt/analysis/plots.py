@@ -3,11 +3,13 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from admin_nmt.analysis.training_log import Curve
 from admin_nmt.errors import UserError
-from admin_nmt.initialization.profile import Profile
+
+if TYPE_CHECKING:  # importing it would import fairseq, which curves do not need
+    from admin_nmt.initialization.profile import Profile
 
 
 def _figure(columns: int) -> tuple[Any, Any]:
@@ -25,7 +27,7 @@ def _save(figure: Any, path: str | os.PathLike[str]) -> None:
         raise UserError(f"cannot write plot {path}: {error}") from error
 
 
-def plot_profile(profile: Profile, path: str | os.PathLike[str]) -> None:
+def plot_profile(profile: "Profile", path: str | os.PathLike[str]) -> None:
     """omega (left) and the variance of the branches (right) by sublayer, both stacks."""
     figure, (left, right) = _figure(2)
     for stack in ("encoder", "decoder"):

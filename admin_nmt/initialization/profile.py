@@ -268,8 +268,16 @@ def profile_batches(
         num_batches: how many; fewer if the data has fewer.
         seed: of the draw.
         prepare: applied to each batch, for example to move it to the GPU.
+
+    Raises:
+        UserError: the iterator has no list of batches to draw from, or an empty one.
     """
-    batches = list(epoch_itr.frozen_batches)
+    batches = list(getattr(epoch_itr, "frozen_batches", None) or [])
+    if not batches:
+        raise UserError(
+            "there are no training batches to profile on (an empty set, or streamed data); "
+            "give --admin-profile FILE, or use --init-type admin-log"
+        )
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(batches), generator=generator)[:num_batches].tolist()
     dataset = epoch_itr.dataset
