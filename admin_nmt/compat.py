@@ -69,7 +69,7 @@ def load_checkpoint_file(path: str | os.PathLike[str], *, mmap: bool = False) ->
 
 def unreadable_checkpoint(path: str | os.PathLike[str], error: Exception) -> UserError:
     """One clear line for an exception that `torch.load` raised on `path`."""
-    forbidden = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
+    forbidden = re.search(r"(?i)unsupported global:? (?:global )?(\S+)", str(error))
     if forbidden:
         return UserError(
             f"refusing checkpoint {path}: it contains {forbidden[1]}, an object that no fairseq "

@@ -1,0 +1,149 @@
+"""Bad input at fairseq's front door: one clear line, the right exit code, no traceback."""
+
+import argparse
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from admin_nmt import frontdoor
+from admin_nmt.errors import UsageError, UserError
+
+BIN = Path(sys.executable).parent
+
+
+def fairseq(program: str, *args: object, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(BIN / program), *map(str, args)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | env,
+        timeout=120,
+    )
+
+
+def error_line(result: subprocess.CompletedProcess[str], code: int = 1) -> str:
+    """The single error line of a failed program; fails the test if there is a traceback."""
+    assert result.returncode == code, result.stderr[-2000:]
+    assert "Traceback" not in result.stdout + result.stderr
+    return result.stderr.strip().splitlines()[-1]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder that looks binarised for de-en, without any content."""
+    data = tmp_path / "data"
+    data.mkdir()
+    for name in ("train.de-en.de.idx", "train.de-en.en.idx", "dict.de.txt", "dict.en.txt"):
+        (data / name).touch()
+    return data
+
+
+def test_binarised_folder_is_accepted(folder: Path) -> None:
+    frontdoor.check_data(folder, "de", "en")
+    frontdoor.check_data(folder, "en", "de")
+    frontdoor.check_data(folder, None, None)
+
+
+def test_missing_folder_file_and_raw_text_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="missing does not exist"):
+        frontdoor.check_data(tmp_path / "missing", "de", "en")
+    (tmp_path / "file").write_text("text")
+    with pytest.raises(UserError, match="is a file"):
+        frontdoor.check_data(tmp_path / "file", "de", "en")
+    (tmp_path / "train.de").write_text("text")
+    with pytest.raises(UserError, match="fairseq-preprocess"):
+        frontdoor.check_data(tmp_path, "de", "en")
+
+
+def test_other_language_pair_is_named_with_what_is_there(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"de-fr is not in .*holds de-en"):
+        frontdoor.check_data(folder, "de", "fr")
+
+
+def test_missing_dictionary_is_named(folder: Path) -> None:
+    (folder / "dict.en.txt").unlink()
+    with pytest.raises(UserError, match=r"dict\.en\.txt is missing"):
+        frontdoor.check_data(folder, "de", "en")
+
+
+def test_other_exceptions_keep_their_traceback() -> None:
+    assert frontdoor.describe(ValueError("a bug of ours")) is None
+    assert frontdoor.describe(UserError("text")) == "text"
+    assert frontdoor.describe(PermissionError(13, "Permission denied", "/x")) == (
+        "/x: Permission denied"
+    )
+
+
+def test_full_disk_is_noticed_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fairseq import checkpoint_utils
+
+    free = type("Usage", (), {"free": 1000})()
+    monkeypatch.setattr(frontdoor.shutil, "disk_usage", lambda path: free)
+    with pytest.raises(UserError, match="disk full"):
+        checkpoint_utils.torch_persistent_save(
+            {"model": {"w": torch.zeros(10000)}}, str(tmp_path / "checkpoint.pt")
+        )
+    assert list(tmp_path.iterdir()) == []
+    checkpoint_utils.torch_persistent_save({"w": torch.zeros(10)}, str(tmp_path / "small.pt"))
+    assert torch.load(tmp_path / "small.pt", weights_only=True)["w"].shape == (10,)
+
+
+def test_training_refuses_missing_data(tmp_path: Path) -> None:
+    result = fairseq(
+        "fairseq-train", tmp_path / "none", "--arch", "admin_transformer_tiny", "--cpu",
+        "--max-tokens", 100, "--optimizer", "radam", "--save-dir", tmp_path / "save",
+    )  # fmt: skip
+    assert (
+        error_line(result)
+        == f"fairseq-train: error: data folder {tmp_path / 'none'} does not exist"
+    )
+
+
+def test_training_refuses_an_unknown_init_type(folder: Path) -> None:
+    result = fairseq(
+        "fairseq-train", folder, "--arch", "admin_transformer_tiny", "--init-type", "magic"
+    )
+    assert "argument --init-type: invalid choice: 'magic'" in error_line(result, 2)
+    assert "admin-log" in error_line(result, 2)
+
+
+def test_generation_refuses_a_hostile_checkpoint_without_running_it(
+    folder: Path, tmp_path: Path
+) -> None:
+    marker = tmp_path / "ran"
+
+    class Hostile:
+        def __reduce__(self) -> tuple:
+            return os.mkdir, (str(marker),)
+
+    path = tmp_path / "hostile.pt"
+    torch.save({"model": {}, "args": argparse.Namespace(), "extra": Hostile()}, path)
+    result = fairseq("fairseq-generate", folder, "--path", path, "--cpu")
+    assert "refusing checkpoint" in error_line(result)
+    assert "posix.mkdir" in error_line(result)
+    assert not marker.exists()
+    with pytest.raises(FileExistsError):  # the payload would have worked
+        marker.mkdir()
+        with path.open("rb"):
+            pickle.loads(pickle.dumps(Hostile()))
+
+
+def test_traceback_comes_back_on_request(tmp_path: Path) -> None:
+    result = fairseq(
+        "fairseq-generate", tmp_path, "--path", tmp_path / "none.pt", "--cpu",
+        ADMIN_NMT_TRACEBACK="1",
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert "Traceback" in result.stderr
+
+
+def test_wrong_usage_has_exit_code_two() -> None:
+    assert UsageError("x").exit_code == 2
+    assert UserError("x").exit_code == 1
