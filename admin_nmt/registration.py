@@ -10,4 +10,4 @@ frontdoor.install()
 training_start.install()
 
 from admin_nmt.models import admin_transformer  # noqa: E402, F401
-from admin_nmt.optim import radam  # noqa: E402, F401
+from admin_nmt.optim import fused_adam, radam  # noqa: E402, F401
