@@ -16,8 +16,14 @@ first import the package, and importing the package registers everything. Keep i
 modules that Python has loaded anyway.
 """
 
+from __future__ import annotations
+
 import os
 import sys
+
+TYPE_CHECKING = False  # type checkers take it for true; importing typing would cost milliseconds
+if TYPE_CHECKING:
+    from typing import Any
 
 #: `admin-nmt` sets this: then `import admin_nmt` alone registers nothing, so that subcommands that
 #: need no model (and `--help`) start without importing torch; fairseq's import still triggers it.
@@ -28,7 +34,7 @@ class _AfterFairseq:
     """A meta path finder that lets others find fairseq and acts when its import has finished."""
 
     @staticmethod
-    def find_spec(name, path=None, target=None):
+    def find_spec(name: str, path: Any = None, target: Any = None) -> Any:
         if name != "fairseq":
             return None
         uninstall()
@@ -37,30 +43,30 @@ class _AfterFairseq:
         spec = find_spec("fairseq")
         if spec is None or spec.loader is None:
             return None
-        spec.loader = _RegisterAfter(spec.loader)
+        spec.loader = _RegisterAfter(spec.loader)  # type: ignore[assignment]
         return spec
 
 
 class _RegisterAfter:
     """Loader of fairseq that registers admin_nmt once fairseq's own code has run."""
 
-    def __init__(self, loader):
+    def __init__(self, loader: Any) -> None:
         self._loader = loader
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._loader, name)
 
-    def create_module(self, spec):
+    def create_module(self, spec: Any) -> Any:
         return self._loader.create_module(spec)
 
-    def exec_module(self, module):
+    def exec_module(self, module: Any) -> None:
         # The module must not see this wrapper: importlib.resources and pickling ask the loader.
         module.__loader__ = module.__spec__.loader = self._loader
         self._loader.exec_module(module)
         _register()
 
 
-def _register():
+def _register() -> None:
     """Import `admin_nmt.registration`; on failure warn in one line and go on."""
     try:
         import admin_nmt.registration  # noqa: F401
@@ -73,7 +79,7 @@ def _register():
         )
 
 
-def install():
+def install() -> None:
     """Start waiting for fairseq, unless `ADMIN_NMT_AUTOLOAD=0` or fairseq is there already."""
     if os.environ.get("ADMIN_NMT_AUTOLOAD") == "0" or "fairseq" in sys.modules:
         return
@@ -81,13 +87,13 @@ def install():
         sys.meta_path.insert(0, _AfterFairseq)
 
 
-def uninstall():
+def uninstall() -> None:
     """Stop waiting for fairseq."""
     if _AfterFairseq in sys.meta_path:
         sys.meta_path.remove(_AfterFairseq)
 
 
-def main():
+def main() -> None:
     """Entry point of `admin-nmt`: the command line without importing torch before it is needed."""
     global defer_registration
     defer_registration = True

@@ -98,7 +98,7 @@ def _wrap_once(owner: Any, name: str, decorator: Callable[[Callable], Callable])
     original = getattr(owner, name)
     if not hasattr(original, "_admin_nmt_patch"):
         wrapped = decorator(original)
-        getattr(wrapped, "__func__", wrapped)._admin_nmt_patch = True  # type: ignore[attr-defined]
+        getattr(wrapped, "__func__", wrapped)._admin_nmt_patch = True  # type: ignore[union-attr]
         setattr(owner, name, wrapped)
 
 

@@ -19,6 +19,7 @@ from admin_nmt.errors import UserError
 from admin_nmt.evaluation.generation import (
     SearchOptions,
     find_direction,
+    num_sentences,
     require_fitting_vocabulary,
     trained_direction,
     translate,
@@ -109,9 +110,9 @@ def evaluate(
     require_fitting_vocabulary(path, data, source, target)
     preparation = read_preparation(data)
     chosen = choose_reference(reference, preparation, subset, target)
+    _require_parallel(chosen, num_sentences(data, subset, source, target), f"{subset} of {data}")
     directory = make_directory(output or default_directory(path, subset, source, target))
-    expected = None if chosen.lines is None else (chosen.origin, len(chosen.lines))
-    translations = translate(data, path, subset, source, target, options, expected)
+    translations = translate(data, path, subset, source, target, options)
 
     texts = _texts(translations.hypotheses, translations.references, chosen.lines, target)
     # Before scoring: whatever goes wrong there, the translation is not lost.
@@ -146,6 +147,15 @@ def choose_reference(
     if path is not None:
         return Reference(str(path), read_lines(path))
     return Reference("binarised reference, detokenised (no raw reference was given)", None)
+
+
+def _require_parallel(reference: Reference, count: int | None, subset: str) -> None:
+    """Find out before translating that the reference is of another test set."""
+    if reference.lines is not None and count not in (None, len(reference.lines)):
+        raise UserError(
+            f"unequal numbers of sentences: {reference.origin} has {len(reference.lines)} lines, "
+            f"subset {subset} has {count}"
+        )
 
 
 def _texts(

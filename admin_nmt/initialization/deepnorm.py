@@ -10,6 +10,7 @@ with one constant alpha per stack and a Xavier gain beta on the FFN, value and o
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 
@@ -35,6 +36,7 @@ class DeepNormScheme(Scheme):
     def initialize(self, stack: Stack, layers: Sequence[nn.Module]) -> None:
         """Xavier-normal weights with gain beta for fc1, fc2, v and output, 1 for q and k."""
         _, beta = alpha_beta(stack, self.depth)
+        layer: Any
         for layer in layers:
             for linear in (layer.fc1, layer.fc2):
                 nn.init.xavier_normal_(linear.weight, gain=beta)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from admin_nmt.errors import UserError
 from admin_nmt.files import atomic_write
 from admin_nmt.initialization.admin import next_omega
-from admin_nmt.modules.residual import Residual, ScaledResidual
+from admin_nmt.modules.residual import Residual, ReZeroResidual, ScaledResidual
 
 FORMAT = "admin_nmt profile"
 VERSION = 1
@@ -81,7 +81,7 @@ class _Recorder:
         else:
             omega = 1.0 if residual.constant is None else residual.constant
             scaled = shortcut.float() * omega
-        if hasattr(residual, "alpha"):
+        if isinstance(residual, ReZeroResidual):
             branch = branch * residual.alpha
         shortcut_variance = scaled.var(correction=0).item()
         branch_variance = branch.float().var(correction=0).item()
@@ -241,7 +241,7 @@ def load_profile(path: str | os.PathLike[str]) -> Profile:
         raise UserError(f"profile {path} has version {content.get('version')}, expected {VERSION}")
     sublayers = {}
     for name, entry in content.get("sublayers", {}).items():
-        omega = entry.get("omega") if isinstance(entry, dict) else None
+        omega: Any = entry.get("omega") if isinstance(entry, dict) else None
         numbers = omega if isinstance(omega, list) else [omega]
         if not numbers or not all(_is_finite_number(number) for number in numbers):
             raise UserError(f"profile {path}: omega of {name} is not a finite number")

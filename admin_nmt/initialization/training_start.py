@@ -60,7 +60,7 @@ def prepare_model(trainer: Any, epoch_itr: Any) -> None:
     if trainer._optimizer is not None:
         raise RuntimeError("omegas must be set before the optimizer is built")
     _require_space_for_checkpoint(trainer, model)
-    profile = None
+    profile: Profile | UserError | None = None
     start = time.perf_counter()
     if trainer.is_data_parallel_master:
         try:
@@ -99,7 +99,7 @@ def _broadcast(trainer: Any, profile: Any) -> Any:
     from fairseq.distributed import utils as distributed_utils
 
     # As plain containers: messages are unpickled with weights_only.
-    message = None
+    message: Any = None
     if isinstance(profile, Profile):
         rows = {name: list(vars(entry).values()) for name, entry in profile.sublayers.items()}
         message = {"sublayers": rows, "measured": profile.measured}

@@ -72,7 +72,7 @@ def _flag(name: str) -> str:
 
 
 def _value(cfg: AdminTransformerConfig, name: str) -> Any:
-    value = getattr(cfg, name, None)
+    value: Any = getattr(cfg, name, None)
     return value.value if hasattr(value, "value") else value
 
 

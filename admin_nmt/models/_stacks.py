@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from fairseq.distributed import fsdp_wrap
 from fairseq.models.transformer import TransformerDecoderBase, TransformerEncoderBase
 from fairseq.modules.checkpoint_activations import checkpoint_wrapper
@@ -96,6 +97,7 @@ class AdminTransformerDecoder(TransformerDecoderBase):
         self._supply = _ResidualSupply(scheme, "decoder", cfg.decoder.embed_dim)
         super().__init__(cfg, dictionary, embed_tokens, no_encoder_attn=no_encoder_attn)
         del self._supply
+        self._future_mask = torch.empty(0)
         self.dropout_module = Dropout(cfg.dropout, module_name="TransformerDecoder")
         scheme.initialize("decoder", all_layers(self.layers))
 
@@ -112,7 +114,7 @@ class AdminTransformerDecoder(TransformerDecoderBase):
     def buffered_future_mask(self, tensor: Tensor) -> Tensor:
         """Causal mask (T, T) for `tensor` (T, B, D): -inf above the diagonal, cached."""
         length = tensor.size(0)
-        mask = self._future_mask
+        mask: Tensor = self._future_mask
         if mask.size(0) < length or mask.device != tensor.device or mask.dtype != tensor.dtype:
             mask = tensor.new_full((length, length), float("-inf")).triu_(1)
             self._future_mask = mask

@@ -7,6 +7,7 @@ State dicts with fairseq's `q_proj`, `k_proj`, `v_proj` are converted when they 
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -169,6 +170,10 @@ class MultiheadAttention(nn.Module):
                 for name, entry in cache.items()
             }
             self._set_input_buffer(incremental_state, reordered)
+
+    # Given by `with_incremental_state`.
+    get_incremental_state: Any
+    set_incremental_state: Any
 
     def _get_input_buffer(self, incremental_state: IncrementalState | None) -> dict:
         return self.get_incremental_state(incremental_state, "attn_state") or {}

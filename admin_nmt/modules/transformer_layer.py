@@ -20,7 +20,7 @@ from admin_nmt.modules.multihead_attention import IncrementalState, MultiheadAtt
 from admin_nmt.modules.residual import Residual
 
 
-def _use_own_dropout(layer: nn.Module) -> None:
+def _use_own_dropout(layer: Any) -> None:
     """Replace the dropout modules that fairseq's constructor made."""
     name = type(layer).__name__
     layer.dropout_module = Dropout(layer.dropout_module.p, module_name=name)
@@ -90,6 +90,10 @@ class AdminTransformerDecoderLayer(TransformerDecoderLayerBase):
         layer_norm: False leaves out all LayerNorms (ReZero).
     """
 
+    # Any: fairseq's base class types these two as always or never None.
+    encoder_attn: Any
+    encoder_attn_layer_norm: Any
+
     def __init__(
         self,
         cfg: Any,
@@ -100,7 +104,7 @@ class AdminTransformerDecoderLayer(TransformerDecoderLayerBase):
         super().__init__(cfg, no_encoder_attn)
         _use_own_dropout(self)
         self.self_attn_residual, *cross, self.ffn_residual = residuals
-        self.encoder_attn_residual = cross[0] if cross else None
+        self.encoder_attn_residual: Any = cross[0] if cross else None
         if not layer_norm:
             self.self_attn_layer_norm = self.final_layer_norm = nn.Identity()
             self.encoder_attn_layer_norm = None if no_encoder_attn else nn.Identity()

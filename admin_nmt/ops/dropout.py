@@ -6,6 +6,8 @@ a threshold. The drop probability is therefore a multiple of 2**-16; kept elemen
 inverse of the probability that is really used, so the expectation is exact.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -34,14 +36,14 @@ class _MaskedScale(Function):
     """`x * mask * scale`, keeping one byte an element for the backward."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, mask: Tensor, scale: float) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, mask: Tensor, scale: float) -> Tensor:  # type: ignore[override]
         ctx.save_for_backward(mask)
         ctx.scale = scale
         return torch.mul(x, mask).mul_(scale)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor):  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
         (mask,) = ctx.saved_tensors
         return torch.mul(grad, mask).mul_(ctx.scale), None, None
 

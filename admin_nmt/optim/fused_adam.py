@@ -7,7 +7,7 @@ those of `adam`, up to rounding; `adam` itself is untouched.
 """
 
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from admin_nmt.optim._options import parse_betas
 logger = logging.getLogger(__name__)
 
 
-def nvidia_fused_adam() -> type[torch.optim.Optimizer] | None:
+def nvidia_fused_adam() -> Callable[..., torch.optim.Optimizer] | None:
     """NVIDIA apex's FusedAdam, or None. PyPI's unrelated `apex` has no `apex.optimizers`."""
     try:
         from apex.optimizers import FusedAdam
@@ -54,7 +54,7 @@ class FairseqFusedAdam(FairseqOptimizer):
         """Arguments that override those in a checkpoint, so that training can go on with others."""
         lr = self.cfg.lr
         return {
-            "lr": lr[0] if isinstance(lr, Collection) else lr,
+            "lr": lr[0] if isinstance(lr, Sequence) else lr,
             "betas": parse_betas(self.cfg.adam_betas),
             "eps": self.cfg.adam_eps,
             "weight_decay": self.cfg.weight_decay,

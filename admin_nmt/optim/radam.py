@@ -5,7 +5,7 @@ fairseq's own `adam`.
 """
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, List  # noqa: UP035
 
@@ -132,7 +132,7 @@ class FairseqRAdam(FairseqOptimizer):
         """Arguments that override those in a checkpoint, so that training can go on with others."""
         lr = self.cfg.lr
         return {
-            "lr": lr[0] if isinstance(lr, Collection) else lr,
+            "lr": lr[0] if isinstance(lr, Sequence) else lr,
             "betas": parse_betas(self.cfg.adam_betas),
             "eps": self.cfg.adam_eps,
             "weight_decay": self.cfg.weight_decay,
