@@ -138,5 +138,8 @@ def score_table(scores: Sequence[Score]) -> str:
 
     rows = [(score.name, f"{score.score:.2f}", score.signature) for score in scores]
     return tabulate(
-        rows, headers=("measure", "score", "signature"), colalign=("left", "right", "left")
+        rows,
+        headers=("measure", "score", "signature"),
+        colalign=("left", "right", "left"),
+        disable_numparse=True,
     )

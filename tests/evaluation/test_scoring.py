@@ -1,0 +1,121 @@
+"""Contracts: figures equal their definitions and sacreBLEU's own command line."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from admin_nmt.errors import UsageError, UserError
+from admin_nmt.evaluation.scoring import (
+    build_metrics,
+    compound_split_bleu,
+    detokenized_scores,
+    tokenized_bleu,
+)
+
+BIN = Path(sys.executable).parent
+
+
+def run(*command, text=None):
+    return subprocess.run(
+        [str(BIN / command[0]), *map(str, command[1:])],
+        input=text, capture_output=True, text=True, check=False, env=os.environ,
+    )  # fmt: skip
+
+
+def test_tokenised_bleu_of_a_case_worked_by_hand():
+    # hypothesis: the cat sat on the mat      reference: the cat sat on a mat
+    # 1-grams: "the" counts once only (clipped): the cat sat on mat          = 5 of 6
+    # 2-grams: "the cat" "cat sat" "sat on"                                  = 3 of 5
+    # 3-grams: "the cat sat" "cat sat on"                                    = 2 of 4
+    # 4-grams: "the cat sat on"                                              = 1 of 3
+    # equal lengths, so no brevity penalty
+    expected = 100 * (5 / 6 * 3 / 5 * 2 / 4 * 1 / 3) ** 0.25
+    score = tokenized_bleu(["the cat sat on the mat"], ["the cat sat on a mat"])
+    assert score.score == pytest.approx(expected, rel=1e-12)
+    assert "tok:none" in score.signature
+
+
+def test_tokenised_bleu_punishes_brevity_and_pools_counts_over_sentences():
+    # All n-grams match; lengths 5 + 4 = 9 against 5 + 6 = 11: exp(1 - 11/9).
+    hypotheses, references = ["a b c d e", "f g h i"], ["a b c d e", "f g h i j k"]
+    score = tokenized_bleu(hypotheses, references)
+    assert score.score == pytest.approx(100 * math.exp(1 - 11 / 9), rel=1e-12)
+
+
+def test_tokenised_bleu_is_zero_without_a_matching_four_gram():
+    assert tokenized_bleu(["a b c x e"], ["a b c d e"]).score == 0.0
+
+
+def test_tokenised_bleu_leaves_the_given_tokens_alone():
+    assert tokenized_bleu(["a , b c d"], ["a, b c d"]).score < 100
+
+
+def test_compound_split_bleu_counts_the_parts_of_compounds():
+    # Split: "a x ##AT##-##AT## y b" against "a x ##AT##-##AT## z b", 5 tokens each:
+    # 1-grams 4/5, 2-grams (a x)(x AT) 2/4, 3-grams (a x AT) 1/3, 4-grams 0: so lengthen both.
+    hypothesis, reference = "q a x-y b", "q a x-z b"
+    # 6 tokens: 5/6, 3/5 (q a)(a x)(x AT), 2/4 (q a x)(a x AT), 1/3 (q a x AT)
+    expected = 100 * (5 / 6 * 3 / 5 * 2 / 4 * 1 / 3) ** 0.25
+    score = compound_split_bleu([hypothesis], [reference])
+    assert score.score == pytest.approx(expected, rel=1e-12)
+    assert score.signature.endswith("|compounds:split")
+    assert tokenized_bleu([hypothesis], [reference]).score == 0.0
+
+
+def test_lowercase_ignores_case_and_says_so():
+    hypotheses, references = ["the cat sat down here"], ["The Cat sat down Here"]
+    mixed = detokenized_scores(hypotheses, references)
+    lower = detokenized_scores(hypotheses, references, lowercase=True)
+    assert mixed[0].score < 100 and "case:mixed" in mixed[0].signature
+    assert [score.score for score in lower] == pytest.approx([100, 100, 0])
+    assert all("case:lc" in score.signature for score in lower)
+
+
+def test_unknown_names_are_refused_with_the_choices():
+    with pytest.raises(UsageError, match=r"--tokenize nonsense.*13a"):
+        build_metrics(tokenize="nonsense")
+    with pytest.raises(UsageError, match=r"unknown metric rouge.*bleu, chrf, ter"):
+        build_metrics(["rouge"])
+
+
+def test_missing_tokeniser_support_is_one_line():
+    pytest.importorskip("sacrebleu")
+    try:
+        import MeCab  # noqa: F401
+    except ImportError:
+        with pytest.raises(UserError, match=r"--tokenize ja-mecab cannot be used here: [^\n]+$"):
+            build_metrics(tokenize="ja-mecab")
+
+
+def test_score_command_equals_the_sacrebleu_command(text_files):
+    hypotheses, _, references = text_files
+    theirs = run(
+        "sacrebleu", references, "-i", hypotheses, "-m", "bleu", "chrf", "ter", "-f", "json",
+        "-w", "12",
+    )  # fmt: skip
+    ours = run("admin-nmt", "score", hypotheses, references, "--json")
+    assert ours.returncode == 0, ours.stderr
+    our_scores = {score["name"]: score for score in json.loads(ours.stdout)["scores"]}
+    for score in json.loads(theirs.stdout):
+        mine = our_scores.pop(score["name"])
+        assert mine["score"] == pytest.approx(score["score"], abs=1e-9)
+        assert mine["signature"] == score["signature"]
+    assert our_scores == {}
+
+
+def test_score_command_reads_standard_input_and_refuses_unequal_counts(text_files):
+    hypotheses, _, references = text_files
+    lines = hypotheses.read_text().splitlines()
+    result = run("admin-nmt", "score", "-", references, text="\n".join(lines[:-1]))
+    assert result.returncode == 1
+    assert result.stderr.strip() == (
+        f"admin-nmt score: error: unequal numbers of lines: - has {len(lines) - 1}, {references} "
+        f"has {len(lines)}; give files that are parallel line by line"
+    )
+    result = run("admin-nmt", "score", "-", references, text="\n".join(lines))
+    assert result.returncode == 0 and "BLEU" in result.stdout and "version:" in result.stdout

@@ -1,0 +1,105 @@
+"""Contracts: paired tests equal sacreBLEU's command line for the same seed."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from admin_nmt.cli import compare
+from admin_nmt.errors import UsageError
+from admin_nmt.evaluation.significance import compare_systems
+
+BIN = Path(sys.executable).parent
+SEED = "77"
+
+
+def sacrebleu_paired(references, systems, test, num_samples):
+    command = [BIN / "sacrebleu", references, "-i", *systems, "-m", "bleu", "chrf", "ter"]
+    command += [f"--paired-{test}", f"--paired-{test}-n", num_samples, "-f", "json"]
+    result = subprocess.run(
+        list(map(str, command)), capture_output=True, check=True,
+        env=os.environ | {"SACREBLEU_SEED": SEED},
+    )  # fmt: skip
+    return {Path(row["system"].split()[-1]).name: row for row in json.loads(result.stdout)}
+
+
+def test_compare_command_equals_the_sacrebleu_command(text_files, tmp_path):
+    *systems, references = text_files
+    bootstrap = sacrebleu_paired(references, systems, "bs", 100)
+    randomisation = sacrebleu_paired(references, systems, "ar", 200)
+    command = ["compare", *systems, "--reference", references, "--seed", SEED]
+    command += ["--paired-bs-n", "100", "--paired-ar-n", "200", "--json", tmp_path / "out.json"]
+    ours = subprocess.run(
+        [str(BIN / "admin-nmt"), *map(str, command)], capture_output=True, text=True, check=False
+    )
+    assert ours.returncode == 0, ours.stderr
+    result = json.loads((tmp_path / "out.json").read_text())
+    assert len(result["results"]) == 6
+    for row in result["results"]:
+        name = Path(row["system"]).name
+        theirs = bootstrap[name][row["metric"]]
+        assert row["score"] == theirs["score"]
+        assert (row["mean"], row["ci"]) == (theirs["mean"], theirs["ci"])
+        assert row["p_bootstrap"] == theirs["p_value"]
+        assert row["p_randomisation"] == randomisation[name][row["metric"]]["p_value"]
+        assert row["score"] == 0 or f"{row['score']:.2f}" in ours.stdout
+    assert f"seed:{SEED}" in result["signatures"]["BLEU"]["paired_bootstrap"]
+    assert {row["p_bootstrap"] is None for row in result["results"][:1]} == {True}
+
+
+def test_a_system_against_its_copy_is_no_difference_and_against_noise_is_one():
+    references = [f"sentence {i} has its own words {i * 7} {i * 13} here ." for i in range(60)]
+    noise = ["nothing of this is right at all"] * 60
+    systems = {"base": references, "copy": references, "noise": noise}
+    rows = compare_systems(
+        systems, references, metrics=["bleu"], num_bootstrap=100, num_randomisation=100
+    ).results
+    base, copy, bad = rows
+    assert base.difference == copy.difference == 0.0 and bad.difference < -90
+    assert copy.p_randomisation > 0.5 and bad.p_randomisation < 0.05
+
+
+def test_the_seed_decides_and_the_environment_is_left_as_it_was(monkeypatch):
+    monkeypatch.setenv("SACREBLEU_SEED", "1")
+    references = [f"a b c d e f {i}" for i in range(30)]
+    systems = {
+        "a": [f"a b c d x f {i % 9}" for i in range(30)],
+        "b": [f"a b c d e f {i % 5}" for i in range(30)],
+    }
+
+    def means(seed):
+        result = compare_systems(
+            systems, references, metrics=["chrf"], num_bootstrap=20, num_randomisation=20, seed=seed
+        )
+        return [row.mean for row in result.results]
+
+    assert means(3) == means(3) != means(4)
+    assert os.environ["SACREBLEU_SEED"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("option", "arguments"),
+    [
+        ("--paired-bs-n 0", {"num_bootstrap": 0}),
+        ("--paired-ar-n -1", {"num_randomisation": -1}),
+        ("--seed 0", {"seed": 0}),
+    ],
+)
+def test_numbers_below_one_are_refused(option, arguments):
+    with pytest.raises(UsageError, match=option):
+        compare_systems({"a": ["x"], "b": ["y"]}, ["x"], **arguments)
+
+
+@pytest.mark.parametrize(
+    ("systems", "message"), [(["a"], "at least two"), (["a", "b", "a"], "a is given more than")]
+)
+def test_one_system_or_the_same_twice_is_refused(systems, message):
+    import argparse
+
+    parser = argparse.ArgumentParser()
+    compare.add_arguments(parser)
+    with pytest.raises(UsageError, match=message):
+        compare.run(parser.parse_args([*systems, "--reference", "r"]))
