@@ -1,0 +1,1 @@
+"""Corpora: download, cleaning, tokenisation, subwords, binarisation, and a synthetic toy corpus."""
