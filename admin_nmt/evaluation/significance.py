@@ -9,6 +9,10 @@ Two tests, both from sacreBLEU:
 
 The null hypothesis is that both systems are equally good; a small p-value speaks against it. With
 several systems each is compared with the baseline and p-values are not corrected for their number.
+
+One figure is not sacreBLEU's: a translation that equals the baseline's line by line gets p = 1.
+sacreBLEU counts the trials whose difference exceeds the observed one; with an observed difference
+of zero that is none of them, and the two copies would seem to differ at p = 1 / (trials + 1).
 """
 
 import os
@@ -67,7 +71,8 @@ def compare_systems(
 ) -> Comparison:
     """Both paired tests of every further system against the first.
 
-    Equal to `sacrebleu REF -i A B --paired-bs` and `--paired-ar` with SACREBLEU_SEED=`seed`.
+    Equal to `sacrebleu REF -i A B --paired-bs` and `--paired-ar` with SACREBLEU_SEED=`seed`, but
+    for copies of the baseline (see above).
 
     Args:
         systems: name -> N detokenised sentences; two at least, the first is the baseline.
@@ -95,7 +100,9 @@ def compare_systems(
     build = {"names": metrics, "lowercase": lowercase, "tokenize": tokenize}
     bootstrap = _paired_test("bs", systems, references, num_bootstrap, seed, build)
     randomisation = _paired_test("ar", systems, references, num_randomisation, seed, build)
-    return _combine(bootstrap, randomisation)
+    baseline, *others = systems.values()
+    copies = [None, *(list(lines) == list(baseline) for lines in others)]
+    return _combine(bootstrap, randomisation, copies)
 
 
 def _paired_test(
@@ -134,13 +141,17 @@ def _sacrebleu_seed(seed: int) -> Iterator[None]:
             os.environ["SACREBLEU_SEED"] = before
 
 
-def _combine(bootstrap: tuple[dict, dict], randomisation: tuple[dict, dict]) -> Comparison:
-    """Put what both tests say about a system into one row."""
+def _combine(
+    bootstrap: tuple[dict, dict], randomisation: tuple[dict, dict], copies: Sequence[bool | None]
+) -> Comparison:
+    """Put what both tests say about a system into one row; `copies` marks copies of the baseline."""
     (bs_signatures, bs), (ar_signatures, ar) = bootstrap, randomisation
     results = []
     for metric in bs_signatures:
         baseline = bs[metric][0].score
-        for name, bs_result, ar_result in zip(bs["System"], bs[metric], ar[metric], strict=True):
+        for name, is_copy, bs_result, ar_result in zip(
+            bs["System"], copies, bs[metric], ar[metric], strict=True
+        ):
             row = SystemResult(
                 metric=metric,
                 system=name,
@@ -148,8 +159,8 @@ def _combine(bootstrap: tuple[dict, dict], randomisation: tuple[dict, dict]) -> 
                 difference=float(bs_result.score - baseline),
                 mean=float(bs_result.mean),
                 ci=float(bs_result.ci),
-                p_bootstrap=bs_result.p_value,
-                p_randomisation=ar_result.p_value,
+                p_bootstrap=1.0 if is_copy else bs_result.p_value,
+                p_randomisation=1.0 if is_copy else ar_result.p_value,
             )
             results.append(row)
     signatures = {

@@ -1,0 +1,175 @@
+"""Contracts: a real model is translated with, scored and kept; bad input ends in one line."""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from admin_nmt.errors import UserError
+from admin_nmt.evaluation.evaluate import evaluate, evaluation_report, score_all
+from admin_nmt.evaluation.generation import Translations
+from admin_nmt.evaluation.preparation import Preparation, read_preparation
+from admin_nmt.evaluation.scoring import detokenized_scores
+from admin_nmt.evaluation.text import read_lines
+
+BIN = Path(sys.executable).parent
+
+
+def run(*command):
+    return subprocess.run(
+        list(map(str, [BIN / "admin-nmt", "evaluate", *command])),
+        capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def prepared_data(tiny_run, tmp_path_factory):
+    """The data folder, lower-cased for all we know, with a raw reference named in it."""
+    data = tmp_path_factory.mktemp("prepared") / "data-bin"
+    shutil.copytree(tiny_run / "data-bin", data)
+    shutil.copy(tiny_run / "raw.en", data / "raw.test.en")
+    preparation = {"lowercase": True, "raw": {"test": {"en": "raw.test.en"}}}
+    (data / "preparation.json").write_text(json.dumps(preparation))
+    return data
+
+
+def test_command_translates_all_sentences_scores_and_keeps_them(tiny_run, tmp_path):
+    checkpoint = tiny_run / "checkpoints" / "checkpoint2.pt"
+    output = tmp_path / "new" / "result"
+    result = run(tiny_run / "data-bin", "--path", checkpoint, "--cpu", "--output", output)
+    assert result.returncode == 0, result.stderr
+    assert "binarised reference, detokenised" in result.stdout
+
+    texts = {path.name: read_lines(path) for path in output.iterdir() if path.suffix != ".json"}
+    assert {name: len(lines) for name, lines in texts.items()} == dict.fromkeys(
+        ["hypotheses.tok", "hypotheses.detok", "references.tok", "references.detok"], 20
+    )
+    tokenised = (tiny_run / "test.en").read_text().replace("@@ ", "").splitlines()
+    assert texts["references.tok"] == tokenised  # all of them, in the order of the corpus
+    assert texts["references.detok"] == [line.replace(" .", ".") for line in tokenised]
+
+    scores = json.loads((output / "scores.json").read_text())
+    assert scores["num_sentences"] == 20 and scores["beam"] == 5 and scores["target"] == "en"
+    expected = detokenized_scores(texts["hypotheses.detok"], texts["references.detok"])
+    for row, score in zip(scores["scores"], expected, strict=False):
+        assert (row["name"], row["score"]) == (score.name, score.score)
+        assert row["signature"] in result.stdout
+    assert len(scores["scores"]) == 5
+
+
+def test_hypotheses_are_those_of_fairseq_sentence_by_sentence(tiny_run, tmp_path):
+    checkpoint = tiny_run / "checkpoints" / "checkpoint1.pt"
+    result = evaluate(tiny_run / "data-bin", str(checkpoint), subset="test", output=tmp_path)
+    command = [BIN / "fairseq-interactive", tiny_run / "data-bin", "--path", checkpoint, "--cpu"]
+    output = subprocess.run(
+        list(map(str, command)), input=(tiny_run / "test.de").read_text(),
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    theirs = [line.split("\t")[2] for line in output.splitlines() if line.startswith("H-")]
+    ours = read_lines(result.directory / "hypotheses.tok")
+    assert ours == [(line + " ").replace("@@ ", "").rstrip() for line in theirs]
+
+
+def test_prepared_folder_gives_the_raw_reference_and_case(prepared_data, tiny_run, monkeypatch):
+    raw = read_lines(prepared_data / "raw.test.en")
+    assert any("House" in line for line in raw)
+    pieces = (tiny_run / "test.en").read_text().splitlines()
+    monkeypatch.setattr(
+        "admin_nmt.evaluation.evaluate.translate",
+        lambda *args: Translations(hypotheses=pieces, references=pieces),
+    )
+    checkpoint = tiny_run / "checkpoints" / "checkpoint1.pt"
+    result = evaluate(prepared_data, str(checkpoint))
+    assert result.directory == checkpoint.with_name("checkpoint1.test.de-en")
+    assert result.reference == str(prepared_data / "raw.test.en") and result.lowercase
+    assert [score.score for score in result.scores] == pytest.approx([100, 100, 0, 100, 100])
+    assert all("case:lc" in score.signature for score in result.scores[:3])
+    assert "case:lc" in evaluation_report(result)
+    assert read_lines(result.directory / "references.detok") == raw
+
+
+def test_without_any_reference_the_translation_is_kept_and_one_is_asked_for():
+    with pytest.raises(UserError, match=r"give one with --reference"):
+        score_all({"hypotheses.detok": ["a"], "hypotheses.tok": ["a"]}, "x", lowercase=False)
+    texts = {name: ["a b c d e"] for name in ("hypotheses.detok", "references.detok")}
+    texts["hypotheses.tok"] = texts["hypotheses.detok"]
+    assert [score.name for score in score_all(texts, "x", lowercase=False)] == [
+        "BLEU", "chrF2", "TER",
+    ]  # fmt: skip
+
+
+def with_longer_vocabulary(tiny_run, tmp_path):
+    data = tmp_path / "data-bin"
+    shutil.copytree(tiny_run / "data-bin", data)
+    with (data / "dict.en.txt").open("a") as stream:
+        stream.write("word 1\nother 1\n")
+    return data
+
+
+def test_checkpoint_of_another_vocabulary_is_refused_with_both_sizes(tiny_run, tmp_path):
+    data = with_longer_vocabulary(tiny_run, tmp_path)
+    path = tiny_run / "checkpoints" / "checkpoint1.pt"
+    size = torch_rows(path, "decoder.embed_tokens.weight")
+    message = rf"does not fit the vocabulary .* decoder knows {size} types, .*en.txt has {size + 2}"
+    with pytest.raises(UserError, match=message):
+        evaluate(data, str(path), output=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def torch_rows(path, name):
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        return torch.load(path, weights_only=True)["model"][name].shape[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"path": "nothing.pt"}, r"checkpoint not found: nothing.pt"),
+        ({"subset": "dev"}, r"no subset dev; --gen-subset can be one of test, train, valid"),
+        ({"source": "fr"}, r"no subset test for --source-lang fr"),
+        ({"reference": "nothing.txt"}, r"file not found: nothing.txt"),
+        ({"reference": "short"}, r"short.txt has 1 lines, subset test of .* has 20"),
+        ({"reference": "empty"}, r"empty.txt is empty"),
+        ({"data": "nowhere"}, r"data folder not found: nowhere"),
+    ],
+)
+def test_bad_input_is_found_before_translating(tiny_run, tmp_path, arguments, message):
+    (tmp_path / "short.txt").write_text("one line\n")
+    (tmp_path / "empty.txt").touch()
+    if arguments.get("reference") in ("short", "empty"):
+        arguments = {"reference": tmp_path / f"{arguments['reference']}.txt"}
+    given = {"data": tiny_run / "data-bin", "path": tiny_run / "checkpoints" / "checkpoint1.pt"}
+    given = given | arguments
+    output = tmp_path / "out"
+    with pytest.raises(UserError, match=message):
+        evaluate(given.pop("data"), str(given.pop("path")), output=output, **given)
+    assert not output.exists()
+
+
+def test_failure_of_fairseq_is_one_line(tiny_run, tmp_path):
+    path = tiny_run / "checkpoints" / "checkpoint1.pt"
+    result = run(tiny_run / "data-bin", "--path", path, "--cpu", "--max-tokens", "2",
+                 "--output", tmp_path)  # fmt: skip
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    assert (
+        result.stderr.strip()
+        .splitlines()[-1]
+        .startswith("admin-nmt evaluate: error: fairseq-generate failed: ")
+    )
+
+
+def test_folders_without_preparation_are_taken_as_they_are(tmp_path):
+    assert read_preparation(tmp_path) == Preparation(lowercase=False, raw={})
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"raw": 5}', '{"raw": {"test": "x"}}'])
+def test_broken_preparation_is_refused_by_name(tmp_path, content):
+    (tmp_path / "preparation.json").write_text(content)
+    with pytest.raises(UserError, match=r"preparation.json"):
+        read_preparation(tmp_path)
