@@ -82,7 +82,8 @@ def find_direction(
 
     Raises:
         UserError: no folder, or it has no such subset, or not in these languages.
-        UsageError: several directions are possible.
+        UsageError: several directions are possible, or the one asked for is the reverse of the
+            checkpoint's.
     """
     pairs = _pairs(Path(data), subset)
     directions = [pair for a, b in pairs for pair in ((a, b), (b, a))]
@@ -103,6 +104,12 @@ def find_direction(
         raise UsageError(
             f"{data} holds {subset} for {', '.join('-'.join(pair) for pair in pairs)}: "
             "give --source-lang and --target-lang"
+        )
+    if wanted[0] == trained[::-1]:
+        # With dictionaries of equal size, or a joint one, fairseq would translate into nonsense.
+        raise UsageError(
+            f"--source-lang {wanted[0][0]} --target-lang {wanted[0][1]}: the checkpoint was trained "
+            f"to translate from {trained[0]} to {trained[1]}"
         )
     return wanted[0]
 

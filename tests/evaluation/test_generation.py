@@ -71,10 +71,16 @@ def test_direction_of_a_single_pair_is_that_of_the_names(tmp_path):
     assert find_direction(data, "test", None, "de") == ("en", "de")
 
 
+def test_reverse_of_the_trained_direction_is_refused(tmp_path):
+    data = folder(tmp_path, "test.de-en.de.idx", "test.de-en.en.idx")
+    with pytest.raises(UsageError, match=r"--source-lang en .*trained to translate from de to en"):
+        find_direction(data, "test", "en", None, ("de", "en"))
+
+
 def test_direction_follows_the_checkpoint_unless_told_otherwise(tmp_path):
     data = folder(tmp_path, "test.de-en.de.idx", "test.de-en.en.idx")
     assert find_direction(data, "test", None, None, ("en", "de")) == ("en", "de")
-    assert find_direction(data, "test", "de", "en", ("en", "de")) == ("de", "en")
+    assert find_direction(data, "test", "de", "en", ("deu", "eng")) == ("de", "en")
     assert find_direction(data, "test", None, None, ("fr", "en")) == ("de", "en")
 
 
