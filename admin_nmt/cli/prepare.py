@@ -1,0 +1,168 @@
+"""`admin-nmt prepare`: argument parsing of `data.pipeline`."""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from admin_nmt.errors import UsageError
+
+HELP = "corpus to binarised data: download, tokenise, clean, BPE, fairseq-preprocess"
+
+_CUSTOM_OPTIONS = (
+    "corpus_dir", "source_lang", "target_lang", "trainpref", "validpref", "testpref", "valid_every",
+)  # fmt: skip
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options that are not given keep what the corpus file says."""
+    from admin_nmt.data.corpora import corpus_names
+
+    switch = argparse.BooleanOptionalAction
+    parser.add_argument(
+        "name",
+        metavar="CORPUS",
+        help=f"{', '.join(corpus_names())}; custom for your own text; or a corpus file (.yaml)",
+    )
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for everything")
+    parser.add_argument(
+        "--archives", metavar="DIR", help="take the archives from here; no network is used"
+    )
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="processes (default: all cores); same output"
+    )
+    parser.add_argument(
+        "--variant", metavar="NAME", help="variant of the corpus file (wmt14-en-de: icml17, admin)"
+    )
+    parser.add_argument("--icml17", action="store_true", help="short for --variant icml17")
+    text = parser.add_argument_group("text")
+    text.add_argument("--normalize", action=switch, help="punctuation, non-printing characters")
+    text.add_argument("--aggressive-hyphens", action=switch, help="a-b becomes a @-@ b")
+    text.add_argument("--lowercase", action=switch, help="lower-case everything")
+    text.add_argument(
+        "--tokenizer-lang",
+        action="append",
+        default=[],
+        metavar="LANG=LANG",
+        help="tokenise the first language by the rules of the second",
+    )
+    text.add_argument("--clean-ratio", type=float, metavar="R", help="most words to one word")
+    text.add_argument("--min-length", type=int, metavar="N", help="fewest words of a sentence")
+    text.add_argument("--max-length", type=int, metavar="N", help="most words of a sentence")
+    text.add_argument("--bpe-tokens", type=int, metavar="N", help="number of BPE merges")
+    text.add_argument("--joined-dictionary", action=switch, help="one vocabulary for both")
+    custom = parser.add_argument_group("custom: parallel files, plain or .gz")
+    custom.add_argument("--source-lang", metavar="LANG")
+    custom.add_argument("--target-lang", metavar="LANG")
+    custom.add_argument("--trainpref", metavar="PATH", help="of PATH.LANG or PATH.LANG.gz")
+    custom.add_argument("--validpref", metavar="PATH")
+    custom.add_argument("--valid-every", type=int, metavar="N", help="every Nth training pair")
+    custom.add_argument("--testpref", metavar="PATH", help="may be left out")
+    custom.add_argument(
+        "--corpus", dest="corpus_dir", metavar="DIR", help="folder with train.*, valid.*, test.*"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Settings from corpus file and options, then the pipeline."""
+    from admin_nmt.data.corpora import check_corpus, load_corpus
+    from admin_nmt.data.parallel import available_cores
+    from admin_nmt.data.pipeline import prepare
+
+    workers = available_cores() if args.workers is None else args.workers
+    if workers < 1:
+        raise UsageError(f"--workers must be at least 1, not {workers}")
+    if args.icml17 and args.variant not in (None, "icml17"):
+        raise UsageError(f"--icml17 and --variant {args.variant} exclude each other")
+    variant = "icml17" if args.icml17 else args.variant
+    files = None
+    if args.name == "custom":
+        if args.archives or variant:
+            raise UsageError("--archives, --variant and --icml17 do not go with custom")
+        corpus, files = _custom_corpus(args)
+    else:
+        for option in _CUSTOM_OPTIONS:
+            if getattr(args, option) is not None:
+                name = "corpus" if option == "corpus_dir" else option.replace("_", "-")
+                raise UsageError(f"--{name} goes with custom only, not with {args.name}")
+        corpus = load_corpus(args.name, variant)
+    corpus = replace(corpus, **_overrides(args, corpus))
+    check_corpus(corpus, "command line")
+    archives = Path(args.archives) if args.archives else None
+    prepare(corpus, Path(args.output), workers=workers, files=files, archives=archives)
+
+
+def _overrides(args: argparse.Namespace, corpus: Any) -> dict[str, Any]:
+    """The fields of the corpus that options change."""
+    from admin_nmt.data.corpora import SETS
+
+    names = ("aggressive_hyphens", "lowercase", "bpe_tokens", "joined_dictionary")
+    changes = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    if args.normalize is not None:
+        changes["normalize"] = (corpus.normalize or SETS) if args.normalize else ()
+    cleaning = {
+        field: value
+        for field, value in (
+            ("ratio", args.clean_ratio),
+            ("min_length", args.min_length),
+            ("max_length", args.max_length),
+        )
+        if value is not None
+    }
+    changes["cleaning"] = replace(corpus.cleaning, **cleaning)
+    rules = dict(zip(corpus.languages, corpus.tokenizer_langs, strict=True))
+    for item in args.tokenizer_lang:
+        language, _, other = item.partition("=")
+        if language not in rules or not other:
+            raise UsageError(
+                f"--tokenizer-lang {item}: write LANG=LANG with {' or '.join(corpus.languages)} "
+                "in front"
+            )
+        rules[language] = other
+    changes["tokenizer_langs"] = tuple(rules[language] for language in corpus.languages)
+    return changes
+
+
+def _custom_corpus(args: argparse.Namespace) -> tuple[Any, dict[str, Path]]:
+    """The corpus of the user's own files, and where they are."""
+    from admin_nmt.data.corpora import Corpus, Source
+
+    if not (args.source_lang and args.target_lang):
+        raise UsageError("custom needs --source-lang and --target-lang")
+    prefixes = {"train": args.trainpref, "valid": args.validpref, "test": args.testpref}
+    if args.corpus_dir is not None:
+        if any(prefixes.values()):
+            raise UsageError("--corpus excludes --trainpref, --validpref and --testpref")
+        folder = Path(args.corpus_dir)
+        if not folder.is_dir():
+            raise UsageError(f"--corpus {folder} is not a folder")
+        prefixes = {name: folder / name for name in prefixes}
+        if args.valid_every is not None:
+            prefixes["valid"] = None
+    elif not prefixes["train"]:
+        raise UsageError("custom needs --corpus DIR, or --trainpref with --validpref")
+    if (prefixes["valid"] is None) == (args.valid_every is None):
+        raise UsageError("custom needs one of --validpref and --valid-every")
+    languages = (args.source_lang, args.target_lang)
+    files = {
+        f"{name}.{language}": _find_file(f"{prefix}.{language}")
+        for name, prefix in prefixes.items()
+        if prefix
+        for language in languages
+    }
+    corpus = Corpus(
+        name="custom",
+        languages=languages,
+        tokenizer_langs=languages,
+        sources={name: (Source(name + ".{lang}"),) for name, prefix in prefixes.items() if prefix},
+        archives={},
+        valid_every=args.valid_every,
+        refuse_empty=True,
+    )
+    return corpus, files
+
+
+def _find_file(name: str) -> Path:
+    """`name`, or the same with .gz; the plain name if neither is there, for the message."""
+    compressed = Path(name + ".gz")
+    return compressed if compressed.is_file() and not Path(name).is_file() else Path(name)

@@ -1,0 +1,78 @@
+"""Byte pair encoding with subword-nmt: count words, learn merges, split words."""
+
+from collections import Counter
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from admin_nmt.errors import UserError
+from admin_nmt.files import atomic_write
+
+#: What ends every piece of a word but the last.
+SEPARATOR = "@@"
+#: Words whose split is remembered; the memory of a long run stays bounded.
+_CACHE_SIZE = 500_000
+
+
+def count_words(lines: Iterable[str]) -> Counter[str]:
+    """How often each word occurs, in order of first occurrence."""
+    counts: Counter[str] = Counter()
+    for line in lines:
+        counts.update(word for word in line.split(" ") if word)
+    return counts
+
+
+def learn(counts: Counter[str], num_merges: int, path: Path) -> int:
+    """Learn merges and write them to `path` in the format of subword-nmt.
+
+    Returns:
+        How many were learned: fewer than asked for if no pair of symbols is left that occurs twice.
+
+    Raises:
+        UserError: no word has two letters, so there is nothing to merge.
+    """
+    from subword_nmt import learn_bpe
+
+    if not any(len(word) > 1 for word in counts):
+        raise UserError("cannot learn BPE: the training text has no word of two letters or more")
+    # Their bar draws on log files too; ours stays quiet there.
+    theirs, learn_bpe.tqdm = learn_bpe.tqdm, lambda steps: tqdm(steps, "learn BPE", disable=None)
+    try:
+        with atomic_write(path) as stream:
+            vocabulary = (f"{word} {count}" for word, count in counts.items())
+            learn_bpe.learn_bpe(vocabulary, stream, num_merges, is_dict=True)
+    finally:
+        learn_bpe.tqdm = theirs
+    with path.open(encoding="utf-8", newline="\n") as stream:
+        return sum(1 for _ in stream) - 1
+
+
+@cache
+def load(path: Path) -> Any:
+    """The `subword_nmt.apply_bpe.BPE` of a codes file; read once in each process."""
+    from subword_nmt.apply_bpe import BPE
+
+    try:
+        with path.open(encoding="utf-8", newline="\n") as stream:
+            return BPE(stream, separator=SEPARATOR)
+    except OSError as error:
+        raise UserError(f"cannot read BPE codes {path}: {error.strerror or error}") from error
+    except SystemExit:
+        raise UserError(f"{path} is no file of BPE codes of subword-nmt") from None
+
+
+def split(line: str, path: Path) -> str:
+    """Split the words of a tokenised line with the codes in `path`."""
+    bpe = load(path)
+    if len(bpe.cache) > _CACHE_SIZE:
+        bpe.cache.clear()
+    text: str = bpe.segment(line)
+    return text
+
+
+def merge(line: str) -> str:
+    """Undo `split`: `lo@@ w er` becomes `low er`."""
+    return (line + " ").replace(SEPARATOR + " ", "").rstrip()

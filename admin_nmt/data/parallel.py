@@ -1,0 +1,67 @@
+"""Map a function over a stream with several processes: in order, and in bounded memory."""
+
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+from typing import TypeVar
+
+from admin_nmt.errors import UserError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+#: Lines that go to a worker at once: enough to make the transport cheap.
+CHUNK_SIZE = 1000
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def chunks(items: Iterable[Item], size: int = CHUNK_SIZE) -> Iterator[list[Item]]:
+    """Cut a stream into lists of `size`, the last one shorter."""
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
+
+
+def ordered_map(
+    function: Callable[[Item], Result], items: Iterable[Item], workers: int
+) -> Iterator[tuple[Item, Result]]:
+    """Each item with its result, in the order of the items whatever the number of workers.
+
+    At most two items per worker are in flight, so memory does not depend on their number.
+
+    Args:
+        function: must be picklable; one worker calls it in this process.
+
+    Raises:
+        UserError: a worker process was killed.
+    """
+    if workers == 1:
+        for item in items:
+            yield item, function(item)
+        return
+    context = multiprocessing.get_context("fork")
+    executor = ProcessPoolExecutor(workers, mp_context=context)
+    pending: deque[tuple[Item, Future[Result]]] = deque()
+    try:
+        for item in items:
+            pending.append((item, executor.submit(function, item)))
+            if len(pending) >= 2 * workers:
+                first, future = pending.popleft()
+                yield first, future.result()
+        while pending:
+            first, future = pending.popleft()
+            yield first, future.result()
+    except BrokenProcessPool:
+        raise UserError(
+            "a worker process was killed, perhaps for lack of memory; try fewer --workers"
+        ) from None
+    finally:
+        executor.shutdown(cancel_futures=True)

@@ -1,0 +1,431 @@
+"""From archives to a folder that `fairseq-train` reads, in steps that can be interrupted.
+
+    tokenize    archives -> tokenized/SET.LANG; valid is cut from train; cleaning, if before BPE
+    learn_bpe   tokenized/train.* -> codes
+    apply_bpe   tokenized/* -> bpe/*; cleaning, if after BPE; raw/SET.LANG, aligned with the result
+    binarize    bpe/* -> data-bin/, with codes, raw text and preparation.json
+
+Every step streams: text is read in chunks, a bounded number of which is under way in the worker
+processes, and written in order, so that memory does not grow with the number of lines and the
+output does not depend on the number of workers. What grows is the table of distinct words that BPE
+learning needs. Files of a step appear together when all of them are complete.
+"""
+
+import json
+import logging
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO, Any, NoReturn
+
+from admin_nmt.data import bpe, text_pipeline
+from admin_nmt.data.archives import read_pairs
+from admin_nmt.data.binarize import binarize
+from admin_nmt.data.clean import clean_pair
+from admin_nmt.data.corpora import SETS, Cleaning, Corpus, archive_names
+from admin_nmt.data.download import download, local_archives
+from admin_nmt.data.parallel import chunks, ordered_map
+from admin_nmt.data.progress import Progress
+from admin_nmt.data.state import State, locked
+from admin_nmt.data.tokenization import LineTokenizer, require_known_language
+from admin_nmt.errors import UserError
+from admin_nmt.files import atomic_write, make_directory, sha256
+
+logger = logging.getLogger(__name__)
+
+STEPS = ("tokenize", "learn_bpe", "apply_bpe", "binarize")
+_LIBRARIES = ("admin-nmt", "sacremoses", "subword-nmt", "fairseq-fixed")
+
+Pair = tuple[str, str]
+#: Index in its chunk, source, target.
+Kept = tuple[int, str, str]
+
+
+@dataclass(frozen=True)
+class _TokenizePairs:
+    """Tokenises a chunk of raw pairs; cleans it if `cleaning` is given."""
+
+    source: LineTokenizer
+    target: LineTokenizer
+    cleaning: Cleaning | None
+
+    def __call__(self, pairs: list[Pair]) -> list[Kept]:
+        tokens = ((self.source(source), self.target(target)) for source, target in pairs)
+        return _clean(tokens, self.cleaning)
+
+
+@dataclass(frozen=True)
+class _SplitPairs:
+    """Applies BPE to a chunk of tokenised pairs; cleans it if `cleaning` is given."""
+
+    codes: Path
+    cleaning: Cleaning | None
+
+    def __call__(self, rows: list[tuple[str, ...]]) -> list[Kept]:
+        pairs = ((bpe.split(row[0], self.codes), bpe.split(row[1], self.codes)) for row in rows)
+        return _clean(pairs, self.cleaning)
+
+
+def _clean(pairs: Iterable[Pair], cleaning: Cleaning | None) -> list[Kept]:
+    kept = []
+    for index, pair in enumerate(pairs):
+        result = pair if cleaning is None else clean_pair(*pair, cleaning)
+        if result is not None:
+            kept.append((index, *result))
+    return kept
+
+
+class Preparation:
+    """One corpus on its way into one output folder.
+
+    Args:
+        corpus: what to prepare, and how.
+        output: the folder; made if missing.
+        workers: processes.
+        files: archive name -> local file, for corpora without URLs.
+        archives: folder with the archives; None downloads them into `output`.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        output: Path,
+        workers: int,
+        files: dict[str, Path] | None = None,
+        archives: Path | None = None,
+    ) -> None:
+        self.corpus = corpus
+        self.output = output
+        self.workers = workers
+        self.files = files
+        self.archives = archives
+        self.sets = [name for name in SETS if name in corpus.sources or self._is_cut(name)]
+        self.state = State(output, _settings(corpus))
+
+    def run(self) -> Path:
+        """Do the steps that are not done yet; returns the folder for `fairseq-train`."""
+        for language in self.corpus.tokenizer_langs:
+            require_known_language(language)
+        inputs = None
+        if self.files is not None:
+            inputs = self._inputs(self.files)
+            self.state.require_same_inputs(inputs)
+        for name in STEPS:
+            if self.state.is_done(name):
+                logger.info("%s: done before", name)
+                continue
+            self.state.start(name, STEPS)
+            if name == "tokenize":
+                self.files = self._find_archives() if self.files is None else self.files
+                inputs = inputs or self._inputs(self.files)
+                self.state.require_same_inputs(inputs)
+            step: Callable[[], tuple[list[Path], dict[str, Any]]] = getattr(self, f"_{name}")
+            outputs, info = step()
+            if name == "tokenize" and inputs is not None:
+                self.state.inputs = inputs
+            self.state.finish(name, outputs, info)
+        lines = self.state.info("apply_bpe")["lines"]
+        logger.info(
+            "%s is ready: %s",
+            self.output / "data-bin",
+            ", ".join(f"{s} {n}" for s, n in lines.items()),
+        )
+        return self.output / "data-bin"
+
+    def _is_cut(self, name: str) -> bool:
+        """Whether the set is cut from the training text."""
+        return name == "valid" and self.corpus.valid_every is not None
+
+    def _find_archives(self) -> dict[str, Path]:
+        names = dict.fromkeys(
+            name
+            for sources in self.corpus.sources.values()
+            for source in sources
+            for name in archive_names(source, self.corpus.languages)
+        )
+        wanted = [self.corpus.archives[name] for name in names]
+        if self.archives is not None:
+            return local_archives(wanted, self.archives)
+        return download(wanted, self.output / "archives")
+
+    def _inputs(self, files: dict[str, Path]) -> dict[str, dict[str, Any]]:
+        """Checksum of each input; a file that was not published with one is reported."""
+        inputs: dict[str, dict[str, Any]] = {}
+        for name, path in files.items():
+            if not path.is_file():
+                raise UserError(f"file not found: {path}")
+            archive = self.corpus.archives.get(name)
+            inputs[name] = {"sha256": sha256(path), "bytes": path.stat().st_size}
+            if archive is not None and archive.url is not None:
+                inputs[name] |= {"url": archive.url, "published_checksum": archive.checksum}
+                if archive.checksum is None:
+                    logger.warning(
+                        "%s: no published checksum to compare with; recorded sha256 %s",
+                        name,
+                        inputs[name]["sha256"],
+                    )
+        return inputs
+
+    def _paths(self, folder: str, name: str, infix: str = "") -> list[Path]:
+        return [self.output / folder / f"{name}{infix}.{lang}" for lang in self.corpus.languages]
+
+    # -- tokenize ---------------------------------------------------------------------------------
+
+    def _tokenize(self) -> tuple[list[Path], dict[str, Any]]:
+        make_directory(self.output / "tokenized")
+        outputs = {
+            name: self._paths("tokenized", name)
+            + (self._paths("tokenized", name, ".raw") if name != "train" else [])
+            for name in self.sets
+        }
+        paths = [path for group in outputs.values() for path in group]
+        read: dict[str, int] = {}
+        written: Counter[str] = Counter()
+        with ExitStack() as stack:
+            streams = {
+                name: [stack.enter_context(atomic_write(path)) for path in group]
+                for name, group in outputs.items()
+            }
+            for name in self.corpus.sources:
+                read[name] = self._tokenize_set(name, streams, written)
+        return paths, {"read": read, "kept": {name: written[name] for name in self.sets}}
+
+    def _tokenize_set(
+        self, name: str, streams: dict[str, list[IO[str]]], written: Counter[str]
+    ) -> int:
+        """Tokenise one set; pairs of train go to valid where that is cut from it."""
+        corpus = self.corpus
+        every = corpus.valid_every if name == "train" else None
+        early = name == "train" and corpus.cleaning.when == "before_bpe"
+        source, target = (
+            LineTokenizer(
+                language, name in corpus.normalize, corpus.aggressive_hyphens, corpus.lowercase
+            )
+            for language in corpus.tokenizer_langs
+        )
+        function = _TokenizePairs(source, target, corpus.cleaning if early else None)
+        read = kept = 0
+        with Progress(logger, f"tokenize {name}") as progress:
+            for pairs, rows in ordered_map(function, chunks(self._raw_pairs(name)), self.workers):
+                for index, *tokens in rows:
+                    kept += 1
+                    goal = "valid" if every and kept % every == 0 else name
+                    written[goal] += 1
+                    texts = tokens if goal == "train" else [*tokens, *pairs[index]]
+                    _write(streams[goal], texts)
+                read += len(pairs)
+                progress.update(len(pairs))
+        return read
+
+    def _raw_pairs(self, name: str) -> Iterator[Pair]:
+        """All pairs of a set; empty lines are refused where the corpus says so."""
+        corpus = self.corpus
+        assert self.files is not None  # run() has set them
+        for source in corpus.sources[name]:
+            pairs = read_pairs(source, corpus.languages, self.files, corpus.invalid_utf8)
+            for number, pair in enumerate(pairs, 1):
+                if corpus.refuse_empty and name != "train" and not all(map(str.strip, pair)):
+                    side = 0 if not pair[0].strip() else 1
+                    file = self.files[archive_names(source, corpus.languages)[side]]
+                    raise UserError(
+                        f"{file}, line {number} is empty: {name} sentences are not cleaned, so "
+                        "take the line out of both languages"
+                    )
+                yield pair
+
+    # -- learn_bpe --------------------------------------------------------------------------------
+
+    def _learn_bpe(self) -> tuple[list[Path], dict[str, Any]]:
+        counts: Counter[str] = Counter()
+        with Progress(logger, "count words") as progress:
+            for path in self._paths("tokenized", "train"):
+                for lines, partial in ordered_map(
+                    bpe.count_words, chunks(_lines(path), 20_000), self.workers
+                ):
+                    counts.update(partial)
+                    progress.update(len(lines))
+        if not counts:
+            self._refuse_empty("train")
+        codes = self.output / "codes"
+        logger.info("learning %d merges on %d words", self.corpus.bpe_tokens, len(counts))
+        learned = bpe.learn(counts, self.corpus.bpe_tokens, codes)
+        if learned < self.corpus.bpe_tokens:
+            logger.warning("only %d merges could be learned: the text is small", learned)
+        return [codes], {"words": len(counts), "merges": learned}
+
+    def _refuse_empty(self, name: str) -> NoReturn:
+        cleaning = self.corpus.cleaning
+        read = self.state.info("tokenize")["read"].get(name, 0)
+        if self._is_cut(name):
+            raise UserError(
+                f"valid is empty: it takes every {self.corpus.valid_every}th training pair and "
+                "there are too few"
+            )
+        raise UserError(
+            f"no sentence pair of {name} is left of {read} after cleaning (length "
+            f"{cleaning.min_length}-{cleaning.max_length}, ratio {cleaning.ratio:g}): check the "
+            "files, --clean-ratio, --min-length and --max-length"
+        )
+
+    # -- apply_bpe --------------------------------------------------------------------------------
+
+    def _apply_bpe(self) -> tuple[list[Path], dict[str, Any]]:
+        for folder in ("bpe", "raw"):
+            make_directory(self.output / folder)
+        late = self.corpus.cleaning.when == "after_bpe"
+        paths: list[Path] = []
+        counts = {}
+        with ExitStack() as stack:
+            for name in self.sets:
+                cleaned = late and (name == "train" or self._is_cut(name))
+                inputs, outputs = self._paths("tokenized", name), self._paths("bpe", name)
+                if name != "train":
+                    inputs += self._paths("tokenized", name, ".raw")
+                    outputs += self._paths("raw", name)
+                streams = [stack.enter_context(atomic_write(path)) for path in outputs]
+                function = _SplitPairs(
+                    self.output / "codes", self.corpus.cleaning if cleaned else None
+                )
+                counts[name] = self._split_set(name, function, inputs, streams)
+                paths += outputs
+                if not counts[name]:
+                    self._refuse_empty(name)
+        return paths, {"lines": counts}
+
+    def _split_set(
+        self, name: str, function: _SplitPairs, inputs: list[Path], streams: list[IO[str]]
+    ) -> int:
+        kept = 0
+        rows = zip(*map(_lines, inputs), strict=True)
+        with Progress(logger, f"apply BPE to {name}") as progress:
+            for chunk, results in ordered_map(function, chunks(rows), self.workers):
+                for index, *texts in results:
+                    _write(streams, [*texts, *chunk[index][2:]])
+                kept += len(results)
+                progress.update(len(chunk))
+        return kept
+
+    # -- binarize ---------------------------------------------------------------------------------
+
+    def _binarize(self) -> tuple[list[Path], dict[str, Any]]:
+        final, temporary = self.output / "data-bin", self.output / ".data-bin.tmp"
+        shutil.rmtree(temporary, ignore_errors=True)
+        try:
+            make_directory(temporary)
+            logger.info("binarize: fairseq-preprocess")
+            binarize(
+                self.output / "bpe",
+                self.corpus.languages,
+                self.sets,
+                temporary,
+                joined_dictionary=self.corpus.joined_dictionary,
+                workers=self.workers,
+            )
+            shutil.copyfile(self.output / "codes", temporary / "codes")
+            shutil.copytree(self.output / "raw", temporary / "raw")
+            content = self._describe(temporary)
+            with atomic_write(temporary / text_pipeline.FILE_NAME) as stream:
+                json.dump(content, stream, indent=2, ensure_ascii=False)
+                stream.write("\n")
+            shutil.rmtree(final, ignore_errors=True)
+            temporary.rename(final)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return [path for path in sorted(final.rglob("*")) if path.is_file()], {}
+
+    def _describe(self, folder: Path) -> dict[str, Any]:
+        """What `preparation.json` says; file names are relative to it."""
+        corpus, state = self.corpus, self.state
+        source, target = corpus.languages
+        return {
+            "format": 1,
+            "corpus": corpus.name,
+            "variant": corpus.variant,
+            "source_lang": source,
+            "target_lang": target,
+            "tokenizer_langs": dict(zip(corpus.languages, corpus.tokenizer_langs, strict=True)),
+            "normalize": "train" in corpus.normalize,
+            "normalized_sets": list(corpus.normalize),
+            "aggressive_hyphens": corpus.aggressive_hyphens,
+            "lowercase": corpus.lowercase,
+            "cleaning": asdict(corpus.cleaning),
+            "valid_every": corpus.valid_every,
+            "bpe": {
+                "codes": "codes",
+                "separator": bpe.SEPARATOR,
+                "merges_wanted": corpus.bpe_tokens,
+                "merges": state.info("learn_bpe")["merges"],
+            },
+            "joined_dictionary": corpus.joined_dictionary,
+            "raw": {
+                name: {language: f"raw/{name}.{language}" for language in corpus.languages}
+                for name in self.sets
+                if name != "train"
+            },
+            "lines_read": state.info("tokenize")["read"],
+            "lines": state.info("apply_bpe")["lines"],
+            "inputs": state.inputs,
+            "outputs": {
+                str(path.relative_to(folder)): sha256(path)
+                for path in sorted(folder.rglob("*"))
+                if path.is_file()
+            },
+            "versions": {name: version(name) for name in _LIBRARIES},
+        }
+
+
+def prepare(
+    corpus: Corpus,
+    output: Path,
+    *,
+    workers: int,
+    files: dict[str, Path] | None = None,
+    archives: Path | None = None,
+) -> Path:
+    """Prepare a corpus; steps that an earlier run finished are skipped.
+
+    Args:
+        corpus: from `corpora.load_corpus`, or made by hand.
+        output: folder for everything.
+        workers: processes; the output is the same for any number.
+        files: name -> local file, for a corpus whose archives have no URL.
+        archives: folder with the archives, in place of a download.
+
+    Returns:
+        The `data-bin` folder, for `fairseq-train` and `text_pipeline.TextPipeline.load`.
+
+    Raises:
+        UserError: bad input, a full disk, or an output folder made with other settings.
+    """
+    with locked(output):
+        try:
+            return Preparation(corpus, output, workers, files, archives).run()
+        except OSError as error:
+            name = error.filename or output
+            raise UserError(f"cannot write {name}: {error.strerror or error}") from error
+
+
+def _settings(corpus: Corpus) -> dict[str, Any]:
+    """What determines the result, flat, as JSON would give it back."""
+    content = asdict(corpus)
+    del content["archives"]  # their checksums are compared as inputs
+    cleaning = content.pop("cleaning")
+    content |= {f"clean_{key}": value for key, value in cleaning.items()}
+    settings: dict[str, Any] = json.loads(json.dumps(content))
+    return settings
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """Lines of a file that an earlier step wrote."""
+    with path.open(encoding="utf-8", newline="\n") as stream:
+        for line in stream:
+            yield line.removesuffix("\n")
+
+
+def _write(streams: list[IO[str]], texts: list[str]) -> None:
+    for stream, text in zip(streams, texts, strict=True):
+        stream.write(text + "\n")

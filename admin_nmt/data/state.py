@@ -1,0 +1,133 @@
+"""What an output folder remembers: its settings, its inputs, and which steps are done.
+
+Kept in `state.json`, rewritten atomically after every step, so that a run that was interrupted goes
+on where it stopped and a run with other settings is refused instead of mixed in.
+"""
+
+import fcntl
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from admin_nmt.errors import UserError
+from admin_nmt.files import atomic_write, make_directory
+
+FILE_NAME = "state.json"
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold `folder` for this process alone.
+
+    Raises:
+        UserError: another process holds it, or it cannot be written to.
+    """
+    make_directory(folder)
+    with (folder / ".lock").open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another admin-nmt prepare is at work in {folder}") from None
+        yield
+
+
+class State:
+    """The state of one output folder.
+
+    Args:
+        folder: the output folder; it must exist.
+        settings: everything that determines the result, flat and as JSON can hold it.
+
+    Raises:
+        UserError: the folder holds something else, or was made with other settings.
+    """
+
+    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+        self.folder = folder
+        self.settings = settings
+        self.inputs: dict[str, dict[str, Any]] = {}
+        self.steps: dict[str, dict[str, Any]] = {}
+        path = folder / FILE_NAME
+        if path.exists():
+            self._load(path)
+        elif any(not entry.name.startswith(".") for entry in folder.iterdir()):
+            raise UserError(
+                f"{folder} is not empty and was not made by admin-nmt prepare: "
+                "give a new folder as --output"
+            )
+        self._save()
+
+    def _load(self, path: Path) -> None:
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            settings, steps, inputs = (content[key] for key in ("settings", "steps", "inputs"))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"cannot read {path}: {error}; delete {self.folder}") from error
+        # A run that finished no step made nothing that could be mixed up.
+        if not steps:
+            return
+        differences = [
+            f"{key} is {json.dumps(settings.get(key), ensure_ascii=False)} there and "
+            f"{json.dumps(self.settings.get(key), ensure_ascii=False)} now"
+            for key in sorted(settings.keys() | self.settings.keys())
+            if settings.get(key) != self.settings.get(key)
+        ]
+        if differences:
+            raise UserError(
+                f"{self.folder} was made with other settings ({'; '.join(differences)}): "
+                "give another --output, or delete the folder"
+            )
+        self.steps, self.inputs = steps, inputs
+
+    def _save(self) -> None:
+        content = {"settings": self.settings, "inputs": self.inputs, "steps": self.steps}
+        with atomic_write(self.folder / FILE_NAME) as stream:
+            json.dump(content, stream, indent=2, ensure_ascii=False)
+            stream.write("\n")
+
+    def is_done(self, step: str) -> bool:
+        """Whether the step was finished and its files are there with the sizes they had."""
+        outputs = self.steps.get(step, {}).get("outputs")
+        if outputs is None:
+            return False
+        return all(
+            (self.folder / name).is_file() and (self.folder / name).stat().st_size == size
+            for name, size in outputs.items()
+        )
+
+    def start(self, step: str, order: tuple[str, ...]) -> None:
+        """Forget `step` and all after it in `order`, and remove what killed runs left behind."""
+        for name in order[order.index(step) :]:
+            self.steps.pop(name, None)
+        self._save()
+        for pattern in (".*.tmp", "*/.*.tmp"):
+            for path in self.folder.glob(pattern):
+                if path.is_file():
+                    path.unlink()
+
+    def finish(self, step: str, outputs: list[Path], info: dict[str, Any]) -> None:
+        """Write down that the step is done, with its files and what it found out."""
+        sizes = {str(path.relative_to(self.folder)): path.stat().st_size for path in outputs}
+        self.steps[step] = {"outputs": sizes, "info": info}
+        self._save()
+
+    def info(self, step: str) -> dict[str, Any]:
+        """What a finished step found out."""
+        return self.steps[step]["info"]
+
+    def require_same_inputs(self, inputs: dict[str, dict[str, Any]]) -> None:
+        """Refuse inputs that are not those which the folder was made from.
+
+        Raises:
+            UserError: names the file and both checksums.
+        """
+        for name, value in inputs.items():
+            known = self.inputs.get(name, value)
+            if known["sha256"] != value["sha256"]:
+                raise UserError(
+                    f"{name} has changed since {self.folder} was made from it (sha256 "
+                    f"{known['sha256']} then, {value['sha256']} now): give another --output, "
+                    "or delete the folder"
+                )

@@ -1,0 +1,79 @@
+"""Raw text to what a model reads, and back, as the model's training text was prepared.
+
+Built from `preparation.json` of a prepared folder; see `pipeline.prepare`.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from admin_nmt.data import bpe
+from admin_nmt.data.tokenization import LineTokenizer
+from admin_nmt.errors import UserError
+
+FILE_NAME = "preparation.json"
+
+
+@dataclass(frozen=True)
+class TextPipeline:
+    """Source text in, target text out.
+
+    Small and picklable; the work is done by sacremoses and subword-nmt.
+
+    Attributes:
+        source: tokenises the source language as the training text was: with normalisation if that
+            was normalised, even where the published test set is not.
+        target: the same for the target language.
+        codes: file of BPE codes.
+    """
+
+    source: LineTokenizer
+    target: LineTokenizer
+    codes: Path
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> "TextPipeline":
+        """Read the settings of a prepared folder.
+
+        Args:
+            folder: the `data-bin` folder, or the `--output` folder around it.
+
+        Raises:
+            UserError: there is no `preparation.json` or no codes file, or it has another form.
+        """
+        path = Path(folder) / FILE_NAME
+        if not path.exists():
+            path = Path(folder) / "data-bin" / FILE_NAME
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            codes = path.parent / content["bpe"]["codes"]
+            source, target = (
+                LineTokenizer(
+                    content["tokenizer_langs"][content[side]],
+                    normalize=content["normalize"],
+                    aggressive_hyphens=content["aggressive_hyphens"],
+                    lowercase=content["lowercase"],
+                )
+                for side in ("source_lang", "target_lang")
+            )
+        except FileNotFoundError:
+            raise UserError(
+                f"{folder} has no {FILE_NAME}: give a folder made by admin-nmt prepare"
+            ) from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"cannot read {path}: {type(error).__name__}: {error}") from error
+        bpe.load(codes)
+        return cls(source, target, codes)
+
+    def encode(self, line: str) -> str:
+        """Subwords of a line of source text, joined by spaces."""
+        return bpe.split(self.source(line), self.codes)
+
+    def encode_target(self, line: str) -> str:
+        """Subwords of a line of target text, for forced decoding."""
+        return bpe.split(self.target(line), self.codes)
+
+    def decode(self, line: str) -> str:
+        """Text from subwords of the target language; lower-cased text stays so."""
+        return self.target.undo(bpe.merge(line))
