@@ -7,7 +7,8 @@ and leaves `weights_only` on: a checkpoint with any other pickled object is refu
 its code runs.
 
 The other patches let options that fairseq offers work where it takes a GPU or TPU for granted:
-`--bf16`, `--fp16` and `--ddp-backend pytorch_ddp` on the CPU. Each is described at its function.
+`--bf16`, `--fp16` and `--ddp-backend pytorch_ddp` on the CPU; and that no sentence of a data set
+is left out. Each is described at its function.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from admin_nmt.errors import UserError
@@ -34,11 +36,13 @@ def apply() -> None:
     torch.serialization.add_safe_globals(list(CHECKPOINT_GLOBALS))
 
     from fairseq import checkpoint_utils, models, options
+    from fairseq.data import data_utils
     from fairseq.distributed import utils as distributed_utils
     from fairseq.optim.fp16_optimizer import FP16Optimizer
 
     _wrap_once(checkpoint_utils, "load_checkpoint_to_cpu", _explain_unreadable_checkpoints)
     _wrap_once(options, "parse_args_and_arch", _bf16_without_tpu)
+    _wrap_once(data_utils, "batch_by_size", _keep_last_batch)
     _wrap_once(distributed_utils, "_broadcast_object_slow", _broadcast_checkpoints)
     _wrap_once(models, "DistributedFairseqModel", _ddp_on_cpu)
     _wrap_once(FP16Optimizer, "build_optimizer", _fp16_on_cpu)
@@ -194,3 +198,26 @@ def _fp16_on_cpu(build: Callable) -> Callable:
         return build.__func__(cls, cfg, params, **kwargs)  # type: ignore[attr-defined]
 
     return classmethod(build_optimizer)  # type: ignore[return-value]
+
+
+def _keep_last_batch(batch_by_size: Callable) -> Callable:
+    """Batches that hold every sentence.
+
+    fairseq drops the last batch when its size is no multiple of `--required-batch-size-multiple`
+    (default 8): up to a whole batch of a test set is then neither translated nor scored, without a
+    word. The option's help promises only that batch sizes are multiples where they can be.
+    """
+
+    @wraps(batch_by_size)
+    def wrapped(indices: Any, *args: Any, **kwargs: Any) -> Any:
+        indices = np.fromiter(indices, dtype=np.int64, count=-1)
+        if not len(indices):
+            return []
+        batches = batch_by_size(indices, *args, **kwargs)
+        if kwargs.get("fixed_shapes") is not None:
+            return batches
+        num_kept = sum(len(batch) for batch in batches)
+        # Batches are consecutive pieces of `indices`, so what is missing is the end.
+        return [*batches, indices[num_kept:]] if num_kept < len(indices) else batches
+
+    return wrapped
