@@ -49,9 +49,9 @@ class Model:
     embed_dim: int
     max_tokens: int
     updates: int
-    lr: float = 2e-3
-    warmup: int = 100
-    dropout: float = 0.1
+    lr: float = 1.5e-3
+    warmup: int = 200
+    dropout: float = 0.0
     threads: int = 2
     init_type: str = "admin"
 
@@ -128,7 +128,7 @@ def prepare(args: argparse.Namespace) -> Path:
     elif not corpus.is_dir():
         raise UserError(f"--corpus {corpus} is not a folder")
     say("tokenising, learning joint BPE, binarising")
-    merges = "8000" if args.corpus else "1000"
+    merges = "8000" if args.corpus else "4000"
     command = [BIN / "admin-nmt", "prepare", "custom", "--corpus", corpus]
     command += ["--source-lang", args.source_lang, "--target-lang", args.target_lang]
     command += ["--bpe-tokens", merges, "--joined-dictionary", "--output", args.output / "prepared"]
@@ -305,14 +305,14 @@ def deep_pair(args: argparse.Namespace, data: Path) -> None:
 
 def pair_model(init_type: str) -> Model:
     """One of the pair; one thread each, because both train at the same time."""
-    return Model(PAIR_LAYERS, 64, 1000, PAIR_UPDATES, lr=1e-3, threads=1, init_type=init_type)
+    return Model(PAIR_LAYERS, 64, 1000, PAIR_UPDATES, threads=1, init_type=init_type)
 
 
 def translating_model(args: argparse.Namespace) -> Model:
     """The model that translates: small for the generated corpus, wider for the user's text."""
     if args.corpus:
         return Model(args.layers, 256, 3000, args.updates or 3000, lr=1e-3, warmup=400, dropout=0.2)
-    return Model(args.layers, 128, 2000, args.updates or 500)
+    return Model(args.layers, 64, 1000, args.updates or 1000)
 
 
 def train_and_score(args: argparse.Namespace, data: Path) -> None:
