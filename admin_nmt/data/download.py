@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 RETRIES = 5
 _TIMEOUT = 60.0  # seconds without any data
-_BLOCK = 1 << 20
+_BLOCK = 1 << 16  # at most so much is lost when the connection breaks
 
 
 def local_archives(archives: Iterable[Archive], folder: Path) -> dict[str, Path]:

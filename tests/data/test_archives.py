@@ -38,7 +38,9 @@ def test_only_a_line_feed_ends_a_line(tmp_path, data, lines):
     plain, packed = tmp_path / "t.de", tmp_path / "t.de.gz"
     plain.write_bytes(data)
     packed.write_bytes(gzip.compress(data))
-    write_tar(tmp_path / "t.tgz", {"x/other": b"1\n", "x/t.de": data, "x/t.de.gz": gzip.compress(data)})
+    write_tar(
+        tmp_path / "t.tgz", {"x/other": b"1\n", "x/t.de": data, "x/t.de.gz": gzip.compress(data)}
+    )
     assert list(read_lines(plain, None)) == lines
     assert list(read_lines(packed, None)) == lines
     assert list(read_lines(tmp_path / "t.tgz", "x/t.de")) == lines

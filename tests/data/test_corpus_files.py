@@ -86,7 +86,10 @@ def test_wmt14_members():
 def test_admin_variant_is_the_recipe_of_the_paper():
     corpus = load_corpus("wmt14-en-de", "admin")
     assert (corpus.bpe_tokens, corpus.joined_dictionary) == (32764, True)
-    assert members(corpus, "valid") == ["dev.tgz:dev/newstest2013.en", "dev.tgz:dev/newstest2013.de"]
+    assert members(corpus, "valid") == [
+        "dev.tgz:dev/newstest2013.en",
+        "dev.tgz:dev/newstest2013.de",
+    ]
     assert corpus.valid_every is None
     assert (corpus.cleaning.when, corpus.cleaning.max_length) == ("before_bpe", 80)
 
