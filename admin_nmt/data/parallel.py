@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -14,16 +15,13 @@ from admin_nmt.errors import UserError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-#: Lines that go to a worker at once: enough to make the transport cheap.
-CHUNK_SIZE = 1000
-
 
 def available_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
-def chunks(items: Iterable[Item], size: int = CHUNK_SIZE) -> Iterator[list[Item]]:
+def chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     """Cut a stream into lists of `size`, the last one shorter."""
     iterator = iter(items)
     while chunk := list(islice(iterator, size)):
@@ -48,7 +46,9 @@ def ordered_map(
             yield item, function(item)
         return
     context = multiprocessing.get_context("fork")
-    executor = ProcessPoolExecutor(workers, mp_context=context)
+    # Ctrl-C is for the parent, which then stops the workers; they would only print tracebacks.
+    ignore = (signal.SIGINT, signal.SIG_IGN)
+    executor = ProcessPoolExecutor(workers, context, initializer=signal.signal, initargs=ignore)
     pending: deque[tuple[Item, Future[Result]]] = deque()
     try:
         for item in items:

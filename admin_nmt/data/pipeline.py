@@ -37,6 +37,8 @@ from admin_nmt.files import atomic_write, make_directory, sha256
 
 logger = logging.getLogger(__name__)
 
+#: Lines that go to a worker at once: enough to make the transport cheap.
+CHUNK_LINES = 1000
 STEPS = ("tokenize", "learn_bpe", "apply_bpe", "binarize")
 _LIBRARIES = ("admin-nmt", "sacremoses", "subword-nmt", "fairseq-fixed")
 
@@ -210,7 +212,9 @@ class Preparation:
         function = _TokenizePairs(source, target, corpus.cleaning if early else None)
         read = kept = 0
         with Progress(logger, f"tokenize {name}") as progress:
-            for pairs, rows in ordered_map(function, chunks(self._raw_pairs(name)), self.workers):
+            for pairs, rows in ordered_map(
+                function, chunks(self._raw_pairs(name), CHUNK_LINES), self.workers
+            ):
                 for index, *tokens in rows:
                     kept += 1
                     goal = "valid" if every and kept % every == 0 else name
@@ -244,7 +248,7 @@ class Preparation:
         with Progress(logger, "count words") as progress:
             for path in self._paths("tokenized", "train"):
                 for lines, partial in ordered_map(
-                    bpe.count_words, chunks(_lines(path), 20_000), self.workers
+                    bpe.count_words, chunks(_lines(path), CHUNK_LINES), self.workers
                 ):
                     counts.update(partial)
                     progress.update(len(lines))
@@ -302,7 +306,7 @@ class Preparation:
         kept = 0
         rows = zip(*map(_lines, inputs), strict=True)
         with Progress(logger, f"apply BPE to {name}") as progress:
-            for chunk, results in ordered_map(function, chunks(rows), self.workers):
+            for chunk, results in ordered_map(function, chunks(rows, CHUNK_LINES), self.workers):
                 for index, *texts in results:
                     _write(streams, [*texts, *chunk[index][2:]])
                 kept += len(results)

@@ -1,0 +1,77 @@
+"""Raw text goes through the pipeline of a prepared folder and comes back."""
+
+import json
+import pickle
+
+import pytest
+
+from admin_nmt.data import bpe
+from admin_nmt.data.text_pipeline import TextPipeline
+from admin_nmt.errors import UserError
+
+SETTINGS = {
+    "source_lang": "de",
+    "target_lang": "en",
+    "tokenizer_langs": {"de": "de", "en": "en"},
+    "normalize": True,
+    "aggressive_hyphens": True,
+    "lowercase": False,
+    "bpe": {"codes": "codes", "separator": "@@"},
+}
+SENTENCES = [
+    'The well-known "dog" isn\'t here, is it?',
+    "Prices (in euros) rose by 1,000 & fell [again].",
+    "A | B < C; 3 > 2!",
+    "",
+]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    data = tmp_path / "data-bin"
+    data.mkdir()
+    (data / "preparation.json").write_text(json.dumps(SETTINGS))
+    bpe.learn(
+        bpe.count_words(["der Hund und die Katze the dog and the cat"] * 3), 15, data / "codes"
+    )
+    return tmp_path
+
+
+@pytest.mark.parametrize("where", ["data-bin", "."])
+def test_target_text_comes_back_from_its_subwords(folder, where):
+    text = TextPipeline.load(folder / where)
+    for line in SENTENCES:
+        subwords = text.encode_target(line)
+        assert text.decode(subwords) == line
+        assert subwords == " ".join(subwords.split())
+
+
+def test_settings_of_the_folder_are_applied(folder):
+    text = TextPipeline.load(folder)
+    assert bpe.merge(text.encode("Der „Hunde-Freund“ –")) == "Der &quot; Hunde @-@ Freund &quot; -"
+    changed = SETTINGS | {"lowercase": True, "normalize": False, "aggressive_hyphens": False}
+    (folder / "data-bin" / "preparation.json").write_text(json.dumps(changed))
+    text = TextPipeline.load(folder)
+    assert bpe.merge(text.encode("Der „Hunde-Freund“ –")) == "der „ hunde-freund “ –"
+
+
+def test_it_can_be_sent_to_worker_processes(folder):
+    text = TextPipeline.load(folder)
+    assert pickle.loads(pickle.dumps(text)).encode("Der Hund") == text.encode("Der Hund")
+
+
+def test_folders_without_a_usable_preparation_are_refused(folder):
+    with pytest.raises(UserError, match=r"has no preparation\.json: give a folder made by"):
+        TextPipeline.load(folder / "nowhere")
+    path = folder / "data-bin" / "preparation.json"
+    path.write_text(json.dumps({**SETTINGS, "tokenizer_langs": {}}))
+    with pytest.raises(UserError, match=r"cannot read .*preparation\.json: KeyError: 'de'"):
+        TextPipeline.load(folder)
+    path.write_text("{")
+    with pytest.raises(UserError, match=r"cannot read .*preparation\.json"):
+        TextPipeline.load(folder)
+    path.write_text(json.dumps(SETTINGS))
+    (folder / "data-bin" / "codes").unlink()
+    bpe.load.cache_clear()
+    with pytest.raises(UserError, match="cannot read BPE codes"):
+        TextPipeline.load(folder)
