@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> None:
                 raise UsageError(f"--{name} goes with custom only, not with {args.name}")
         corpus = load_corpus(args.name, variant)
     corpus = replace(corpus, **_overrides(args, corpus))
-    check_corpus(corpus, "command line")
+    check_corpus(corpus, "command line", UsageError)
     archives = Path(args.archives) if args.archives else None
     prepare(corpus, Path(args.output), workers=workers, files=files, archives=archives)
 

@@ -1,15 +1,17 @@
 """Byte pair encoding with subword-nmt: count words, learn merges, split words."""
 
+import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
+from admin_nmt.data.progress import Progress
 from admin_nmt.errors import UserError
 from admin_nmt.files import atomic_write
+
+logger = logging.getLogger(__name__)
 
 #: What ends every piece of a word but the last.
 SEPARATOR = "@@"
@@ -38,8 +40,8 @@ def learn(counts: Counter[str], num_merges: int, path: Path) -> int:
 
     if not any(len(word) > 1 for word in counts):
         raise UserError("cannot learn BPE: the training text has no word of two letters or more")
-    # Their bar draws on log files too; ours stays quiet there.
-    theirs, learn_bpe.tqdm = learn_bpe.tqdm, lambda steps: tqdm(steps, "learn BPE", disable=None)
+    # Their bar draws on log files too.
+    theirs, learn_bpe.tqdm = learn_bpe.tqdm, _with_progress
     try:
         with atomic_write(path) as stream:
             vocabulary = (f"{word} {count}" for word, count in counts.items())
@@ -48,6 +50,13 @@ def learn(counts: Counter[str], num_merges: int, path: Path) -> int:
         learn_bpe.tqdm = theirs
     with path.open(encoding="utf-8", newline="\n") as stream:
         return sum(1 for _ in stream) - 1
+
+
+def _with_progress(steps: Iterable[int]) -> Iterator[int]:
+    with Progress(logger, "learn BPE", "merges") as progress:
+        for step in steps:
+            yield step
+            progress.update(1)
 
 
 @cache

@@ -152,6 +152,8 @@ def load_corpus(name: str, variant: str | None = None) -> Corpus:
         if not isinstance(variants, dict) or variant not in variants:
             known = f"it has {', '.join(variants)}" if variants else "it has none"
             raise UsageError(f"corpus {path.stem} has no variant {variant!r}: {known}")
+        if not isinstance(variants[variant], dict):
+            raise UserError(f"{path}: variants.{variant} must be a mapping of keys to values")
         content = _merge(content, variants[variant])
     return _parse_corpus(content, path, variant)
 
@@ -345,14 +347,15 @@ def _require_known_archives(
                     raise UserError(f"{where}: archive {name!r} of sets is not under archives")
 
 
-def check_corpus(corpus: Corpus, where: str) -> None:
+def check_corpus(corpus: Corpus, where: str, kind: type[UserError] = UserError) -> None:
     """Refuse values out of range.
 
     Args:
         where: what to name in the message: the corpus file, or the command line.
+        kind: the exception to raise.
 
     Raises:
-        UsageError: names the setting and its value.
+        UserError: names the setting and its value.
     """
     cleaning = corpus.cleaning
     problems = {
@@ -362,17 +365,17 @@ def check_corpus(corpus: Corpus, where: str) -> None:
         f"normalize may name {', '.join(SETS)}, not {list(corpus.normalize)}": bool(
             set(corpus.normalize) - set(SETS)
         ),
-        f"the number of BPE merges must be at least 1, not {corpus.bpe_tokens}": (
+        f"bpe_tokens (BPE merges) must be at least 1, not {corpus.bpe_tokens}": (
             corpus.bpe_tokens < 1
         ),
-        f"every so manieth line for valid must be at least 2, not {corpus.valid_every}": (
+        f"every Nth line for valid: N must be at least 2, not {corpus.valid_every}": (
             corpus.valid_every is not None and corpus.valid_every < 2
         ),
         f"cleaning must be before_bpe or after_bpe, not {cleaning.when!r}": (
             cleaning.when not in ("before_bpe", "after_bpe")
         ),
-        f"the length ratio must be at least 1, not {cleaning.ratio}": not cleaning.ratio >= 1,
-        f"lengths must satisfy 1 <= min <= max, not {cleaning.min_length} and "
+        f"the clean ratio must be at least 1, not {cleaning.ratio}": not cleaning.ratio >= 1,
+        f"lengths must be 1 <= min_length <= max_length, not {cleaning.min_length} and "
         f"{cleaning.max_length}": not 1 <= cleaning.min_length <= cleaning.max_length,
         f"source and target language are both {corpus.languages[0]!r}": (
             corpus.languages[0] == corpus.languages[1]
@@ -384,7 +387,7 @@ def check_corpus(corpus: Corpus, where: str) -> None:
         )
     for problem, present in problems.items():
         if present:
-            raise UsageError(f"{where}: {problem}")
+            raise kind(f"{where}: {problem}")
 
 
 def fill(template: str, languages: tuple[str, str], side: int) -> str:

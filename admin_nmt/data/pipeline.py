@@ -26,11 +26,11 @@ from admin_nmt.data import bpe, text_pipeline
 from admin_nmt.data.archives import read_pairs
 from admin_nmt.data.binarize import binarize
 from admin_nmt.data.clean import clean_pair
-from admin_nmt.data.corpora import SETS, Cleaning, Corpus, archive_names
+from admin_nmt.data.corpora import SETS, Cleaning, Corpus, archive_names, fill
 from admin_nmt.data.download import download, local_archives
 from admin_nmt.data.parallel import chunks, ordered_map
 from admin_nmt.data.progress import Progress
-from admin_nmt.data.state import State, locked
+from admin_nmt.data.state import State, locked, require_own_folder
 from admin_nmt.data.tokenization import LineTokenizer, require_known_language
 from admin_nmt.errors import UserError
 from admin_nmt.files import atomic_write, make_directory, sha256
@@ -112,24 +112,12 @@ class Preparation:
         """Do the steps that are not done yet; returns the folder for `fairseq-train`."""
         for language in self.corpus.tokenizer_langs:
             require_known_language(language)
-        inputs = None
         if self.files is not None:
-            inputs = self._inputs(self.files)
-            self.state.require_same_inputs(inputs)
-        for name in STEPS:
-            if self.state.is_done(name):
-                logger.info("%s: done before", name)
-                continue
-            self.state.start(name, STEPS)
-            if name == "tokenize":
-                self.files = self._find_archives() if self.files is None else self.files
-                inputs = inputs or self._inputs(self.files)
-                self.state.require_same_inputs(inputs)
-            step: Callable[[], tuple[list[Path], dict[str, Any]]] = getattr(self, f"_{name}")
-            outputs, info = step()
-            if name == "tokenize" and inputs is not None:
-                self.state.inputs = inputs
-            self.state.finish(name, outputs, info)
+            self.state.require_same_inputs(self._inputs(self.files))
+        # The last step needs nothing of the others, so what they made may have been deleted.
+        if not self.state.is_done(STEPS[-1]):
+            for name in STEPS:
+                self._run_step(name)
         lines = self.state.info("apply_bpe")["lines"]
         logger.info(
             "%s is ready: %s",
@@ -137,6 +125,14 @@ class Preparation:
             ", ".join(f"{s} {n}" for s, n in lines.items()),
         )
         return self.output / "data-bin"
+
+    def _run_step(self, name: str) -> None:
+        if self.state.is_done(name):
+            logger.info("%s: done before", name)
+            return
+        self.state.start(name, STEPS)
+        step: Callable[[], tuple[list[Path], dict[str, Any]]] = getattr(self, f"_{name}")
+        self.state.finish(name, *step())
 
     def _is_cut(self, name: str) -> bool:
         """Whether the set is cut from the training text."""
@@ -178,6 +174,9 @@ class Preparation:
     # -- tokenize ---------------------------------------------------------------------------------
 
     def _tokenize(self) -> tuple[list[Path], dict[str, Any]]:
+        self.files = self._find_archives() if self.files is None else self.files
+        inputs = self._inputs(self.files)
+        self.state.require_same_inputs(inputs)
         make_directory(self.output / "tokenized")
         outputs = {
             name: self._paths("tokenized", name)
@@ -194,6 +193,7 @@ class Preparation:
             }
             for name in self.corpus.sources:
                 read[name] = self._tokenize_set(name, streams, written)
+        self.state.inputs = inputs
         return paths, {"read": read, "kept": {name: written[name] for name in self.sets}}
 
     def _tokenize_set(
@@ -228,13 +228,13 @@ class Preparation:
     def _raw_pairs(self, name: str) -> Iterator[Pair]:
         """All pairs of a set; empty lines are refused where the corpus says so."""
         corpus = self.corpus
-        assert self.files is not None  # run() has set them
+        assert self.files is not None  # _tokenize() has set them
         for source in corpus.sources[name]:
             pairs = read_pairs(source, corpus.languages, self.files, corpus.invalid_utf8)
             for number, pair in enumerate(pairs, 1):
                 if corpus.refuse_empty and name != "train" and not all(map(str.strip, pair)):
                     side = 0 if not pair[0].strip() else 1
-                    file = self.files[archive_names(source, corpus.languages)[side]]
+                    file = self.files[fill(source.archive, corpus.languages, side)]
                     raise UserError(
                         f"{file}, line {number} is empty: {name} sentences are not cleaned, so "
                         "take the line out of both languages"
@@ -405,6 +405,7 @@ def prepare(
     Raises:
         UserError: bad input, a full disk, or an output folder made with other settings.
     """
+    require_own_folder(output)
     with locked(output):
         try:
             return Preparation(corpus, output, workers, files, archives).run()

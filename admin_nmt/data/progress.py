@@ -12,18 +12,20 @@ LOG_INTERVAL = 30.0
 
 
 class Progress:
-    """Counts lines of one step.
+    """Counts what is done of one step.
 
     Args:
         logger: gets the lines when stderr is no terminal.
         description: what is being done.
+        unit: what is counted.
     """
 
-    def __init__(self, logger: logging.Logger, description: str) -> None:
+    def __init__(self, logger: logging.Logger, description: str, unit: str = "lines") -> None:
         self.logger = logger
         self.description = description
+        self.unit = unit
         self.bar = tqdm(
-            desc=description, unit=" lines", unit_scale=True, disable=not sys.stderr.isatty()
+            desc=description, unit=f" {unit}", unit_scale=True, disable=not sys.stderr.isatty()
         )
         self.count = 0
         self.started = self.logged = time.monotonic()
@@ -39,12 +41,14 @@ class Progress:
     ) -> None:
         self.bar.close()
 
-    def update(self, lines: int) -> None:
-        """`lines` more are done."""
-        self.count += lines
-        self.bar.update(lines)
+    def update(self, count: int) -> None:
+        """`count` more are done."""
+        self.count += count
+        self.bar.update(count)
         now = time.monotonic()
         if self.bar.disable and now - self.logged >= LOG_INTERVAL:
             self.logged = now
             rate = self.count / (now - self.started)
-            self.logger.info("%s: %d lines, %.0f a second", self.description, self.count, rate)
+            self.logger.info(
+                "%s: %d %s, %.0f a second", self.description, self.count, self.unit, rate
+            )

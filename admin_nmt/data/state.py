@@ -17,6 +17,21 @@ from admin_nmt.files import atomic_write, make_directory
 FILE_NAME = "state.json"
 
 
+def require_own_folder(folder: Path) -> None:
+    """Refuse a folder with files of somebody else.
+
+    Raises:
+        UserError: it is not empty and has no state.
+    """
+    if not folder.is_dir() or (folder / FILE_NAME).exists():
+        return
+    if any(not entry.name.startswith(".") for entry in folder.iterdir()):
+        raise UserError(
+            f"{folder} is not empty and was not made by admin-nmt prepare: "
+            "give a new folder as --output"
+        )
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold `folder` for this process alone.
@@ -41,7 +56,7 @@ class State:
         settings: everything that determines the result, flat and as JSON can hold it.
 
     Raises:
-        UserError: the folder holds something else, or was made with other settings.
+        UserError: the folder was made with other settings.
     """
 
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
@@ -52,11 +67,6 @@ class State:
         path = folder / FILE_NAME
         if path.exists():
             self._load(path)
-        elif any(not entry.name.startswith(".") for entry in folder.iterdir()):
-            raise UserError(
-                f"{folder} is not empty and was not made by admin-nmt prepare: "
-                "give a new folder as --output"
-            )
         self._save()
 
     def _load(self, path: Path) -> None:

@@ -119,7 +119,7 @@ def test_a_new_corpus_needs_only_a_file(tmp_path):
         ({"bpe_tokens": None}, "bpe_tokens must be of type int, not None"),
         ({"bpe_tokens": "many"}, "bpe_tokens must be of type int, not 'many'"),
         ({"bpe_tokens": True}, "bpe_tokens must be of type int, not True"),
-        ({"bpe_tokens": 0}, "BPE merges must be at least 1, not 0"),
+        ({"bpe_tokens": 0}, "bpe_tokens (BPE merges) must be at least 1, not 0"),
         ({"bpe_token": 5}, "unknown key 'bpe_token'"),
         ({"languages": {"source": "de"}}, "languages: key 'target' is missing"),
         ({"languages": {"source": "de", "target": "de"}}, "are both 'de'"),
@@ -130,7 +130,10 @@ def test_a_new_corpus_needs_only_a_file(tmp_path):
         ({"text": {"normalize": ["dev"]}}, "normalize may name train, valid, test"),
         ({"cleaning": {"when": "never"}}, "cleaning must be before_bpe or after_bpe"),
         ({"cleaning": {"ratio": 0.5}}, "ratio must be at least 1, not 0.5"),
-        ({"cleaning": {"min_length": 9, "max_length": 3}}, "1 <= min <= max, not 9 and 3"),
+        (
+            {"cleaning": {"min_length": 9, "max_length": 3}},
+            "1 <= min_length <= max_length, not 9 and 3",
+        ),
         ({"rules": {"r": {"substitute": [["(", ""]]}}}, "bad regular expression"),
         ({"rules": {"r": {"substitute": ["x"]}}}, "substitute must list"),
         (

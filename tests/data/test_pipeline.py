@@ -20,6 +20,7 @@ from admin_nmt.data.pipeline import prepare
 from admin_nmt.data.state import locked
 from admin_nmt.data.text_pipeline import TextPipeline
 from admin_nmt.errors import UserError
+from admin_nmt.evaluation.preparation import read_preparation
 
 
 def lines_of(path: Path) -> list[str]:
@@ -240,6 +241,9 @@ def test_the_prepared_folder_is_complete_and_true(custom, tmp_path):
     assert present == set(content["outputs"]) | {"preparation.json"}
     for name, digest in content["outputs"].items():
         assert pipeline.sha256(data / name) == digest
+    assert (
+        read_preparation(data).raw["test"]["en"] == data / "raw" / "test.en"
+    )  # `admin-nmt evaluate`
     text = TextPipeline.load(data)
     for raw, split in zip(
         lines_of(custom["test.de"]), lines_of(tmp_path / "out/bpe/test.de"), strict=True
@@ -296,7 +300,9 @@ def test_finished_steps_are_skipped_and_interrupted_ones_leave_nothing(
     prepare(SMALL, tmp_path / "fresh", workers=1, files=custom)
     assert snapshot(output) == snapshot(tmp_path / "fresh")
 
-    monkeypatch.setattr(pipeline.Preparation, "_binarize", None)  # a third run must not need it
+    for path in (output / "tokenized").iterdir():
+        path.unlink()  # to save disk space; the result does not need it
+    monkeypatch.setattr(pipeline.Preparation, "_run_step", None)
     prepare(SMALL, output, workers=1, files=custom)
 
 
@@ -345,6 +351,7 @@ def test_foreign_and_busy_folders_are_left_alone(custom, tmp_path):
     (tmp_path / "mine" / "thesis.tex").write_text("precious")
     with pytest.raises(UserError, match="is not empty and was not made by admin-nmt prepare"):
         prepare(SMALL, tmp_path / "mine", workers=1, files=custom)
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
     with (
         locked(tmp_path / "busy"),
         pytest.raises(UserError, match="another admin-nmt prepare is at work"),
@@ -381,6 +388,16 @@ def test_unknown_language_is_refused_before_any_work(custom, tmp_path):
             replace(SMALL, tokenizer_langs=("de", "xx")), tmp_path / "out", workers=1, files=custom
         )
     assert not (tmp_path / "out" / "tokenized").exists()
+
+
+def test_the_rules_of_another_language_can_be_borrowed(custom, tmp_path, quick_binarize):
+    for name in ("train", "valid", "test"):
+        custom[f"{name}.xx"] = custom.pop(f"{name}.de")
+    borrowed = replace(SMALL, languages=("xx", "en"), tokenizer_langs=("de", "en"))
+    data = prepare(borrowed, tmp_path / "out", workers=1, files=custom)
+    raw = lines_of(data / "raw" / "test.xx")
+    assert lines_of(tmp_path / "out" / "tokenized" / "test.xx") == tokenize(raw, "de")
+    assert TextPipeline.load(data).encode(raw[0]) == lines_of(tmp_path / "out/bpe/test.xx")[0]
 
 
 def test_a_full_disk_is_one_line_and_nothing_is_half_written(

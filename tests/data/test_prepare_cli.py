@@ -59,9 +59,12 @@ def test_wrong_command_lines_are_one_line_with_exit_code_2(custom, tmp_path, cap
         ([*good, "--trainpref", "x"], "--corpus excludes --trainpref"),
         ([*good, "--archives", "x"], "do not go with custom"),
         ([*good, "--workers", 0], "--workers must be at least 1, not 0"),
-        ([*good, "--bpe-tokens", 0], "BPE merges must be at least 1, not 0"),
+        ([*good, "--bpe-tokens", 0], "bpe_tokens (BPE merges) must be at least 1, not 0"),
         ([*good, "--clean-ratio", 0.2], "ratio must be at least 1, not 0.2"),
-        ([*good, "--min-length", 5, "--max-length", 4], "1 <= min <= max, not 5 and 4"),
+        (
+            [*good, "--min-length", 5, "--max-length", 4],
+            "1 <= min_length <= max_length, not 5 and 4",
+        ),
         (
             [*good, "--tokenizer-lang", "fr=en"],
             "--tokenizer-lang fr=en: write LANG=LANG with de or",
