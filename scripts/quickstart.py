@@ -29,7 +29,7 @@ SEED = 1
 BIN = Path(sys.executable).parent
 #: The pair that shows what ADMIN is for; see `deep_pair`.
 PAIR_LAYERS = (60, 12)
-PAIR_UPDATES = 300
+PAIR_UPDATES = 400
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,6 @@ class Model:
         max_tokens: of a batch.
         updates: of training.
         lr: peak learning rate, reached after `warmup` updates.
-        threads: CPU threads of the training process.
     """
 
     layers: tuple[int, int]
@@ -52,7 +51,6 @@ class Model:
     lr: float = 1.5e-3
     warmup: int = 200
     dropout: float = 0.0
-    threads: int = 2
     init_type: str = "admin"
 
     @property
@@ -140,7 +138,7 @@ def train_command(data: Path, model: Model, save_dir: Path) -> list[str | Path]:
     """`fairseq-train` for one model; run again, it goes on from its last checkpoint."""
     encoder_layers, decoder_layers = model.layers
     size, inner = str(model.embed_dim), str(2 * model.embed_dim)
-    interval = str(max(1, model.updates // 20))
+    interval = str(max(1, model.updates // 10))
     return [
         BIN / "fairseq-train", data, "--cpu", "--seed", str(SEED),
         "--arch", "admin_transformer", "--init-type", model.init_type,
@@ -182,7 +180,7 @@ class Training:
                 [str(part) for part in self.command],
                 stdout=stream,
                 stderr=subprocess.STDOUT,
-                env=os.environ | {"OMP_NUM_THREADS": str(self.model.threads)},
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
             )
 
     def poll(self) -> tuple[int, str]:
@@ -211,32 +209,61 @@ class Training:
         return True
 
 
-def follow(trainings: Sequence[Training]) -> None:
-    """Run trainings side by side, with one progress bar each, until all have ended."""
-    bars = [
-        tqdm(total=t.model.updates, desc=t.label, unit="update", position=place, mininterval=1)
-        for place, t in enumerate(trainings)
-    ]
+class Display:
+    """One progress bar per training on a terminal; a line every half minute elsewhere."""
+
+    def __init__(self, trainings: Sequence[Training]) -> None:
+        self.trainings = trainings
+        self.last_line = time.monotonic()
+        self.bars = [
+            tqdm(total=t.model.updates, desc=f"{t.label:20}", unit="update", position=place)
+            for place, t in enumerate(trainings if sys.stderr.isatty() else [])
+        ]
+
+    def update(self) -> None:
+        """Show where every training is."""
+        progress = [training.poll() for training in self.trainings]
+        for bar, (updates, perplexity) in zip(self.bars, progress, strict=False):
+            bar.n = updates
+            bar.set_postfix_str(f"ppl {perplexity}" if perplexity else "")
+        if not self.bars and time.monotonic() - self.last_line > 30:
+            self.last_line = time.monotonic()
+            pairs = zip(self.trainings, progress, strict=True)
+            print(
+                "; ".join(
+                    f"{t.label}: {n}/{t.model.updates} updates, ppl {p}" for t, (n, p) in pairs
+                ),
+                flush=True,
+            )
+
+    def close(self) -> None:
+        """Leave the bars as they are."""
+        for bar in self.bars:
+            bar.close()
+
+
+def follow(trainings: Sequence[Training], slots: int = 2) -> None:
+    """Run trainings of one thread each, `slots` at a time, and show their progress.
+
+    Processes of one thread use two cores better than one process of two threads: the operations of
+    narrow models are too small to share.
+    """
+    waiting, running = list(trainings), []
+    display = Display(trainings)
     try:
-        for training in trainings:
-            training.start()
-        while True:
-            ended = [training.check() for training in trainings]
-            for bar, training in zip(bars, trainings, strict=True):
-                updates, perplexity = training.poll()
-                bar.n = updates
-                bar.set_postfix_str(f"ppl {perplexity}" if perplexity else "")
-            if all(ended):
-                return
+        while waiting or running:
+            while waiting and len(running) < slots:
+                running.append(waiting.pop(0))
+                running[-1].start()
+            running = [training for training in running if not training.check()]
+            display.update()
             time.sleep(1)
     finally:
-        for training in trainings:
+        for training in running:
             if training.process is not None and training.process.poll() is None:
                 training.process.terminate()
                 training.process.wait()
-        for bar in bars:
-            bar.refresh()
-            bar.close()
+        display.close()
 
 
 def estimate_minutes(data: Path, model: Model, folder: Path) -> float:
@@ -245,18 +272,10 @@ def estimate_minutes(data: Path, model: Model, folder: Path) -> float:
     if not note.exists():
         trial = Model(**(vars(model) | {"updates": 8}))
         command = [*train_command(data, trial, folder / "trial"), "--no-save"]
-        command += ["--disable-validation", "--log-interval", "1"]
-        run(command, folder / "trial.log", model.threads)
-        wall = read_curve(folder / "trial.log", "train_wall")
-        walls = [
-            float(match)
-            for match in re.findall(
-                r'"ups": "([\d.]+)"', (folder / "trial.log").read_text(encoding="utf-8")
-            )
-        ]
-        rates = sorted(rate for rate in walls if rate > 0)
-        assert wall.updates
-        note.write_text(json.dumps(1 / rates[len(rates) // 2]))
+        log = folder / "trial.log"
+        run([*command, "--disable-validation", "--log-interval", "1"], log, threads=1)
+        rates = [float(rate) for rate in re.findall(r'"ups": "([\d.]+)"', log.read_text())]
+        note.write_text(json.dumps(1 / max(sorted(rates)[len(rates) // 2], 0.01)))
     return model.updates * json.loads(note.read_text()) / 60
 
 
@@ -274,79 +293,97 @@ def unigram_perplexity(data: Path, pair: str, lang: str) -> float:
     return float(np.exp(-np.log(counts[valid] / counts.sum()).mean()))
 
 
-def deep_pair(args: argparse.Namespace, data: Path) -> None:
-    """60L-12L twice, ADMIN and plain post-LN, alike in all else, and the picture of both."""
-    say(
-        f"{PAIR_LAYERS[0]}L-{PAIR_LAYERS[1]}L pair: ADMIN and plain post-LN, same width, seed and "
-        f"{PAIR_UPDATES} updates"
-    )
-    trainings = [
-        Training(data, pair_model(init_type), args.output / f"pair-{init_type}", label)
-        for init_type, label in (("admin", "ADMIN"), ("default", "post-LN"))
-    ]
-    follow(trainings)
-    from admin_nmt.analysis.plots import plot_curves
-
-    curves = {t.label: read_curve(t.log, "ppl") for t in trainings}
-    level = unigram_perplexity(data, f"{args.source_lang}-{args.target_lang}", args.target_lang)
-    plot = args.output / "pair.png"
-    plot_curves(
-        curves,
-        plot,
-        ylabel="training perplexity",
-        title=f"{trainings[0].model.name}, D = {trainings[0].model.embed_dim}",
-        levels={"word frequencies": level},
-        log_scale=True,
-    )
-    ends = ", ".join(f"{label} {curve.values[-1]:.1f}" for label, curve in curves.items())
-    print(f"training perplexity after {PAIR_UPDATES} updates: {ends}; word frequencies {level:.1f}")
-    print(f"curves: {plot}")
-
-
 def pair_model(init_type: str) -> Model:
-    """One of the pair; one thread each, because both train at the same time."""
-    return Model(PAIR_LAYERS, 64, 1000, PAIR_UPDATES, threads=1, init_type=init_type)
+    """One of the pair that shows what ADMIN is for: alike in all but `init_type`."""
+    return Model(PAIR_LAYERS, 64, 1000, PAIR_UPDATES, init_type=init_type)
 
 
 def translating_model(args: argparse.Namespace) -> Model:
-    """The model that translates: small for the generated corpus, wider for the user's text."""
+    """The model that translates: narrow for the generated corpus, wider for the user's text."""
     if args.corpus:
         return Model(args.layers, 256, 3000, args.updates or 3000, lr=1e-3, warmup=400, dropout=0.2)
-    return Model(args.layers, 64, 1000, args.updates or 1000)
+    return Model(args.layers, 64, 1000, args.updates or 1100)
 
 
-def train_and_score(args: argparse.Namespace, data: Path) -> None:
-    """Train, average the last checkpoints, translate the test set and print the scores."""
+def train(args: argparse.Namespace, data: Path) -> tuple[Training, list[Training]]:
+    """Train the translating model and, beside it, the pair."""
     model = translating_model(args)
-    folder = make_directory(args.output / f"model-{model.name}")
-    minutes = estimate_minutes(data, model, folder)
+    main = Training(data, model, args.output / f"model-{model.name}", f"ADMIN {model.name}")
+    pair = []
+    if not args.skip_pair:
+        pair = [
+            Training(data, pair_model(init), args.output / f"pair-{init}", label)
+            for init, label in (("admin", "pair: ADMIN"), ("default", "pair: post-LN"))
+        ]
+    minutes = [estimate_minutes(data, t.model, t.folder) for t in (main, *pair)]
+    # Two at a time: the translating model on one core, the pair one after the other on the second.
+    together = max(minutes[0], sum(minutes[1:]))
     say(
-        f"training {model.name}, D = {model.embed_dim}: {model.updates} updates, about {minutes:.0f} minutes"
+        f"training {model.name}, D = {model.embed_dim}, for {model.updates} updates"
+        + (f", beside it a {pair[0].model.name} pair for {PAIR_UPDATES} updates" if pair else "")
+        + f": about {together:.0f} minutes"
     )
-    follow([Training(data, model, folder, f"ADMIN {model.name}")])
+    follow([main, *pair])
+    return main, pair
+
+
+def translate(args: argparse.Namespace, data: Path, training: Training) -> None:
+    """Average the last checkpoints, translate the test set, print the scores."""
     say("averaging the last 5 checkpoints, translating the test set")
+    folder = training.folder
     averaged = folder / "averaged.pt"
     command = [BIN / "admin-nmt", "average", "--inputs", folder / "checkpoints"]
     run([*command, "--num-update-checkpoints", "5", "--output", averaged], folder / "average.log")
     command = [BIN / "admin-nmt", "evaluate", data, "--path", averaged, "--gen-subset", "test"]
-    run([*command, "--cpu", "--output", folder / "evaluation"], folder / "evaluate.log")
-    print((folder / "evaluate.log").read_text(encoding="utf-8"))
-    plot_model(args, data, model, folder)
+    log = folder / "evaluate.log"
+    run([*command, "--cpu", "--output", folder / "evaluation"], log)
+    lines = log.read_text(encoding="utf-8").splitlines()
+    print("\n".join(line for line in lines if " | INFO | " not in line))
+    hypotheses = sorted((folder / "evaluation").glob("*.detok*"))
+    print(f"translations: {', '.join(str(path) for path in hypotheses) or folder / 'evaluation'}")
 
 
-def plot_model(args: argparse.Namespace, data: Path, model: Model, folder: Path) -> None:
-    """Curves of the training, and the omega profile of the architecture."""
+def plot(args: argparse.Namespace, data: Path, main: Training, pair: Sequence[Training]) -> None:
+    """The training curve, the omega profile of the architecture, and the pair."""
     from admin_nmt.analysis.plots import plot_curves
 
-    log = folder / "train.log"
-    curves = {"train": read_curve(log, "ppl"), "valid": read_curve(log, "valid_ppl")}
+    say("plots")
+    curves = {
+        "train": read_curve(main.log, "ppl"),
+        "valid": read_curve(main.log, "valid_ppl"),
+    }
+    path = args.output / "training.png"
+    plot_curves(curves, path, ylabel="perplexity", title=f"ADMIN {main.model.name}", log_scale=True)
+    print(f"training: {path}")
+    command = [BIN / "admin-nmt", "profile", *main.command[1:]]
+    command += ["--output", args.output / "profile.json", "--plot", args.output / "profile.png"]
+    run(command, args.output / "profile.log")
+    print(f"omega by sublayer: {args.output / 'profile.png'}")
+    if pair:
+        plot_pair(args, data, pair)
+
+
+def plot_pair(args: argparse.Namespace, data: Path, pair: Sequence[Training]) -> None:
+    """Perplexity of both of the pair, with that of word frequencies as a line."""
+    from admin_nmt.analysis.plots import plot_curves
+
+    curves = {t.label.removeprefix("pair: "): read_curve(t.log, "ppl") for t in pair}
+    level = unigram_perplexity(data, f"{args.source_lang}-{args.target_lang}", args.target_lang)
+    path = args.output / "pair.png"
+    model = pair[0].model
     plot_curves(
-        curves, args.output / "training.png", ylabel="perplexity", title=model.name, log_scale=True
+        curves,
+        path,
+        ylabel="training perplexity",
+        title=f"{model.name}, D = {model.embed_dim}, same seed and data",
+        levels={"word frequencies": level},
+        log_scale=True,
     )
-    command = train_command(data, model, folder / "unused")
-    command = [BIN / "admin-nmt", "profile", *command[1:], "--output", args.output / "profile.json"]
-    run([*command, "--plot", args.output / "profile.png"], folder / "profile.log")
-    print(f"plots: {args.output / 'training.png'}, {args.output / 'profile.png'}")
+    ends = ", ".join(f"{label} {curve.values[-1]:.1f}" for label, curve in curves.items())
+    print(
+        f"{model.name} pair: {path}; training perplexity after {PAIR_UPDATES} updates: {ends} "
+        f"(word frequencies alone: {level:.1f})"
+    )
 
 
 def main() -> int:
@@ -356,9 +393,9 @@ def main() -> int:
     try:
         make_directory(args.output)
         data = prepare(args)
-        train_and_score(args, data)
-        if not args.skip_pair:
-            deep_pair(args, data)
+        training, pair = train(args, data)
+        translate(args, data, training)
+        plot(args, data, training, pair)
     except UserError as error:
         print(f"quickstart.sh: error: {error}", file=sys.stderr)
         return error.exit_code

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fairseq.modules import LayerDropModuleList
 from fairseq.modules.checkpoint_activations import unwrap_checkpoint
 from torch import Tensor, nn
 
@@ -92,9 +91,9 @@ class _Recorder:
 def _float32_copy(model: Any) -> Any:
     """A float32 copy of `model` in training mode that runs every layer, plainly."""
     twin = unwrap_checkpoint(copy.deepcopy(model))
-    for module in twin.modules():
-        if isinstance(module, LayerDropModuleList):
-            module.p = 0.0
+    for stack in (twin.encoder, twin.decoder):
+        # fairseq's layer-drop list skips layers, and draws random numbers even with probability 0.
+        stack.layers = nn.ModuleList(nn.ModuleList.__iter__(stack.layers))
     return twin.float().train()
 
 

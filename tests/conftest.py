@@ -1,0 +1,128 @@
+"""What all tests share: a tiny parallel corpus, binarised once, and models over it."""
+
+import os
+import random
+import subprocess
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+BIN = Path(sys.executable).parent
+TINY = [
+    "--arch",
+    "admin_transformer_tiny",
+    "--cpu",
+    "--max-tokens",
+    "300",
+    "--optimizer",
+    "radam",
+    "--lr",
+    "1e-3",
+]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Tiny tensors gain nothing from threads, and xdist runs several processes."""
+    torch.set_num_threads(1)
+
+
+def run_program(
+    program: str, *args: object, check: bool = True, timeout: float = 120, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """Run an installed program in a process of its own; with `check`, it must succeed."""
+    result = subprocess.run(
+        [str(BIN / program), *map(str, args)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | env,
+        timeout=timeout,
+    )
+    if check:
+        assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-3000:]
+    return result
+
+
+@pytest.fixture(scope="session")
+def program() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`run_program`, for tests."""
+    return run_program
+
+
+def write_corpus(folder: Path) -> None:
+    """Reversal of random sentences over 40 words: train 200, valid and test 20 pairs."""
+    rng = random.Random(7)
+    for split, lines in (("train", 200), ("valid", 20), ("test", 20)):
+        source = [[f"w{rng.randrange(40)}" for _ in range(rng.randint(2, 9))] for _ in range(lines)]
+        for lang, sentences in (("de", source), ("en", [line[::-1] for line in source])):
+            text = "\n".join(" ".join(words) for words in sentences) + "\n"
+            (folder / f"{split}.{lang}").write_text(text)
+
+
+@pytest.fixture(scope="session")
+def data_bin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder made by a real `fairseq-preprocess` with a joined dictionary, languages de and en."""
+    folder = tmp_path_factory.mktemp("corpus")
+    write_corpus(folder)
+    run_program(
+        "fairseq-preprocess", "-s", "de", "-t", "en", "--joined-dictionary",
+        "--trainpref", folder / "train", "--validpref", folder / "valid",
+        "--testpref", folder / "test", "--destdir", folder / "bin", "--workers", 1,
+    )  # fmt: skip
+    return folder / "bin"
+
+
+@pytest.fixture(scope="session")
+def parse(data_bin: Path) -> Callable[..., Any]:
+    """`parse(*options)`: fairseq's configuration for `fairseq-train DATA *options`."""
+
+    def parse_options(*extra: str) -> Any:
+        from fairseq import options
+        from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+
+        import admin_nmt  # noqa: F401
+
+        args = options.parse_args_and_arch(
+            options.get_training_parser(), [str(data_bin), *TINY, *extra]
+        )
+        return convert_namespace_to_omegaconf(args)
+
+    return parse_options
+
+
+@pytest.fixture(scope="session")
+def task(parse: Callable[..., Any]) -> Any:
+    """A translation task with its training set loaded."""
+    from fairseq import tasks
+
+    task = tasks.setup_task(parse().task)
+    task.load_dataset("train")
+    return task
+
+
+@pytest.fixture(scope="session")
+def build(parse: Callable[..., Any], task: Any) -> Callable[..., Any]:
+    """`build(*options, seed=1)`: a model of the tiny architecture, changed by `options`."""
+
+    def build_model(*extra: str, seed: int = 1) -> Any:
+        torch.manual_seed(seed)
+        cfg: Namespace = parse(*extra).model
+        return task.build_model(cfg)
+
+    return build_model
+
+
+@pytest.fixture(scope="session")
+def batch(task: Any) -> dict[str, Any]:
+    """One training batch with padding on both sides."""
+    dataset = task.dataset("train")
+    sample = dataset.collater([dataset[index] for index in range(16)])
+    pad = task.source_dictionary.pad()
+    assert (sample["net_input"]["src_tokens"] == pad).any()
+    assert (sample["net_input"]["prev_output_tokens"] == pad).any()
+    return sample
