@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # WMT14 English-German: normalised, Moses tokens with split hyphens, 40,000 BPE merges, cleaned,
-# binarised. Downloads 1.7 GB and needs about 15 GB of disk.
+# binarised. Downloads 1.7 GB; an estimated 10 GB of disk.
 # Result: prepared/wmt14-en-de/data-bin. Options are those of `admin-nmt prepare`; often wanted:
 #   --output DIR          another place
 #   --archives DIR        take the archives from there and use no network

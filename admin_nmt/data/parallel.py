@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import signal
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -28,6 +30,19 @@ def chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
         yield chunk
 
 
+def _start_worker(parent: int) -> None:
+    # Ctrl-C is for the parent, which then stops the workers; they would only print tracebacks.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """End this worker when its parent was killed; else it would wait for work for ever."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
 def ordered_map(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int
 ) -> Iterator[tuple[Item, Result]]:
@@ -46,9 +61,9 @@ def ordered_map(
             yield item, function(item)
         return
     context = multiprocessing.get_context("fork")
-    # Ctrl-C is for the parent, which then stops the workers; they would only print tracebacks.
-    ignore = (signal.SIGINT, signal.SIG_IGN)
-    executor = ProcessPoolExecutor(workers, context, initializer=signal.signal, initargs=ignore)
+    executor = ProcessPoolExecutor(
+        workers, context, initializer=_start_worker, initargs=(os.getpid(),)
+    )
     pending: deque[tuple[Item, Future[Result]]] = deque()
     try:
         for item in items:

@@ -14,6 +14,7 @@ import pytest
 
 from admin_nmt.cli.main import main
 from admin_nmt.data.corpora import corpus_names
+from admin_nmt.data.state import locked
 from admin_nmt.data.text_pipeline import TextPipeline
 
 BIN = Path(sys.executable).parent
@@ -110,6 +111,14 @@ def test_a_file_system_that_is_full_for_real(custom, tmp_path):
     assert list((tmp_path / "out" / "tokenized").iterdir()) == []
 
 
+def wait_for_half_files(folder: Path, process: subprocess.Popen) -> None:
+    """Until a step of `process` is in the middle of writing to `folder`."""
+    deadline = time.monotonic() + 60
+    while not any(path.stat().st_size for path in folder.glob(".*.tmp")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_an_interrupt_is_one_line_and_leaves_no_half_files(custom, tmp_path):
     for language in ("de", "en"):
         path = custom[f"train.{language}"]
@@ -121,14 +130,31 @@ def test_an_interrupt_is_one_line_and_leaves_no_half_files(custom, tmp_path):
         stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     folder = tmp_path / "out" / "tokenized"
-    deadline = time.monotonic() + 60
-    while not any(path.stat().st_size for path in folder.glob(".*.tmp")):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for_half_files(folder, process)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to parent and workers
     _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (130, "admin-nmt prepare: interrupted\n")
     assert list(folder.iterdir()) == []
+
+
+def test_a_killed_run_leaves_no_workers_and_is_taken_up_again(custom, tmp_path):
+    small = {language: custom[f"train.{language}"].read_bytes() for language in ("de", "en")}
+    for language, data in small.items():
+        custom[f"train.{language}"].write_bytes(data * 5000)
+    command = [BIN / "admin-nmt", "prepare", "custom", "--corpus", custom["train.de"].parent]
+    command += ["--source-lang", "de", "--target-lang", "en", "--output", tmp_path / "out"]
+    process = subprocess.Popen(list(map(str, [*command, "--workers", "2"])))
+    wait_for_half_files(tmp_path / "out" / "tokenized", process)
+    process.kill()
+    process.wait()
+    time.sleep(2)  # the workers look for their parent twice a second
+    with locked(tmp_path / "out"):  # refused as long as a process of that run lives
+        assert list((tmp_path / "out" / "tokenized").glob(".*.tmp"))
+    for language, data in small.items():
+        custom[f"train.{language}"].write_bytes(data)
+    result = run(*command)
+    assert result.returncode == 0, result.stderr
+    assert not list((tmp_path / "out").rglob(".*.tmp"))
 
 
 def test_each_script_prepares_its_corpus():
