@@ -1,0 +1,77 @@
+"""`admin-nmt profile` and the dispatcher, through the front door."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def test_profile_is_written_and_drawn(program: Run, data_bin: Path, tmp_path: Path) -> None:
+    program(
+        "admin-nmt", "profile", data_bin, "--arch", "admin_transformer_tiny", "--cpu",
+        "--encoder-layers", 3, "--output", tmp_path / "profile.json",
+        "--plot", tmp_path / "profile.png",
+    )  # fmt: skip
+    content = json.loads((tmp_path / "profile.json").read_text())
+    assert len(content["sublayers"]) == 2 * 3 + 3 * 2
+    assert content["measured"]["arch"] == "admin_transformer_tiny"
+    assert content["sublayers"]["encoder.layers.0.self_attn_residual"]["omega"] == 1.0
+    assert content["sublayers"]["encoder.layers.2.ffn_residual"]["omega"] > 1.0
+    assert (tmp_path / "profile.png").read_bytes().startswith(b"\x89PNG")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["profile.json", "profile.png"]
+
+
+def test_profile_watches_other_schemes_without_setting_omega(
+    program: Run, data_bin: Path, tmp_path: Path
+) -> None:
+    program(
+        "admin-nmt", "profile", data_bin, "--arch", "admin_transformer_tiny", "--cpu",
+        "--init-type", "deepnorm", "--output", tmp_path / "profile.json",
+    )  # fmt: skip
+    sublayers = json.loads((tmp_path / "profile.json").read_text())["sublayers"]
+    # DeepNorm, N = M = 2: encoder 0.81 (N^4 M)^(1/16), decoder (3 M)^(1/4)
+    assert abs(sublayers["encoder.layers.1.ffn_residual"]["omega"] - 0.81 * 32 ** (1 / 16)) < 1e-6
+    assert abs(sublayers["decoder.layers.1.ffn_residual"]["omega"] - 6**0.25) < 1e-6
+
+
+def test_foreign_architecture_and_missing_folder_are_refused(
+    program: Run, data_bin: Path, tmp_path: Path
+) -> None:
+    result = program(
+        "admin-nmt", "profile", data_bin, "--arch", "transformer", "--cpu",
+        "--output", tmp_path / "p.json", check=False,
+    )  # fmt: skip
+    assert result.returncode == 2
+    assert "--arch transformer is not one of admin_nmt" in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr
+    result = program(
+        "admin-nmt", "profile", data_bin, "--arch", "admin_transformer_tiny",
+        "--output", tmp_path / "nowhere" / "p.json", check=False,
+    )  # fmt: skip
+    assert result.returncode == 2
+    assert "folder of" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_option_of_a_strict_subcommand_is_refused(program: Run) -> None:
+    result = program("admin-nmt", "score", "a", "b", "--magic", check=False)
+    assert result.returncode == 2
+    assert "unrecognized arguments: --magic" in result.stderr
+
+
+def test_help_starts_without_torch() -> None:
+    code = (
+        "import sys, admin_nmt_autoload; sys.argv = ['admin-nmt', '--help']\n"
+        "try: admin_nmt_autoload.main()\n"
+        "except SystemExit as leave: assert leave.code == 0\n"
+        "assert 'admin_nmt.cli.profile' in sys.modules\n"
+        "print({'torch', 'fairseq', 'matplotlib'} & set(sys.modules), file=sys.stderr)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert "profile" in result.stdout
+    assert result.stderr == "set()\n"
