@@ -32,14 +32,20 @@ def binarize(
     Raises:
         UserError: fairseq-preprocess failed; the last line it printed is part of the message.
     """
-    source, target = languages
-    command = [sys.executable, "-m", "fairseq_cli.preprocess"]
-    command += ["--source-lang", source, "--target-lang", target, "--destdir", str(destination)]
-    for name in sets:
-        command += [f"--{name}pref", str(text / name)]
+    command = [sys.executable, "-m", "fairseq_cli.preprocess", "--destdir", str(destination)]
+    command += ["--source-lang", languages[0], "--target-lang", languages[1]]
+    command += [part for name in sets for part in (f"--{name}pref", str(text / name))]
     command += ["--workers", str(workers)]
-    if joined_dictionary:
-        command.append("--joined-dictionary")
+    command += ["--joined-dictionary"] * joined_dictionary
+    returncode, last = _run(command)
+    if returncode:
+        raise UserError(f"fairseq-preprocess failed (status {returncode}): {last}")
+    # It holds times and the number of workers; all else is the same for the same input.
+    (destination / LOG_NAME).unlink(missing_ok=True)
+
+
+def _run(command: list[str]) -> tuple[int, str]:
+    """Exit status and last line of a program; lines with figures go to our log."""
     # Text needs no model: without our plug-in fairseq starts faster.
     env = os.environ | {"ADMIN_NMT_AUTOLOAD": "0", "PYTHONWARNINGS": "ignore"}
     last = ""
@@ -57,7 +63,4 @@ def binarize(
             last = line.strip() or last
             if "| [" in line:  # size of a dictionary, summary of a file
                 logger.info("fairseq-preprocess: %s", line.rsplit("| ", 1)[-1].strip())
-    if process.returncode:
-        raise UserError(f"fairseq-preprocess failed (status {process.returncode}): {last}")
-    # It holds times and the number of workers; all else is the same for the same input.
-    (destination / LOG_NAME).unlink(missing_ok=True)
+    return process.returncode, last

@@ -34,7 +34,7 @@ def learn(counts: Counter[str], num_merges: int, path: Path) -> int:
         How many were learned: fewer than asked for if no pair of symbols is left that occurs twice.
 
     Raises:
-        UserError: no word has two letters, so there is nothing to merge.
+        UserError: there is nothing to merge: no word has two letters, or no pair occurs twice.
     """
     from subword_nmt import learn_bpe
 
@@ -48,8 +48,13 @@ def learn(counts: Counter[str], num_merges: int, path: Path) -> int:
             learn_bpe.learn_bpe(vocabulary, stream, num_merges, is_dict=True)
     finally:
         learn_bpe.tqdm = theirs
+        load.cache_clear()  # `path` may have held other codes
     with path.open(encoding="utf-8", newline="\n") as stream:
-        return sum(1 for _ in stream) - 1
+        learned = sum(1 for _ in stream) - 1
+    if not learned:
+        path.unlink()  # subword-nmt cannot read its own file without merges
+        raise UserError("cannot learn BPE: no two letters of the training text meet twice")
+    return learned
 
 
 def _with_progress(steps: Iterable[int]) -> Iterator[int]:

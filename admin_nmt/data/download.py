@@ -64,38 +64,40 @@ def download(archives: Iterable[Archive], folder: Path, retries: int = RETRIES) 
         UserError: no connection, an error of the server, a wrong checksum (both are named), or too
             little disk space.
     """
+    make_directory(folder)
+    return {archive.name: _fetch(archive, folder, retries) for archive in archives}
+
+
+def _fetch(archive: Archive, folder: Path, retries: int) -> Path:
+    """Have one archive in `folder`, with pooch."""
     import pooch
     import requests
 
-    make_directory(folder)
+    path = folder / archive.name
+    if not path.exists() and archive.size is not None:
+        require_free_space(folder, archive.size)
+    if archive.checksum is None:
+        _part(path).unlink(missing_ok=True)
     pooch.get_logger().setLevel(logging.WARNING)
-    paths = {}
-    for archive in archives:
-        path = folder / archive.name
-        if not path.exists() and archive.size is not None:
-            require_free_space(folder, archive.size)
-        if archive.checksum is None:
-            _part(path).unlink(missing_ok=True)
-        fetcher = pooch.create(
-            folder,
-            base_url="",
-            registry={archive.name: archive.checksum},
-            urls={archive.name: archive.url},
-            retry_if_failed=retries,
-        )
-        try:
-            fetcher.fetch(archive.name, downloader=resuming_downloader)
-        except requests.exceptions.RequestException as error:
-            raise UserError(
-                f"cannot download {archive.url}: {_reason(error)}; run again to resume, or get the "
-                "file by other means and give its folder as --archives"
-            ) from error
-        except ValueError as error:  # pooch's word for a wrong checksum; it names both
-            raise UserError(f"{archive.url}: {error}") from error
-        except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-        paths[archive.name] = path
-    return paths
+    fetcher = pooch.create(
+        folder,
+        base_url="",
+        registry={archive.name: archive.checksum},
+        urls={archive.name: archive.url},
+        retry_if_failed=retries,
+    )
+    try:
+        fetcher.fetch(archive.name, downloader=resuming_downloader)
+    except requests.exceptions.RequestException as error:
+        raise UserError(
+            f"cannot download {archive.url}: {_reason(error)}; run again to resume, or get the "
+            "file by other means and give its folder as --archives"
+        ) from error
+    except ValueError as error:  # pooch's word for a wrong checksum; it names both
+        raise UserError(f"{archive.url}: {error}") from error
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    return path
 
 
 def _part(path: Path) -> Path:

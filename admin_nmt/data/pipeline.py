@@ -191,10 +191,12 @@ class Preparation:
                 name: [stack.enter_context(atomic_write(path)) for path in group]
                 for name, group in outputs.items()
             }
-            for name in self.corpus.sources:
+            # Small sets first: what is wrong with them shows before the long work on train.
+            for name in sorted(self.corpus.sources, key=SETS.index, reverse=True):
                 read[name] = self._tokenize_set(name, streams, written)
         self.state.inputs = inputs
-        return paths, {"read": read, "kept": {name: written[name] for name in self.sets}}
+        order = {name: read[name] for name in SETS if name in read}
+        return paths, {"read": order, "kept": {name: written[name] for name in self.sets}}
 
     def _tokenize_set(
         self, name: str, streams: dict[str, list[IO[str]]], written: Counter[str]
@@ -284,7 +286,7 @@ class Preparation:
         paths: list[Path] = []
         counts = {}
         with ExitStack() as stack:
-            for name in self.sets:
+            for name in reversed(self.sets):
                 cleaned = late and (name == "train" or self._is_cut(name))
                 inputs, outputs = self._paths("tokenized", name), self._paths("bpe", name)
                 if name != "train":
@@ -298,7 +300,7 @@ class Preparation:
                 paths += outputs
                 if not counts[name]:
                     self._refuse_empty(name)
-        return paths, {"lines": counts}
+        return paths, {"lines": {name: counts[name] for name in self.sets}}
 
     def _split_set(
         self, name: str, function: _SplitPairs, inputs: list[Path], streams: list[IO[str]]

@@ -96,7 +96,17 @@ def test_the_cache_of_a_long_run_is_bounded(codes_path, monkeypatch):
         assert len(bpe.load(codes_path).cache) <= 101
 
 
+def test_codes_learned_anew_replace_those_in_memory(tmp_path):
+    path = tmp_path / "codes"
+    bpe.learn(bpe.count_words(["abab abab"]), 5, path)
+    assert bpe.split("xyxy", path) == "x@@ y@@ x@@ y"
+    bpe.learn(bpe.count_words(["xyxy xyxy"]), 5, path)
+    assert bpe.split("xyxy", path) == "xyxy"
+
+
 def test_text_without_pairs_of_letters_cannot_be_learned_from(tmp_path):
     with pytest.raises(UserError, match="no word of two letters"):
         bpe.learn(bpe.count_words(["a b c"]), 10, tmp_path / "codes")
+    with pytest.raises(UserError, match="no two letters of the training text meet twice"):
+        bpe.learn(bpe.count_words(["abc def"]), 10, tmp_path / "codes")
     assert list(tmp_path.iterdir()) == []
