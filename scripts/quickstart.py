@@ -86,6 +86,9 @@ def parse_arguments() -> argparse.Namespace:
         help="where everything goes (default quickstart-output); the same folder resumes",
     )
     parser.add_argument(
+        "--pairs", type=int, default=20000, help="training sentences of the generated corpus"
+    )
+    parser.add_argument(
         "--skip-pair", action="store_true", help="leave out the 60L-12L ADMIN / post-LN pair"
     )
     args = parser.parse_args()
@@ -101,14 +104,14 @@ def say(text: str) -> None:
     print(f"\n== {text}", flush=True)
 
 
-def run(command: Sequence[str | Path], log: Path, threads: int = 2) -> None:
+def run(command: Sequence[str | Path], log: Path) -> None:
     """Run a program with its output in `log`; its own error line is shown if it fails."""
     with log.open("w", encoding="utf-8") as stream:
         result = subprocess.run(
             [str(part) for part in command],
             stdout=stream,
             stderr=subprocess.STDOUT,
-            env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
         )
     if result.returncode:
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
@@ -122,7 +125,14 @@ def prepare(args: argparse.Namespace) -> Path:
         corpus = args.output / "corpus"
         if not (corpus / "test.en").exists():
             say("making a German-English corpus from our own grammar")
-            write_corpus(corpus, num_train=20000, num_valid=300, num_test=500, seed=SEED)
+            held_out = min(500, max(args.pairs // 40, 10))
+            write_corpus(
+                corpus,
+                num_train=args.pairs,
+                num_valid=min(300, held_out),
+                num_test=held_out,
+                seed=SEED,
+            )
     elif not corpus.is_dir():
         raise UserError(f"--corpus {corpus} is not a folder")
     say("tokenising, learning joint BPE, binarising")
@@ -273,7 +283,7 @@ def estimate_minutes(data: Path, model: Model, folder: Path) -> float:
         trial = Model(**(vars(model) | {"updates": 8}))
         command = [*train_command(data, trial, folder / "trial"), "--no-save"]
         log = folder / "trial.log"
-        run([*command, "--disable-validation", "--log-interval", "1"], log, threads=1)
+        run([*command, "--disable-validation", "--log-interval", "1"], log)
         rates = [float(rate) for rate in re.findall(r'"ups": "([\d.]+)"', log.read_text())]
         note.write_text(json.dumps(1 / max(sorted(rates)[len(rates) // 2], 0.01)))
     return model.updates * json.loads(note.read_text()) / 60

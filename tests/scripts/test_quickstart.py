@@ -1,0 +1,68 @@
+"""The quickstart runs from nothing to scores and plots, and a second run has nothing left to do."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def quickstart(output: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, REPOSITORY / "scripts" / "quickstart.py", "--output", output, *options],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        cwd=output.parent,
+        timeout=280,
+    )
+
+
+@pytest.mark.slow
+def test_quickstart_makes_scores_and_plots_and_resumes(tmp_path: Path) -> None:
+    options = ("--layers", "2-1", "--updates", "10", "--pairs", "400", "--skip-pair")
+    first = quickstart(tmp_path / "out", *options)
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "about" in first.stdout and "minutes" in first.stdout  # said beforehand
+    assert "BLEU" in first.stdout and "version:2." in first.stdout  # score with its signature
+    for name in ("training.png", "profile.png"):
+        assert (tmp_path / "out" / name).read_bytes().startswith(b"\x89PNG")
+    profile = json.loads((tmp_path / "out" / "profile.json").read_text())
+    assert len(profile["sublayers"]) == 2 * 2 + 3 * 1
+    log = tmp_path / "out" / "model-2L-1L" / "train.log"
+    size = log.stat().st_size
+    train = set((tmp_path / "out" / "corpus" / "train.de").read_text().splitlines())
+    test = (tmp_path / "out" / "corpus" / "test.de").read_text().splitlines()
+    assert len(test) == 10 and not train & set(test)
+
+    second = quickstart(tmp_path / "out", *options)
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert log.stat().st_size == size  # nothing was trained again
+
+
+def test_bad_input_is_one_line(tmp_path: Path) -> None:
+    wrong = quickstart(tmp_path / "out", "--layers", "deep")
+    assert wrong.returncode == 2
+    assert "--layers deep: give encoder and decoder layers" in wrong.stderr.splitlines()[-1]
+    missing = quickstart(tmp_path / "out", "--corpus", str(tmp_path / "none"))
+    assert missing.returncode == 1
+    assert missing.stderr.splitlines()[-1] == (
+        f"quickstart.sh: error: --corpus {tmp_path / 'none'} is not a folder"
+    )
+
+
+def test_unequal_corpus_is_refused_with_both_counts(tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    for split in ("train", "valid", "test"):
+        (corpus / f"{split}.de").write_text("ein Haus\nzwei Häuser\n")
+        (corpus / f"{split}.en").write_text("a house\n" if split == "train" else "a\nb\n")
+    result = quickstart(tmp_path / "out", "--corpus", str(corpus))
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    line = result.stderr.splitlines()[-1]
+    assert "train.de" in line and "train.en" in line and "2" in line and "1" in line
