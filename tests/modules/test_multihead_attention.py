@@ -1,0 +1,165 @@
+"""Our attention equals fairseq's with the same weights: values, gradients, masks, decoding."""
+
+import pytest
+import torch
+from fairseq.modules import MultiheadAttention as StockAttention
+from torch import Tensor
+
+from admin_nmt.modules.multihead_attention import (
+    MultiheadAttention,
+    fuse_projections,
+    split_projections,
+)
+
+D, H, B, T, S = 24, 3, 4, 5, 7
+
+
+def pair(kv_dim: int | None) -> tuple[MultiheadAttention, StockAttention]:
+    """Ours and fairseq's with equal random weights and biases."""
+    torch.manual_seed(0)
+    ours = MultiheadAttention(D, H, kv_dim=kv_dim)
+    for parameter in ours.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    stock = StockAttention(
+        D, H, kdim=kv_dim, vdim=kv_dim,
+        self_attention=kv_dim is None, encoder_decoder_attention=kv_dim is not None,
+    )  # fmt: skip
+    state = {f"a.{name}": value.clone() for name, value in ours.state_dict().items()}
+    split_projections(state, "a", self_attention=kv_dim is None)
+    stock.load_state_dict({name[2:]: value for name, value in state.items()})
+    return ours, stock
+
+
+def padding(length: int) -> Tensor:
+    """(B, length), each row padded at the end by another number of positions."""
+    return torch.arange(length)[None] >= (length - torch.arange(B))[:, None]
+
+
+CAUSAL = torch.full((T, T), float("-inf")).triu(1)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("head_weights", [False, True])
+def test_self_attention_equals_fairseqs(padded: bool, causal: bool, head_weights: bool) -> None:
+    ours, stock = pair(None)
+    x = torch.randn(T, B, D, requires_grad=True)
+    y = x.detach().clone().requires_grad_()
+    arguments = {
+        "key_padding_mask": padding(T) if padded else None,
+        "attn_mask": CAUSAL if causal else None,
+        "need_weights": True,
+        "need_head_weights": head_weights,
+    }
+    out, weights = ours(x, x, x, **arguments)
+    # fairseq's usual path knows no head weights; with an (empty) cache it takes its own.
+    stock_state = {"incremental_state": {}} if head_weights else {}
+    expected, expected_weights = stock(y, y, y, **arguments, **stock_state)
+    torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(weights, expected_weights, rtol=1e-5, atol=1e-6)
+    upstream = torch.randn_like(out)
+    out.backward(upstream)
+    expected.backward(upstream)
+    torch.testing.assert_close(x.grad, y.grad, rtol=1e-4, atol=1e-5)
+    for part in "qkv":
+        weight, bias = ours.projections()[part]
+        index = "qkv".index(part)
+        grad = ours.qkv_proj.weight.grad.chunk(3)[index]
+        torch.testing.assert_close(
+            grad, getattr(stock, f"{part}_proj").weight.grad, rtol=1e-4, atol=1e-5
+        )
+        assert weight.shape == (D, D) and bias.shape == (D,)
+
+
+@pytest.mark.parametrize("kv_dim", [D, 16])
+def test_encoder_attention_equals_fairseqs(kv_dim: int) -> None:
+    ours, stock = pair(kv_dim)
+    x, memory = torch.randn(T, B, D), torch.randn(S, B, kv_dim)
+    arguments = {"key_padding_mask": padding(S), "static_kv": True}
+    for need_weights in (False, True):
+        out, weights = ours(x, memory, memory, need_weights=need_weights, **arguments)
+        expected, expected_weights = stock(
+            x, memory, memory, need_weights=need_weights, **arguments
+        )
+        torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
+        if need_weights:
+            torch.testing.assert_close(weights, expected_weights, rtol=1e-5, atol=1e-6)
+        else:
+            assert weights is None
+
+
+def test_kernel_path_equals_the_path_with_weights() -> None:
+    ours, _ = pair(None)
+    x = torch.randn(T, B, D)
+    for mask in (None, CAUSAL):
+        fast, _ = ours(x, need_weights=False, attn_mask=mask, key_padding_mask=padding(T))
+        plain, _ = ours(x, need_weights=True, attn_mask=mask, key_padding_mask=padding(T))
+        torch.testing.assert_close(fast, plain, rtol=1e-5, atol=1e-5)
+
+
+def test_incremental_decoding_with_reordered_beams_equals_full_decoding() -> None:
+    ours, _ = pair(None)
+    ours.eval()
+    x = torch.randn(T, B, D)
+    order = torch.tensor([2, 0, 3, 3])
+    state: dict = {}
+    for step in range(T):
+        if step == 3:  # beams change places: so do the inputs they have seen
+            ours.reorder_incremental_state(state, order)
+            x = x[:, order]
+        out, _ = ours(x[step : step + 1], incremental_state=state, need_weights=False)
+        full, _ = ours(x[: step + 1], attn_mask=CAUSAL[: step + 1, : step + 1], need_weights=False)
+        torch.testing.assert_close(out[0], full[-1], rtol=1e-5, atol=1e-5)
+
+
+def test_static_keys_are_computed_once_and_padding_kept() -> None:
+    ours, _ = pair(16)
+    ours.eval()
+    memory, mask = torch.randn(S, B, 16), padding(S)
+    state: dict = {}
+    x = torch.randn(2, B, D)
+    first, _ = ours(x[:1], memory, key_padding_mask=mask, incremental_state=state, static_kv=True)
+    second, _ = ours(x[1:], None, key_padding_mask=mask, incremental_state=state, static_kv=True)
+    both, _ = ours(x, memory, key_padding_mask=mask)
+    torch.testing.assert_close(torch.cat([first, second]), both, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("self_attention", [True, False])
+def test_fusing_undoes_splitting(self_attention: bool) -> None:
+    ours = MultiheadAttention(D, H, kv_dim=None if self_attention else 16)
+    state = {f"m.{name}": value for name, value in ours.state_dict().items()}
+    original = dict(state)
+    split_projections(state, "m", self_attention)
+    assert {f"m.{p}_proj.weight" for p in "qkv"} < set(state)
+    fuse_projections(state, "m", self_attention)
+    assert state.keys() == original.keys()
+    assert all(torch.equal(state[name], value) for name, value in original.items())
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 5e-3), (torch.bfloat16, 4e-2)])
+def test_half_precision_is_near_float32(dtype: torch.dtype, tolerance: float) -> None:
+    # Bounds: a few units of the type's rounding (2^-11, 2^-8) over sums of 24 products of size 1.
+    ours, _ = pair(None)
+    x = torch.randn(T, B, D)
+    expected, _ = ours(x, need_weights=True)
+    out, _ = ours.to(dtype)(x.to(dtype), need_weights=True)
+    error = (out.float() - expected).norm() / expected.norm()
+    assert error < tolerance
+
+
+def test_attention_dropout_keeps_the_mean() -> None:
+    ours, _ = pair(None)
+    ours.dropout_module.p = 0.3
+    x = torch.randn(T, B, D)
+    with torch.no_grad():
+        ours.eval()
+        expected, _ = ours(x, need_weights=False)
+        ours.train()
+        torch.manual_seed(1)
+        mean = torch.stack([ours(x, need_weights=False)[0] for _ in range(3000)]).mean(0)
+    assert (mean - expected).norm() / expected.norm() < 0.03
+
+
+def test_heads_must_divide_the_width() -> None:
+    with pytest.raises(ValueError, match="embed_dim 10 is not divisible by num_heads 3"):
+        MultiheadAttention(10, 3)
