@@ -68,7 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # fairseq calls Hydra in its old ways; the user cannot mend that.
     warnings.filterwarnings("ignore", category=UserWarning, module="hydra")
     warnings.filterwarnings("ignore", category=UserWarning, message=r".*ConfigStore schema")
-    warnings.filterwarnings("ignore", category=UserWarning, message=r"(?s)\s*(.config. is valid|The version_base)")
+    warnings.filterwarnings(
+        "ignore", category=UserWarning, message=r"(?s)\s*(.config. is valid|The version_base)"
+    )
     logging.getLogger("fairseq.tasks.text_to_speech").setLevel(logging.WARNING)
     try:
         return args.run(args) or 0

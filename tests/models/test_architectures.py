@@ -1,0 +1,178 @@
+"""Named architectures, sizes, state-dict names, and what is refused."""
+
+from argparse import Namespace
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from admin_nmt.errors import UsageError
+
+SMALL_KEYS = [
+    "decoder.embed_tokens.weight",
+    "decoder.layers.0.encoder_attn.kv_proj.bias",
+    "decoder.layers.0.encoder_attn.kv_proj.weight",
+    "decoder.layers.0.encoder_attn.out_proj.bias",
+    "decoder.layers.0.encoder_attn.out_proj.weight",
+    "decoder.layers.0.encoder_attn.q_proj.bias",
+    "decoder.layers.0.encoder_attn.q_proj.weight",
+    "decoder.layers.0.encoder_attn_layer_norm.bias",
+    "decoder.layers.0.encoder_attn_layer_norm.weight",
+    "decoder.layers.0.encoder_attn_residual.omega",
+    "decoder.layers.0.fc1.bias",
+    "decoder.layers.0.fc1.weight",
+    "decoder.layers.0.fc2.bias",
+    "decoder.layers.0.fc2.weight",
+    "decoder.layers.0.ffn_residual.omega",
+    "decoder.layers.0.final_layer_norm.bias",
+    "decoder.layers.0.final_layer_norm.weight",
+    "decoder.layers.0.self_attn.out_proj.bias",
+    "decoder.layers.0.self_attn.out_proj.weight",
+    "decoder.layers.0.self_attn.qkv_proj.bias",
+    "decoder.layers.0.self_attn.qkv_proj.weight",
+    "decoder.layers.0.self_attn_layer_norm.bias",
+    "decoder.layers.0.self_attn_layer_norm.weight",
+    "decoder.output_projection.weight",
+    "decoder.version",
+    "encoder.embed_tokens.weight",
+    "encoder.layers.0.fc1.bias",
+    "encoder.layers.0.fc1.weight",
+    "encoder.layers.0.fc2.bias",
+    "encoder.layers.0.fc2.weight",
+    "encoder.layers.0.ffn_residual.omega",
+    "encoder.layers.0.final_layer_norm.bias",
+    "encoder.layers.0.final_layer_norm.weight",
+    "encoder.layers.0.self_attn.out_proj.bias",
+    "encoder.layers.0.self_attn.out_proj.weight",
+    "encoder.layers.0.self_attn.qkv_proj.bias",
+    "encoder.layers.0.self_attn.qkv_proj.weight",
+    "encoder.layers.0.self_attn_layer_norm.bias",
+    "encoder.layers.0.self_attn_layer_norm.weight",
+    "encoder.version",
+]
+
+
+def test_names_in_checkpoints_are_frozen(build: Callable[..., Any]) -> None:
+    """A change here breaks every checkpoint that users have."""
+    model = build("--encoder-layers", "1", "--decoder-layers", "1")
+    assert sorted(model.state_dict()) == sorted(SMALL_KEYS)
+
+
+def body(encoder_layers: int, decoder_layers: int, dim: int, inner: int) -> int:
+    """Parameters of layers on paper: attention 4 (D^2 + D), FFN 2 D F + D + F, LayerNorm 2 D."""
+    attention, norm = 4 * (dim * dim + dim), 2 * dim
+    ffn = 2 * dim * inner + dim + inner
+    return encoder_layers * (attention + ffn + 2 * norm) + decoder_layers * (
+        2 * attention + ffn + 3 * norm
+    )
+
+
+@pytest.mark.parametrize(
+    ("arch", "sizes"),
+    [
+        ("admin_transformer", (6, 6, 512, 2048)),
+        ("admin_transformer_iwslt_de_en", (6, 6, 512, 1024)),
+        ("admin_transformer_iwslt_de_en_18l_18l", (18, 18, 512, 1024)),
+        ("admin_transformer_iwslt_de_en_60l_12l", (60, 12, 512, 1024)),
+        ("admin_transformer_wmt_en_de", (6, 6, 512, 2048)),
+        ("admin_transformer_wmt_en_de_18l_18l", (18, 18, 512, 2048)),
+        ("admin_transformer_wmt_en_de_60l_12l", (60, 12, 512, 2048)),
+        ("admin_transformer_wmt_en_de_100l_100l", (100, 100, 512, 2048)),
+        ("admin_transformer_wmt_en_fr", (6, 6, 512, 2048)),
+        ("admin_transformer_wmt_en_fr_18l_18l", (18, 18, 512, 2048)),
+        ("admin_transformer_wmt_en_fr_60l_12l", (60, 12, 512, 2048)),
+        ("admin_transformer_wmt_en_de_big", (6, 6, 1024, 4096)),
+    ],
+)
+def test_named_architectures_have_the_published_sizes(
+    parse: Callable[..., Any], task: Any, arch: str, sizes: tuple[int, int, int, int]
+) -> None:
+    from admin_nmt.models.admin_transformer import AdminTransformerModel
+
+    cfg = parse("--arch", arch, "--share-all-embeddings").model
+    with torch.device("meta"):
+        model = task.build_model(cfg)
+    assert isinstance(model, AdminTransformerModel)
+    encoder_layers, decoder_layers, dim, _ = sizes
+    # omega: one vector per sublayer but the first of each stack (79,872 - 1,024 for 60L-12L).
+    omega = (2 * encoder_layers + 3 * decoder_layers - 2) * dim
+    vocabulary = len(task.source_dictionary) * dim
+    assert sum(p.numel() for p in model.parameters()) == body(*sizes) + omega + vocabulary
+    if arch == "admin_transformer_wmt_en_de_60l_12l":
+        assert round(body(*sizes) / 1e6, 1) == 239.6 and omega == 79_872 - 1_024
+
+
+def test_registry_holds_our_class_for_every_name() -> None:
+    from fairseq.models import ARCH_MODEL_REGISTRY, MODEL_REGISTRY
+
+    from admin_nmt.models.admin_transformer import AdminTransformerModel
+
+    assert MODEL_REGISTRY["admin_transformer"] is AdminTransformerModel
+    ours = [name for name in ARCH_MODEL_REGISTRY if name.startswith("admin_")]
+    assert len(ours) == 13
+    assert all(ARCH_MODEL_REGISTRY[name] is AdminTransformerModel for name in ours)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--quant-noise-pq", "0.1"), "does not support --quant-noise-pq"),
+        (("--cross-self-attention",), "does not support --cross-self-attention"),
+        (("--base-layers", "1"), "does not support --base-layers"),
+        (("--adaptive-input",), "does not support --adaptive-input"),
+        (("--char-inputs",), "does not support --char-inputs"),
+        (("--export",), "does not support --export"),
+        (("--encoder-normalize-before",), "admin is not defined for pre-LN; drop --encoder"),
+        (("--init-type", "deepnorm", "--decoder-normalize-before"), "drop --decoder-normalize"),
+        (("--init-type", "default", "--admin-profile", "x"), "--admin-profile needs --init-type"),
+        (("--admin-profile-batches", "0"), "--admin-profile-batches must be at least 1"),
+        (("--encoder-attention-heads", "5"), "32 is not divisible by --encoder-attention-heads 5"),
+        (("--decoder-layers", "0"), "--decoder-layers must be at least 1"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_by_name(
+    build: Callable[..., Any], options: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        build(*options)
+
+
+def test_unknown_init_type_is_refused_outside_the_command_line(
+    parse: Callable[..., Any], task: Any
+) -> None:
+    model = Namespace(**vars(parse().model))
+    model.init_type = "magic"
+    with pytest.raises(UsageError, match=r"--init-type magic is unknown; choose from admin,"):
+        task.build_model(model)
+
+
+def test_shared_embeddings_need_a_joined_dictionary(parse: Callable[..., Any], task: Any) -> None:
+    import copy
+
+    other = copy.copy(task)
+    other.tgt_dict = copy.deepcopy(task.tgt_dict)
+    other.tgt_dict.add_symbol("only-here")
+    with pytest.raises(UsageError, match="--share-all-embeddings needs data with a joined"):
+        other.build_model(parse("--share-all-embeddings").model)
+
+
+def test_beam_search_scores_equal_full_decoding(
+    build: Callable[..., Any], task: Any, batch: dict[str, Any]
+) -> None:
+    model = build("--share-all-embeddings", "--layernorm-embedding").eval()
+    generator = task.build_generator([model], Namespace(beam=3, max_len_b=8))
+    pad = task.target_dictionary.pad()
+    hypotheses = generator.generate([model], batch)
+    for row in (0, 7):
+        source = batch["net_input"]["src_tokens"][row : row + 1]
+        lengths = batch["net_input"]["src_lengths"][row : row + 1]
+        for hypothesis in hypotheses[row]:
+            tokens = hypothesis["tokens"]
+            assert (tokens != pad).all()
+            previous = torch.cat([tokens[-1:], tokens[:-1]])[None]  # </s> first, as fairseq
+            logits = model(source, lengths, previous)[0]
+            lprobs = logits.log_softmax(-1)[0].gather(1, tokens[:, None])[:, 0]
+            torch.testing.assert_close(
+                hypothesis["positional_scores"], lprobs, rtol=1e-4, atol=1e-4
+            )

@@ -1,0 +1,64 @@
+"""Files appear whole or not at all."""
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from admin_nmt import files
+from admin_nmt.errors import UserError
+
+
+def test_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "out.txt"
+    with files.atomic_write(path) as stream:
+        stream.write("äöü\n")
+        assert not path.exists()
+    assert path.read_bytes() == "äöü\n".encode()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_error_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "out.txt"
+    path.write_text("old")
+    path.chmod(0o640)
+    with pytest.raises(RuntimeError), files.atomic_write(path) as stream:
+        stream.write("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+    with files.atomic_write(path, "wb") as stream:
+        stream.write(b"new")
+    assert path.read_bytes() == b"new"
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_full_disk_is_one_line_and_nothing_half_written(tmp_path: Path) -> None:
+    path = tmp_path / "out.txt"
+    expected = pytest.raises(UserError, match=r"cannot write .*out\.txt: No space left")
+    with expected, files.atomic_write(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_or_unusable_folder_is_named(tmp_path: Path) -> None:
+    expected = pytest.raises(UserError, match=r"cannot write .*nowhere")
+    with expected, files.atomic_write(tmp_path / "nowhere" / "out.txt"):
+        pass
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot write to directory"):
+        files.make_directory(tmp_path / "file" / "below")
+    assert files.make_directory(tmp_path / "a" / "b").is_dir()
+
+
+def test_free_space_is_checked_with_both_figures(tmp_path: Path) -> None:
+    files.require_free_space(tmp_path, 1)
+    with pytest.raises(UserError, match=r"MiB free, about \d+ MiB needed"):
+        files.require_free_space(tmp_path, 1 << 60)
+
+
+def test_sha256_of_known_text(tmp_path: Path) -> None:
+    (tmp_path / "abc").write_bytes(b"abc")
+    assert files.sha256(tmp_path / "abc") == (
+        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    )
