@@ -60,11 +60,13 @@ def load_checkpoint_file(path: str | os.PathLike[str], *, mmap: bool = False) ->
     Raises:
         UserError: it is missing, truncated, no fairseq checkpoint, or holds foreign objects.
     """
-    with torch.serialization.safe_globals(list(CHECKPOINT_GLOBALS)):
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-        except Exception as error:
-            raise unreadable_checkpoint(path, error) from error
+    # Not the context manager `safe_globals`: leaving it would forbid the classes that `apply()` has
+    # allowed for good.
+    torch.serialization.add_safe_globals(list(CHECKPOINT_GLOBALS))
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except Exception as error:
+        raise unreadable_checkpoint(path, error) from error
     if not isinstance(state, dict) or not isinstance(state.get("model"), dict):
         raise UserError(f"{path} is not a fairseq checkpoint: it holds no model")
     return state
