@@ -66,8 +66,14 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--layers",
-        default="18-6",
-        help="encoder and decoder layers of the model that translates, e.g. 60-12 (default 18-6)",
+        default="60-12",
+        help="encoder and decoder layers of the model that translates (default 60-12)",
+    )
+    parser.add_argument(
+        "--init-type",
+        default="admin-log",
+        choices=("admin", "admin-log", "admin-const", "deepnorm", "default"),
+        help="its residual scheme (default admin-log; docs/results.md says why)",
     )
     parser.add_argument(
         "--corpus",
@@ -311,14 +317,19 @@ def pair_model(init_type: str) -> Model:
 def translating_model(args: argparse.Namespace) -> Model:
     """The model that translates: narrow for the generated corpus, wider for the user's text."""
     if args.corpus:
-        return Model(args.layers, 256, 3000, args.updates or 3000, lr=1e-3, warmup=400, dropout=0.2)
-    return Model(args.layers, 64, 1000, args.updates or 1100)
+        size = {"embed_dim": 256, "max_tokens": 3000, "lr": 1e-3, "warmup": 400, "dropout": 0.2}
+        updates = args.updates or 3000
+    else:
+        size = {"embed_dim": 64, "max_tokens": 1000}
+        updates = args.updates or 700
+    return Model(layers=args.layers, updates=updates, init_type=args.init_type, **size)
 
 
 def train(args: argparse.Namespace, data: Path) -> tuple[Training, list[Training]]:
     """Train the translating model and, beside it, the pair."""
     model = translating_model(args)
-    main = Training(data, model, args.output / f"model-{model.name}", f"ADMIN {model.name}")
+    label = f"{args.init_type} {model.name}"
+    main = Training(data, model, args.output / f"model-{model.name}-{args.init_type}", label)
     pair = []
     if not args.skip_pair:
         pair = [
@@ -363,21 +374,28 @@ def plot(args: argparse.Namespace, data: Path, main: Training, pair: Sequence[Tr
         "valid": read_curve(main.log, "valid_ppl"),
     }
     path = args.output / "training.png"
-    plot_curves(curves, path, ylabel="perplexity", title=f"ADMIN {main.model.name}", log_scale=True)
+    plot_curves(curves, path, ylabel="perplexity", title=main.label, log_scale=True)
     print(f"training: {path}")
     command = [BIN / "admin-nmt", "profile", *main.command[1:]]
     command += ["--output", args.output / "profile.json", "--plot", args.output / "profile.png"]
     run(command, args.output / "profile.log")
     print(f"omega by sublayer: {args.output / 'profile.png'}")
     if pair:
-        plot_pair(args, data, pair)
+        plot_pair(args, data, main, pair)
 
 
-def plot_pair(args: argparse.Namespace, data: Path, pair: Sequence[Training]) -> None:
-    """Perplexity of both of the pair, with that of word frequencies as a line."""
+def plot_pair(
+    args: argparse.Namespace, data: Path, main: Training, pair: Sequence[Training]
+) -> None:
+    """Perplexity of both of the pair, with that of word frequencies as a line.
+
+    The translating model joins the picture where it is of the same size.
+    """
     from admin_nmt.analysis.plots import plot_curves
 
     curves = {t.label.removeprefix("pair: "): read_curve(t.log, "ppl") for t in pair}
+    if (main.model.layers, main.model.embed_dim) == (PAIR_LAYERS, pair[0].model.embed_dim):
+        curves[main.label] = read_curve(main.log, "ppl")
     level = unigram_perplexity(data, f"{args.source_lang}-{args.target_lang}", args.target_lang)
     path = args.output / "pair.png"
     model = pair[0].model
@@ -391,7 +409,7 @@ def plot_pair(args: argparse.Namespace, data: Path, pair: Sequence[Training]) ->
     )
     ends = ", ".join(f"{label} {curve.values[-1]:.1f}" for label, curve in curves.items())
     print(
-        f"{model.name} pair: {path}; training perplexity after {PAIR_UPDATES} updates: {ends} "
+        f"{model.name} pair: {path}; training perplexity at the end: {ends} "
         f"(word frequencies alone: {level:.1f})"
     )
 

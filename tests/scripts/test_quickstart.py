@@ -33,7 +33,7 @@ def test_quickstart_makes_scores_and_plots_and_resumes(tmp_path: Path) -> None:
         assert (tmp_path / "out" / name).read_bytes().startswith(b"\x89PNG")
     profile = json.loads((tmp_path / "out" / "profile.json").read_text())
     assert len(profile["sublayers"]) == 2 * 2 + 3 * 1
-    log = tmp_path / "out" / "model-2L-1L" / "train.log"
+    log = tmp_path / "out" / "model-2L-1L-admin-log" / "train.log"
     size = log.stat().st_size
     train = set((tmp_path / "out" / "corpus" / "train.de").read_text().splitlines())
     test = (tmp_path / "out" / "corpus" / "test.de").read_text().splitlines()
