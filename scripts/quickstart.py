@@ -66,8 +66,8 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--layers",
-        default="60-12",
-        help="encoder and decoder layers of the model that translates (default 60-12)",
+        help="encoder and decoder layers of the model that translates (default 60-12; with --corpus "
+        "6-3)",
     )
     parser.add_argument(
         "--init-type",
@@ -98,6 +98,7 @@ def parse_arguments() -> argparse.Namespace:
         "--skip-pair", action="store_true", help="leave out the 60L-12L ADMIN / post-LN pair"
     )
     args = parser.parse_args()
+    args.layers = args.layers or ("6-3" if args.corpus else "60-12")
     if not re.fullmatch(r"[1-9]\d*-[1-9]\d*", args.layers):
         parser.error(f"--layers {args.layers}: give encoder and decoder layers such as 60-12")
     args.layers = tuple(int(number) for number in args.layers.split("-"))
