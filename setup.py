@@ -67,9 +67,13 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     python_requires=">=3.11",
-    packages=find_packages(include=["admin_nmt", "admin_nmt.*"]),
+    packages=[*find_packages(include=["admin_nmt", "admin_nmt.*"]), "admin_nmt_configs"],
+    package_dir={"admin_nmt_configs": "configs"},
     py_modules=["admin_nmt_autoload"],
-    package_data={"admin_nmt": ["py.typed", "data/corpora/*.yaml"]},
+    package_data={
+        "admin_nmt": ["py.typed", "data/corpora/*.yaml"],
+        "admin_nmt_configs": ["*.yaml"],
+    },
     install_requires=[
         "fairseq-fixed==0.12.3.1",
         "torch>=2.6",

@@ -2,11 +2,12 @@
 
 import fairseq  # noqa: F401
 
-from admin_nmt import compat, frontdoor
+from admin_nmt import compat, frontdoor, recipes
 from admin_nmt.initialization import training_start
 
 compat.apply()
 frontdoor.install()
+recipes.install()
 training_start.install()
 
 from admin_nmt.models import admin_transformer  # noqa: E402, F401

@@ -185,7 +185,7 @@ class Training:
         self.folder = make_directory(folder)
         self.log = folder / "train.log"
         self.command = train_command(data, model, folder / "checkpoints")
-        self.done = folder / "done"
+        self.done = folder / "done"  # written when training has ended, with what was trained
         self.process: subprocess.Popen | None = None
 
     def start(self) -> None:
@@ -203,7 +203,7 @@ class Training:
     def poll(self) -> tuple[int, str]:
         """Updates done so far, and the perplexity logged last."""
         if self.process is None:
-            return self.model.updates, ""
+            return (self.model.updates if self.done.exists() else 0), ""
         pattern = r'"ppl": "([^"]+)".*?"num_updates": "(\d+)"'
         found = re.findall(pattern, self.log.read_text(encoding="utf-8", errors="replace"))
         return (int(found[-1][1]), found[-1][0]) if found else (0, "")
