@@ -53,12 +53,36 @@ def describe(error: BaseException) -> str | None:
         return str(error)
     if isinstance(error, OSError):
         return str(error) if error.filename is None else f"{error.filename}: {error.strerror}"
-    if type(error).__name__ == "ProcessRaisedException":  # a rank that torch spawned
+    kind = type(error).__name__
+    if kind == "ProcessRaisedException":  # a rank that torch spawned
         found = re.findall(
             r"^admin_nmt\.\S*(?:UserError|UsageError|DataError): (.*)$", str(error), re.M
         )
-        return found[-1] if found else None
-    return None
+        return found[-1] if found else lost_rank(str(error))
+    if kind == "ProcessExitedException":  # a rank that torch spawned was killed
+        return _LOST_RANK_LINE.format(str(error))
+    return lost_rank(f"{kind}: {error}") if isinstance(error, RuntimeError) else None
+
+
+_LOST_RANK_LINE = (
+    "another rank ended or cannot be reached ({}); see its log, then run the same command again: "
+    "training resumes from the last checkpoint"
+)
+_COLLECTIVE = re.compile(r"gloo|NCCL|ProcessGroup|TCPStore|\bDist(?:Backend|Network|Store)Error\b")
+_LOST = re.compile(
+    r"connection (?:closed|reset) by peer|connection refused|broken pipe"
+    r"|timed out[^.\n]{0,60}|remote process exit(?:ed|ing)",
+    re.IGNORECASE,
+)
+
+
+def lost_rank(text: str) -> str | None:
+    """The line for an error of torch.distributed that says that a rank is gone, else None.
+
+    PyTorch has no exception type for it: gloo raises a plain RuntimeError.
+    """
+    found = _LOST.search(text) if _COLLECTIVE.search(text) else None
+    return _LOST_RANK_LINE.format(found[0]) if found else None
 
 
 def _exit_with(error: BaseException, line: str) -> NoReturn:
