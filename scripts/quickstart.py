@@ -5,6 +5,7 @@ Run it through `scripts/quickstart.sh`, which installs what it needs first.
 
 import argparse
 import json
+import logging
 import os
 import re
 import subprocess
@@ -296,18 +297,35 @@ def estimate_minutes(data: Path, model: Model, folder: Path) -> float:
     return model.updates * json.loads(note.read_text()) / 60
 
 
-def unigram_perplexity(data: Path, pair: str, lang: str) -> float:
-    """Perplexity on the validation set of predicting tokens by their training frequency alone."""
+def frequency_perplexities(data: Path, pair: str, lang: str) -> dict[str, float]:
+    """Validation perplexities of predicting tokens by their training frequency alone.
+
+    Once over all positions, once by the position in the sentence: what a model can know that sees
+    neither the source nor the words before. Unseen tokens get a hundredth of a count.
+    """
     import numpy as np
     from fairseq.data import data_utils
 
-    def tokens(split: str) -> np.ndarray:
+    def sentences(split: str) -> list[np.ndarray]:
         dataset = data_utils.load_indexed_dataset(str(data / f"{split}.{pair}.{lang}"))
-        return np.concatenate([dataset[i].numpy() for i in range(len(dataset))])
+        return [dataset[i].numpy() for i in range(len(dataset))]
 
-    train, valid = tokens("train"), tokens("valid")
-    counts = np.bincount(train, minlength=valid.max() + 1) + 1e-2
-    return float(np.exp(-np.log(counts[valid] / counts.sum()).mean()))
+    train, valid = sentences("train"), sentences("valid")
+    counts = np.full((max(map(len, train + valid)), max(s.max() for s in train + valid) + 1), 1e-2)
+    for sentence in train:
+        counts[np.arange(len(sentence)), sentence] += 1
+    everywhere = counts.sum(0) / counts.sum()
+    by_position = counts / counts.sum(1, keepdims=True)
+
+    def perplexity(probabilities: list[np.ndarray]) -> float:
+        return float(np.exp(-np.log(np.concatenate(probabilities)).mean()))
+
+    return {
+        "word frequencies": perplexity([everywhere[s] for s in valid]),
+        "word frequencies by position": perplexity(
+            [by_position[np.arange(len(s)), s] for s in valid]
+        ),
+    }
 
 
 def pair_model(init_type: str) -> Model:
@@ -397,7 +415,9 @@ def plot_pair(
     curves = {t.label.removeprefix("pair: "): read_curve(t.log, "ppl") for t in pair}
     if (main.model.layers, main.model.embed_dim) == (PAIR_LAYERS, pair[0].model.embed_dim):
         curves[main.label] = read_curve(main.log, "ppl")
-    level = unigram_perplexity(data, f"{args.source_lang}-{args.target_lang}", args.target_lang)
+    levels = frequency_perplexities(
+        data, f"{args.source_lang}-{args.target_lang}", args.target_lang
+    )
     path = args.output / "pair.png"
     model = pair[0].model
     plot_curves(
@@ -405,19 +425,20 @@ def plot_pair(
         path,
         ylabel="training perplexity",
         title=f"{model.name}, D = {model.embed_dim}, same seed and data",
-        levels={"word frequencies": level},
+        levels=levels,
         log_scale=True,
     )
     ends = ", ".join(f"{label} {curve.values[-1]:.1f}" for label, curve in curves.items())
     print(
         f"{model.name} pair: {path}; training perplexity at the end: {ends} "
-        f"(word frequencies alone: {level:.1f})"
+        f"({', '.join(f'{name}: {level:.1f}' for name, level in levels.items())})"
     )
 
 
 def main() -> int:
     """All steps; a step that is done is not done again."""
     args = parse_arguments()
+    logging.getLogger("fairseq").setLevel(logging.WARNING)
     start = time.perf_counter()
     try:
         make_directory(args.output)

@@ -1,5 +1,6 @@
 """Plots as files (PNG, PDF or SVG by the file's ending); no display is needed."""
 
+import itertools
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -68,14 +69,15 @@ def plot_curves(
         path: file to write.
         ylabel: of the axis.
         title: above the picture.
-        levels: label -> height of a dashed line, such as the perplexity of word frequencies.
+        levels: label -> height of a gray line, such as the perplexity of word frequencies.
         log_scale: logarithmic height.
     """
     figure, (axes,) = _figure(1)
     for label, curve in curves.items():
         axes.plot(curve.updates, curve.values, label=label)
-    for label, height in (levels or {}).items():
-        axes.axhline(height, linestyle="--", color="gray", linewidth=1, label=label)
+    styles = itertools.cycle(("--", ":", "-."))
+    for (label, height), style in zip((levels or {}).items(), styles, strict=False):
+        axes.axhline(height, linestyle=style, color="gray", linewidth=1, label=label)
     axes.set(xlabel="updates", ylabel=ylabel, title=title)
     if log_scale:
         axes.set_yscale("log")
