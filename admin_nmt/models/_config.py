@@ -55,6 +55,11 @@ UNSUPPORTED = {
     "base_layers": 0,
     "char_inputs": False,
     "export": False,
+    # Not on fairseq's command line for this model, but its layers read them from a YAML file.
+    "scale_attn": False,
+    "scale_heads": False,
+    "scale_fc": False,
+    "scale_resids": False,
 }
 
 

@@ -147,6 +147,23 @@ def test_unknown_init_type_is_refused_outside_the_command_line(
         task.build_model(model)
 
 
+@pytest.mark.parametrize("name", ["scale_attn", "scale_heads", "scale_fc", "scale_resids"])
+def test_options_that_only_yaml_can_set_are_refused_too(
+    parse: Callable[..., Any], task: Any, name: str
+) -> None:
+    model = Namespace(**vars(parse().model), **{name: True})
+    with pytest.raises(UsageError, match=f"does not support --{name.replace('_', '-')}"):
+        task.build_model(model)
+
+
+def test_model_without_encoder_attention_runs(
+    build: Callable[..., Any], batch: dict[str, Any]
+) -> None:
+    model = build("--no-cross-attention")
+    assert [name for name, _ in model.residuals() if "encoder_attn" in name] == []
+    assert torch.isfinite(model(**batch["net_input"])[0]).all()
+
+
 def test_shared_embeddings_need_a_joined_dictionary(parse: Callable[..., Any], task: Any) -> None:
     import copy
 
