@@ -73,7 +73,7 @@ shift
 [[ $1 == fairseq-train || $1 == fairseq-hydra-train ]] ||
     die "the command must be fairseq-train or fairseq-hydra-train, not $1"
 
-PATH="$(dirname "${BASH_SOURCE[0]}")/../.venv/bin:$PATH"
+command -v torchrun >/dev/null || PATH="$(dirname "${BASH_SOURCE[0]}")/../.venv/bin:$PATH"
 if [[ -z $procs ]]; then
     [[ $device == gpu ]] || die "--cpu needs --procs"
     procs=$(nvidia-smi --list-gpus 2>/dev/null | wc -l) || true
