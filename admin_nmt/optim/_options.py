@@ -1,5 +1,6 @@
 """Options that several optimizers share."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -23,3 +24,17 @@ def parse_betas(value: Any) -> tuple[float, float]:
     if not (0 <= beta1 < 1 and 0 <= beta2 < 1):
         raise UsageError(f"--adam-betas {value}: both must be at least 0 and below 1")
     return beta1, beta2
+
+
+def adam_arguments(cfg: Any) -> dict[str, Any]:
+    """Constructor arguments of PyTorch's Adam family from fairseq's `--lr`, `--adam-*` options.
+
+    Raises:
+        UsageError: the betas make no sense.
+    """
+    return {
+        "lr": cfg.lr[0] if isinstance(cfg.lr, Sequence) else cfg.lr,
+        "betas": parse_betas(cfg.adam_betas),
+        "eps": cfg.adam_eps,
+        "weight_decay": cfg.weight_decay,
+    }

@@ -7,7 +7,7 @@ those of `adam`, up to rounding; `adam` itself is untouched.
 """
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from fairseq.optim import FairseqOptimizer, register_optimizer
 from fairseq.optim.adam import FairseqAdamConfig
 from torch import Tensor
 
-from admin_nmt.optim._options import parse_betas
+from admin_nmt.optim._options import adam_arguments
 
 logger = logging.getLogger(__name__)
 
@@ -52,13 +52,7 @@ class FairseqFusedAdam(FairseqOptimizer):
     @property
     def optimizer_config(self) -> dict[str, Any]:
         """Arguments that override those in a checkpoint, so that training can go on with others."""
-        lr = self.cfg.lr
-        return {
-            "lr": lr[0] if isinstance(lr, Sequence) else lr,
-            "betas": parse_betas(self.cfg.adam_betas),
-            "eps": self.cfg.adam_eps,
-            "weight_decay": self.cfg.weight_decay,
-        }
+        return adam_arguments(self.cfg)
 
     @property
     def supports_flat_params(self) -> bool:

@@ -5,7 +5,7 @@ fairseq's own `adam`.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, List  # noqa: UP035
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.optim.adamw import adamw
 from torch.optim.radam import radam
 
-from admin_nmt.optim._options import parse_betas
+from admin_nmt.optim._options import adam_arguments
 
 
 def rectification(step: int, beta2: float) -> float | None:
@@ -130,13 +130,7 @@ class FairseqRAdam(FairseqOptimizer):
     @property
     def optimizer_config(self) -> dict[str, Any]:
         """Arguments that override those in a checkpoint, so that training can go on with others."""
-        lr = self.cfg.lr
-        return {
-            "lr": lr[0] if isinstance(lr, Sequence) else lr,
-            "betas": parse_betas(self.cfg.adam_betas),
-            "eps": self.cfg.adam_eps,
-            "weight_decay": self.cfg.weight_decay,
-        }
+        return adam_arguments(self.cfg)
 
     @property
     def supports_memory_efficient_fp16(self) -> bool:
