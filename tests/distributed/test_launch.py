@@ -1,7 +1,6 @@
 """The launch scripts: what every rank is told, two hosts, a Slurm job."""
 
 import os
-import re
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -152,14 +151,3 @@ def test_a_slurm_job_keeps_the_batch_of_its_recipe(data_bin: Path, tmp_path: Pat
     assert "'distributed_world_size': 2," in result.stdout + result.stderr
     assert "'update_freq': [4]" in result.stdout + result.stderr
     assert (tmp_path / "saved" / "checkpoint_last.pt").exists()
-
-
-SHELL_SCRIPTS = sorted(
-    path for path in SCRIPTS.rglob("*") if path.suffix in (".sh", ".sbatch")
-)  # fmt: skip
-
-
-@pytest.mark.parametrize("path", SHELL_SCRIPTS, ids=lambda path: path.name)
-def test_scripts_stop_at_errors_and_have_no_syntax_error(path: Path) -> None:
-    assert re.search(r"^set -euo pipefail$", path.read_text(), re.M)
-    assert subprocess.run(["bash", "-n", path], capture_output=True).returncode == 0

@@ -1,0 +1,87 @@
+# The steps that the pipelines of scripts/*.sh share; sourced by them.
+#
+#   start NAME "$@"     reads the options; sets `output`, `data`, `checkpoints`, `overrides`
+#   prepare OPTIONS...  admin-nmt prepare NAME, unless --data was given
+#   train COMMAND...    one process per GPU; the user's overrides come after COMMAND
+#   train_recipe NAME   train with a recipe of configs/
+#   average OPTIONS...  admin-nmt average -> OUTPUT/averaged.pt
+#   evaluate OPTIONS... admin-nmt evaluate -> OUTPUT/scores
+#
+# Every step can be interrupted: the same command goes on where it stopped.
+set -euo pipefail
+
+scripts=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+command -v admin-nmt >/dev/null || PATH="$scripts/../.venv/bin:$PATH"
+
+die() {
+    echo "$(basename "$0"): error: $1 (see --help)" >&2
+    exit 2
+}
+
+usage() {
+    sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0"
+    cat <<END
+
+Usage: bash scripts/$(basename "$0") [OPTIONS] [-- OVERRIDES...]
+  --output DIR    folder for everything (default: outputs/$name)
+  --archives DIR  take the corpus from here; no network is used
+  --data DIR      binarised data (data-bin) that is there already; nothing is prepared
+  --procs P       processes, one per GPU (default: all GPUs)
+  --cpu           train and translate on the CPU (with --procs P)
+  --help          this text
+OVERRIDES go to the training command, after everything else.
+END
+}
+
+start() {
+    name=$1 output=outputs/$1 archives='' data='' launch=() cpu=()
+    shift
+    while [[ $# -gt 0 && $1 != -- ]]; do
+        case $1 in
+            --help | -h) usage && exit ;;
+            --cpu) cpu=(--cpu) && shift ;;
+            --output | --archives | --data | --procs)
+                [[ $# -gt 1 ]] || die "$1 needs a value"
+                if [[ $1 == --procs ]]; then launch=(--procs "$2"); else printf -v "${1#--}" %s "$2"; fi
+                shift 2
+                ;;
+            *) die "unknown option $1; options of the training go behind --" ;;
+        esac
+    done
+    if [[ $# -gt 0 ]]; then shift; fi
+    overrides=("$@")
+    mkdir -p "$output"
+    output=$(cd "$output" && pwd) # the recipes want absolute paths
+    checkpoints=$output/checkpoints
+}
+
+prepare() {
+    if [[ -n $data ]]; then
+        [[ -d $data ]] || die "--data $data is not a folder"
+        data=$(cd "$data" && pwd)
+        return
+    fi
+    local from=()
+    if [[ -n $archives ]]; then from=(--archives "$archives"); fi
+    admin-nmt prepare "$name" --output "$output/prepared" ${from[@]+"${from[@]}"} "$@"
+    data=$output/prepared/data-bin
+}
+
+train() {
+    bash "$scripts/train-multi-gpu.sh" ${launch[@]+"${launch[@]}"} ${cpu[@]+"${cpu[@]}"} -- \
+        "$@" ${overrides[@]+"${overrides[@]}"}
+}
+
+train_recipe() {
+    train fairseq-hydra-train --config-name "$1" "task.data=$data" \
+        "checkpoint.save_dir=$checkpoints" "hydra.run.dir=$output"
+}
+
+average() {
+    admin-nmt average --inputs "$checkpoints" "$@" --output "$output/averaged.pt"
+}
+
+evaluate() {
+    admin-nmt evaluate "$data" --path "$output/averaged.pt" --output "$output/scores" \
+        ${cpu[@]+"${cpu[@]}"} "$@"
+}
