@@ -99,4 +99,5 @@ def test_wheel_carries_the_hook(tmp_path: Path) -> None:
     assert line.startswith("import ") and line.count("\n") == 1
     assert "admin_nmt_autoload.py" in names
     assert "admin_nmt/data/corpora/wmt14-en-de.yaml" in names
+    assert "admin_nmt_configs/wmt14_en_de_60l_12l.yaml" in names
     assert not any(name.startswith(("tests/", "benchmarks/")) for name in names)

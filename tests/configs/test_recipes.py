@@ -51,18 +51,34 @@ def test_effective_batch_is_the_stated_one_on_any_number_of_gpus(name: str) -> N
     assert stated, "the recipe must state its effective batch"
     tokens, batches = int(stated[1]), int(stated[2])
     own = compose(name, "task.data=x").distributed_training.distributed_world_size
-    for gpus in {own, *(n for n in (8, 4, 1) if batches % n == 0)}:
+    for gpus in {own, 8, 4, 1}:
         cfg = compose(name, "task.data=x", f"distributed_training.distributed_world_size={gpus}")
-        assert cfg.dataset.max_tokens == tokens
         (update_freq,) = cfg.optimization.update_freq
-        assert gpus * update_freq == batches
+        assert gpus * cfg.dataset.max_tokens * update_freq == tokens * batches
+        if batches > 1:
+            assert cfg.dataset.max_tokens == tokens
 
 
 def test_gpus_that_cannot_share_an_update_are_refused() -> None:
-    from admin_nmt.recipes import update_freq
+    from admin_nmt.recipes import max_tokens, update_freq
 
     with pytest.raises(UsageError, match="sums 8 batches, which 3 GPUs cannot share"):
         update_freq(8, 3)
+    with pytest.raises(UsageError, match="has 4096 tokens, which 3 GPUs cannot share"):
+        max_tokens(4096, 3)
+
+
+def test_unknown_recipes_are_refused_unless_another_folder_is_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from admin_nmt.recipes import check_name
+
+    for known in ("config", "wmt14_en_de_6l_6l", "wmt14_en_de_6l_6l.yaml"):
+        check_name(known)
+    with pytest.raises(UsageError, match="wmt14_en_de_6l: no such recipe; there are iwslt14_de_en"):
+        check_name("wmt14_en_de_6l")
+    monkeypatch.setattr("sys.argv", ["fairseq-hydra-train", "--config-dir=mine"])
+    check_name("wmt14_en_de_6l")
 
 
 @pytest.mark.parametrize("name", RECIPES)
