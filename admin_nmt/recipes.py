@@ -1,7 +1,7 @@
 """Lets `fairseq-hydra-train --config-name NAME` find the recipes of `configs/`, in any folder.
 
 Three things happen when fairseq is imported. The folder of the installed recipes joins Hydra's
-search path. An unknown recipe is refused: fairseq would train on its defaults. And two resolvers
+search path. An unknown recipe is refused: fairseq would take it for an empty one. And two resolvers
 keep a recipe's effective batch on any number of GPUs:
 
     optimization:
