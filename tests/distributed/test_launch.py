@@ -19,7 +19,7 @@ TRAIN = [
     "--num-workers", "0", "--log-format", "json", "--log-interval", "1",
 ]  # fmt: skip
 TINY_RECIPE = (
-    "optimization.max_update=1 dataset.max_tokens=100 dataset.num_workers=0 "
+    "optimization.max_update=1 dataset.batch_size=8 dataset.num_workers=0 "
     "dataset.disable_validation=true common.log_interval=1 task.source_lang=de task.target_lang=en "
     "+model.encoder_layers=1 +model.decoder_layers=1 +model.encoder_embed_dim=16 "
     "+model.decoder_embed_dim=16 +model.encoder_ffn_embed_dim=16 +model.decoder_ffn_embed_dim=16 "
