@@ -88,7 +88,9 @@ setup(
         "pooch[progress]>=1.8",
     ],
     extras_require={
+        "export": ["ctranslate2>=4.5"],
         "test": [
+            "ctranslate2>=4.5",
             "pytest>=8",
             "pytest-xdist>=3.5",
             "pytest-timeout>=2.3",
