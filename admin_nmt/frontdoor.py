@@ -37,7 +37,7 @@ def install() -> None:
     TranslationTask.setup_task = classmethod(_checked_setup(TranslationTask.setup_task.__func__))
     TranslationTask.load_dataset = _checked_load(TranslationTask.load_dataset)
     checkpoint_utils.torch_persistent_save = _checked_save(checkpoint_utils.torch_persistent_save)
-    distributed_utils.call_main = _clean_exit(distributed_utils.call_main)
+    distributed_utils.call_main = clean_exit(distributed_utils.call_main)
     if _program().startswith("fairseq-"):
         # fairseq-generate and fairseq-preprocess do not start through `call_main`.
         sys.excepthook = _excepthook(sys.excepthook)
@@ -95,8 +95,8 @@ def _wants_traceback() -> bool:
     return os.environ.get("ADMIN_NMT_TRACEBACK") == "1"
 
 
-def _clean_exit(call_main: Callable) -> Callable:
-    """fairseq's start of training, validation and interactive translation."""
+def clean_exit(call_main: Callable) -> Callable:
+    """A start function of fairseq that ends in one line instead of a traceback."""
 
     @wraps(call_main)
     def wrapped(*args: Any, **kwargs: Any) -> Any:

@@ -1,31 +1,41 @@
 """Lets `fairseq-hydra-train --config-name NAME` find the recipes of `configs/`, in any folder.
 
-Three things happen when fairseq is imported. The folder of the installed recipes joins Hydra's
-search path. An unknown recipe is refused: fairseq would take it for an empty one. And two resolvers
-keep a recipe's effective batch on any number of GPUs:
+When fairseq is imported, the folder of the installed recipes is added to Hydra's search path, and
+Hydra learns three functions that keep a recipe's effective batch on any number of GPUs:
 
+    dataset:
+      max_tokens: ${admin_nmt.max_tokens:32768,4096,${distributed_training.distributed_world_size}}
     optimization:
-      update_freq: ["${admin_nmt.update_freq:128,${distributed_training.distributed_world_size}}"]
+      update_freq: ["${admin_nmt.update_freq:32768,${dataset.max_tokens},${distributed_training.distributed_world_size}}"]
 
-says that an update sums 128 batches of `max_tokens`: 16 a GPU on 8 GPUs, 128 on one. Where an
-update is a single batch, `admin_nmt.max_tokens:4096,...` divides its tokens instead.
+say that an update sums 32768 tokens, at most 4096 of them at a time on one GPU: 16 GPUs take 2048
+each, 8 take 4096 each, one takes 4096 eight times. With `dataset.max_tokens=2048` (a small GPU) it
+takes 2048 sixteen times. `${admin_nmt.num_gpus:}` is the number of GPUs that will train.
+
+Mistakes that fairseq's Hydra front passes over in silence, or meets much later, end in one line:
+a recipe that does not exist, an option that does not exist, data that was not named.
 """
 
+import argparse
+import dataclasses
+import difflib
 import importlib.util
+import os
 import sys
-from collections.abc import Callable
-from functools import wraps
+from collections.abc import Callable, Iterable
+from functools import cache, wraps
 from pathlib import Path
+from typing import Any
 
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError
 
 from admin_nmt.errors import UsageError
+from admin_nmt.frontdoor import clean_exit
 
-RESOLVER = "admin_nmt.update_freq"
-TOKENS_RESOLVER = "admin_nmt.max_tokens"
 #: Options of Hydra that bring other folders of recipes.
 OTHER_FOLDERS = ("--config-dir", "-cd", "--config-path", "-cp", "hydra.searchpath")
 
@@ -37,62 +47,34 @@ def recipe_folder() -> Path | None:
     return Path(locations[0]) if locations else None
 
 
-def update_freq(batches_per_update: int, num_gpus: int) -> int:
-    """Batches that one GPU accumulates so that all together sum `batches_per_update`.
+def num_gpus() -> int:
+    """Processes that train together: as torchrun says, else the GPUs of this machine, else 1.
+
+    fairseq's own default does not see torchrun's other machines.
+    """
+    import torch
+
+    return int(os.environ.get("WORLD_SIZE", 0)) or max(1, torch.cuda.device_count())
+
+
+def max_tokens(tokens_per_update: int, most: int, gpus: int) -> int:
+    """Tokens in a batch of one GPU: its share of an update, but at most `most`."""
+    return max(1, min(most, tokens_per_update // max(1, gpus)))
+
+
+def update_freq(tokens_per_update: int, tokens: int, gpus: int) -> int:
+    """Batches of `tokens` that each GPU sums so that all together sum `tokens_per_update`.
 
     Raises:
-        UsageError: the GPUs cannot share them equally.
+        UsageError: no whole number of batches does that.
     """
-    if num_gpus < 1 or batches_per_update % num_gpus:
+    if gpus < 1 or tokens < 1 or tokens_per_update % (tokens * gpus):
         raise UsageError(
-            f"an update of this recipe sums {batches_per_update} batches, which "
-            f"{num_gpus} GPUs cannot share equally; choose a divisor, or set "
-            "optimization.update_freq yourself"
+            f"an update of this recipe sums {tokens_per_update} tokens, and {gpus} GPUs with "
+            f"batches of {tokens} tokens cannot do that in whole batches; choose another "
+            "dataset.max_tokens or number of GPUs, or set optimization.update_freq=[N] yourself"
         )
-    return batches_per_update // num_gpus
-
-
-def max_tokens(tokens_per_update: int, num_gpus: int) -> int:
-    """Tokens of one GPU's batch so that all together have at most `tokens_per_update`.
-
-    Raises:
-        UsageError: the GPUs cannot share them equally.
-    """
-    if num_gpus < 1 or tokens_per_update % num_gpus:
-        raise UsageError(
-            f"an update of this recipe has {tokens_per_update} tokens, which {num_gpus} GPUs "
-            "cannot share equally; choose a divisor, or set dataset.max_tokens yourself"
-        )
-    return tokens_per_update // num_gpus
-
-
-def check_name(name: str) -> None:
-    """Refuse a recipe that is neither ours nor fairseq's, where only those can be meant.
-
-    Raises:
-        UsageError: there is no such recipe.
-    """
-    from fairseq import config
-
-    folder = recipe_folder()
-    if folder is None or any(option.startswith(OTHER_FOLDERS) for option in sys.argv):
-        return
-    file = name.removesuffix(".yaml") + ".yaml"
-    if not any((place / file).is_file() for place in (folder, Path(config.__path__[0]))):
-        known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
-        raise UsageError(
-            f"--config-name {name}: no such recipe; there are {known} "
-            "(your own: --config-dir DIR --config-name NAME)"
-        )
-
-
-def _checked_init(hydra_init: Callable[[str], None]) -> Callable[..., None]:
-    @wraps(hydra_init)
-    def wrapped(cfg_name: str = "config") -> None:
-        check_name(cfg_name)
-        hydra_init(cfg_name)
-
-    return wrapped
+    return tokens_per_update // (tokens * gpus)
 
 
 class AdminNmtSearchPath(SearchPathPlugin):
@@ -106,11 +88,120 @@ class AdminNmtSearchPath(SearchPathPlugin):
 
 
 def install() -> None:
-    """Do all three; calling it again changes nothing."""
+    """Register everything; calling it again changes nothing."""
     from fairseq.dataclass import initialize
 
-    if not OmegaConf.has_resolver(RESOLVER):
-        OmegaConf.register_new_resolver(RESOLVER, update_freq)
-        OmegaConf.register_new_resolver(TOKENS_RESOLVER, max_tokens)
-        initialize.hydra_init = _checked_init(initialize.hydra_init)
-        Plugins.instance().register(AdminNmtSearchPath)
+    for function in (num_gpus, max_tokens, update_freq):
+        name = f"admin_nmt.{function.__name__}"
+        if OmegaConf.has_resolver(name):
+            return
+        OmegaConf.register_new_resolver(name, function)
+    Plugins.instance().register(AdminNmtSearchPath)
+    # Hydra prints a traceback for every exception, so these two end the program themselves.
+    initialize.hydra_init = clean_exit(_with_known_name(initialize.hydra_init))
+    initialize.add_defaults = clean_exit(_with_checks(initialize.add_defaults))
+
+
+def _with_known_name(hydra_init: Callable) -> Callable:
+    """`hydra_init`, called first: any name would pass it, and training would start without YAML."""
+
+    @wraps(hydra_init)
+    def wrapped(cfg_name: str = "config") -> None:
+        if not any(argument.startswith(OTHER_FOLDERS) for argument in sys.argv[1:]):
+            check_name(cfg_name)
+        hydra_init(cfg_name)
+
+    return wrapped
+
+
+def _with_checks(add_defaults: Callable) -> Callable:
+    """`add_defaults`, called when the configuration is complete."""
+
+    @wraps(add_defaults)
+    def wrapped(cfg: DictConfig) -> None:
+        add_defaults(cfg)
+        check_config(cfg)
+
+    return wrapped
+
+
+def check_name(name: str) -> None:
+    """Refuse a `--config-name` that neither we nor fairseq have.
+
+    Raises:
+        UsageError: with the recipes that there are.
+    """
+    import fairseq
+
+    folders = [Path(str(fairseq.__file__)).parent / "config", recipe_folder()]
+    name = name.removesuffix(".yaml")
+    if any(folder and (folder / f"{name}.yaml").is_file() for folder in folders):
+        return
+    ours = sorted(path.stem for path in folders[1].glob("*.yaml")) if folders[1] else []
+    raise UsageError(
+        f"--config-name {name}: no such recipe; there are {', '.join(ours)} "
+        "(your own: --config-dir DIR --config-name NAME)"
+    )
+
+
+def check_config(cfg: DictConfig) -> None:
+    """Refuse what fairseq would not understand or not notice.
+
+    Raises:
+        UsageError: an unknown key, a batch that cannot be kept, no data.
+    """
+    task, model = cfg.get("task"), cfg.get("model")
+    if not OmegaConf.is_config(model):
+        return  # not from YAML: `fairseq-train` comes here too, and has checked its command line
+    for group, names in _schema().items():
+        _refuse_unknown(group, cfg.get(group) or {}, names)
+    # Training asks for the defaults a second time, when fairseq has added Hydra's logging.
+    _refuse_unknown("", cfg, [*_schema(), "job_logging_cfg"])
+    try:
+        _ = cfg.dataset.max_tokens, list(cfg.optimization.update_freq)
+    except InterpolationResolutionError as error:
+        line = str(error).splitlines()[0].rpartition("while resolving interpolation: ")[2]
+        raise UsageError(line) from error
+    if OmegaConf.is_config(task) and "data" in task and task.get("data") is None:
+        raise UsageError("task.data is missing: say where the binarised data is, task.data=DIR")
+    if _is_ours(model.get("_name")):
+        _refuse_unknown("model", model, _model_options())
+
+
+def _refuse_unknown(group: str, keys: Iterable[Any], known: Iterable[str]) -> None:
+    """Hydra takes any key behind a `+`, and fairseq knows our model's options on its command line
+    only, so that a misspelt one would be passed over."""
+    for key in map(str, keys):
+        if known and key not in (*known, "_name"):
+            name = f"{group}.{key}" if group else key
+            near = difflib.get_close_matches(key, known, 1)
+            hint = f"; did you mean {name.removesuffix(key)}{near[0]}?" if near else ""
+            raise UsageError(f"{name} is no option{hint}")
+
+
+@cache
+def _schema() -> dict[str, list[str]]:
+    """Groups of options, and the options in each; none where they depend on what was chosen."""
+    from fairseq.dataclass.configs import FairseqConfig
+
+    return {
+        group.name: [option.name for option in dataclasses.fields(group.type)]
+        if dataclasses.is_dataclass(group.type)
+        else []
+        for group in dataclasses.fields(FairseqConfig)
+    }
+
+
+def _is_ours(architecture: Any) -> bool:
+    from fairseq.models import ARCH_MODEL_NAME_REGISTRY
+
+    return ARCH_MODEL_NAME_REGISTRY.get(architecture) == "admin_transformer"
+
+
+@cache
+def _model_options() -> list[str]:
+    from admin_nmt.models.admin_transformer import AdminTransformerModel
+
+    parser = argparse.ArgumentParser()
+    AdminTransformerModel.add_args(parser)
+    return [action.dest for action in parser._actions if action.dest != "help"]
