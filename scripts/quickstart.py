@@ -395,7 +395,8 @@ def plot(args: argparse.Namespace, data: Path, main: Training, pair: Sequence[Tr
     path = args.output / "training.png"
     plot_curves(curves, path, ylabel="perplexity", title=main.label, log_scale=True)
     print(f"training: {path}")
-    command = [BIN / "admin-nmt", "profile", *main.command[1:]]
+    # The pair's ADMIN is profiled; admin-log has one omega for all sublayers.
+    command = [BIN / "admin-nmt", "profile", *(pair[0] if pair else main).command[1:]]
     command += ["--output", args.output / "profile.json", "--plot", args.output / "profile.png"]
     run(command, args.output / "profile.log")
     print(f"omega by sublayer: {args.output / 'profile.png'}")
