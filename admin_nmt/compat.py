@@ -7,16 +7,22 @@ and leaves `weights_only` on: a checkpoint with any other pickled object is refu
 its code runs.
 
 The other patches let options that fairseq offers work where it takes a GPU or TPU for granted:
-`--bf16`, `--fp16` and `--ddp-backend pytorch_ddp` on the CPU; and that no sentence of a data set
-is left out. Each is described at its function.
+`--bf16`, `--fp16` and `--ddp-backend pytorch_ddp` on the CPU; that no sentence of a data set is left
+out; and that training which stops in the middle of an epoch exits with 0. Each is described at its
+function.
 """
 
 import argparse
+import atexit
 import os
+import queue
 import re
 import sys
+import threading
+import time
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -45,6 +51,8 @@ def apply() -> None:
     _wrap_once(distributed_utils, "_broadcast_object_slow", _broadcast_checkpoints)
     _wrap_once(models, "DistributedFairseqModel", _ddp_on_cpu)
     _wrap_once(FP16Optimizer, "build_optimizer", _fp16_on_cpu)
+    atexit.unregister(_stop_reading_ahead)
+    atexit.register(_stop_reading_ahead)
 
 
 def load_checkpoint_file(path: str | os.PathLike[str], *, mmap: bool = False) -> dict[str, Any]:
@@ -222,3 +230,22 @@ def _keep_last_batch(batch_by_size: Callable) -> Callable:
         return [*batches, indices[num_kept:]] if num_kept < len(indices) else batches
 
     return wrapped
+
+
+def _stop_reading_ahead(patience: float = 2.0) -> None:
+    """End fairseq's threads that read batches ahead, before Python ends; wait `patience` seconds.
+
+    They are daemon threads. Python ends such a thread where it asks for the interpreter's lock; if
+    that happens inside a tensor operation, C++ aborts the process ("terminate called without an
+    active exception", exit code 134), although training has finished well.
+    """
+    from fairseq.data.iterators import BackgroundConsumer
+
+    deadline = time.monotonic() + patience
+    for thread in threading.enumerate():
+        if isinstance(thread, BackgroundConsumer):
+            thread._max_len = 0  # it stops after the batch in hand
+            while thread.is_alive() and time.monotonic() < deadline:
+                with suppress(queue.Empty):  # make room if it waits for that
+                    thread._queue.get_nowait()
+                thread.join(0.01)
