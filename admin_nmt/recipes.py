@@ -36,6 +36,8 @@ from omegaconf.errors import InterpolationResolutionError
 from admin_nmt.errors import UsageError
 from admin_nmt.frontdoor import clean_exit
 
+#: Names of fairseq's Hydra front; other programs use its functions with folders of their own.
+PROGRAMS = ("fairseq-hydra-train", "hydra_train.py")
 #: Options of Hydra that bring other folders of recipes.
 OTHER_FOLDERS = ("--config-dir", "-cd", "--config-path", "-cp", "hydra.searchpath")
 
@@ -107,7 +109,8 @@ def _with_known_name(hydra_init: Callable) -> Callable:
 
     @wraps(hydra_init)
     def wrapped(cfg_name: str = "config") -> None:
-        if not any(argument.startswith(OTHER_FOLDERS) for argument in sys.argv[1:]):
+        ours = Path(sys.argv[0]).name in PROGRAMS
+        if ours and not any(argument.startswith(OTHER_FOLDERS) for argument in sys.argv[1:]):
             check_name(cfg_name)
         hydra_init(cfg_name)
 
@@ -145,14 +148,15 @@ def check_name(name: str) -> None:
 
 
 def check_config(cfg: DictConfig) -> None:
-    """Refuse what fairseq would not understand or not notice.
+    """Refuse what fairseq would not understand or not notice, where our model is to be trained.
 
     Raises:
         UsageError: an unknown key, a batch that cannot be kept, no data.
     """
     task, model = cfg.get("task"), cfg.get("model")
-    if not OmegaConf.is_config(model):
-        return  # not from YAML: `fairseq-train` comes here too, and has checked its command line
+    # `fairseq-train` comes here too, with a namespace: its command line has been checked.
+    if not OmegaConf.is_config(model) or not _is_ours(model.get("_name")):
+        return
     for group, names in _schema().items():
         _refuse_unknown(group, cfg.get(group) or {}, names)
     # Training asks for the defaults a second time, when fairseq has added Hydra's logging.
@@ -164,8 +168,7 @@ def check_config(cfg: DictConfig) -> None:
         raise UsageError(line) from error
     if OmegaConf.is_config(task) and "data" in task and task.get("data") is None:
         raise UsageError("task.data is missing: say where the binarised data is, task.data=DIR")
-    if _is_ours(model.get("_name")):
-        _refuse_unknown("model", model, _model_options())
+    _refuse_unknown("model", model, _model_options())
 
 
 def _refuse_unknown(group: str, keys: Iterable[Any], known: Iterable[str]) -> None:

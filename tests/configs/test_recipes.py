@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from admin_nmt.errors import UsageError
-from admin_nmt.recipes import check_name, max_tokens, num_gpus, update_freq
+from admin_nmt.recipes import check_config, check_name, max_tokens, num_gpus, update_freq
 from tests.conftest import BIN
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -163,17 +163,27 @@ def test_unknown_recipes_are_refused_with_those_that_there_are(tmp_path: Path) -
     assert not list(tmp_path.iterdir())
 
 
-def test_own_recipes_are_taken_from_a_folder(
+def test_own_recipes_are_taken_from_a_folder_and_other_programs_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from fairseq.dataclass.initialize import hydra_init
 
     for known in ("config", "wmt14_en_de_6l_6l", "wmt14_en_de_6l_6l.yaml"):
         check_name(known)
-    with pytest.raises(UsageError, match="mine: no such recipe"):
-        check_name("mine")
-    monkeypatch.setattr("sys.argv", ["fairseq-hydra-train", f"--config-dir={tmp_path}"])
-    hydra_init("mine")
+    monkeypatch.setattr("sys.argv", ["bin/fairseq-hydra-train"])
+    with pytest.raises(SystemExit):
+        hydra_init("mine")
+    for arguments in (["bin/fairseq-hydra-train", f"--config-dir={tmp_path}"], ["infer.py"]):
+        monkeypatch.setattr("sys.argv", arguments)
+        hydra_init("mine")
+
+
+def test_models_of_others_are_left_alone() -> None:
+    from omegaconf import OmegaConf
+
+    check_config(OmegaConf.create({"model": {"_name": "transformer", "x": 1}, "extra": 1}))
+    with pytest.raises(UsageError, match="extra is no option"):
+        check_config(OmegaConf.create({"model": {"_name": "admin_transformer"}, "extra": 1}))
 
 
 @pytest.mark.parametrize("group", ["optimizer", "criterion", "task", "lr_scheduler"])
