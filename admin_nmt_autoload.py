@@ -37,10 +37,14 @@ class _AfterFairseq:
     def find_spec(name: str, path: Any = None, target: Any = None) -> Any:
         if name != "fairseq":
             return None
-        uninstall()
-        from importlib.util import find_spec
+        uninstall()  # or the search below would end here again
+        try:
+            from importlib.util import find_spec
 
-        spec = find_spec("fairseq")
+            spec = find_spec("fairseq")
+        finally:
+            # Keep waiting: libraries ask for a spec only to know whether fairseq is installed.
+            install()
         if spec is None or spec.loader is None:
             return None
         spec.loader = _RegisterAfter(spec.loader)  # type: ignore[assignment]
@@ -63,6 +67,7 @@ class _RegisterAfter:
         # The module must not see this wrapper: importlib.resources and pickling ask the loader.
         module.__loader__ = module.__spec__.loader = self._loader
         self._loader.exec_module(module)
+        uninstall()
         _register()
 
 

@@ -65,6 +65,23 @@ def test_absent_fairseq_stays_absent() -> None:
     assert result.stderr == ""
 
 
+def test_looking_for_fairseq_without_importing_it_keeps_us_waiting() -> None:
+    """Libraries ask `find_spec` whether fairseq is there; the import may come later."""
+    result = python(
+        "import sys, importlib.util as util\n"
+        "import admin_nmt_autoload as ours\n"
+        "assert util.find_spec('fairseq') and util.find_spec('fairseq')\n"
+        "assert sys.meta_path.count(ours._AfterFairseq) == 1\n"
+        "assert 'admin_nmt' not in sys.modules\n" + REGISTERED + "\n"
+        "import fairseq\n"
+        "assert ours._AfterFairseq not in sys.meta_path, 'still waiting'\n"
+        "assert type(fairseq.__spec__.loader).__module__ != 'admin_nmt_autoload'\n"
+        "assert fairseq.__loader__ is fairseq.__spec__.loader"
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip().endswith("True")
+
+
 def test_broken_registration_warns_in_one_line_and_fairseq_works_on() -> None:
     code = (
         "import sys; sys.modules['admin_nmt.registration'] = None\n"
