@@ -46,4 +46,5 @@ class DeepNormScheme(Scheme):
                 for name, (weight, _) in attention.projections().items():
                     # A view into a fused matrix: its own shape gives Xavier its fan-in and fan-out.
                     nn.init.xavier_normal_(weight.detach(), gain=beta if name == "v" else 1.0)
-                nn.init.xavier_normal_(attention.out_proj.weight, gain=beta)
+                if attention.num_heads:
+                    nn.init.xavier_normal_(attention.out_proj.weight, gain=beta)

@@ -14,21 +14,35 @@ from admin_nmt.modules.residual import Residual
 from admin_nmt.modules.transformer_layer import (
     AdminTransformerDecoderLayer,
     AdminTransformerEncoderLayer,
+    HeadCounts,
 )
 
 
-class _ResidualSupply:
-    """Hands out the residual connections of one stack in forward order.
+def head_counts(cfg: Any, stack: Stack, number: int) -> HeadCounts:
+    """Heads of layer `number` (from 0) of a stack."""
+    heads = (cfg.encoder if stack == "encoder" else cfg.decoder).attention_heads
+    return HeadCounts(self_attn=heads, encoder_attn=heads)
+
+
+class _LayerSupply:
+    """Hands out the residual connections and head counts of one stack in forward order.
 
     fairseq's constructors build layers one by one without telling a layer its place; this object
     keeps the place while the stack is built.
     """
 
-    def __init__(self, scheme: Scheme, stack: Stack, embed_dim: int) -> None:
+    def __init__(self, cfg: Any, scheme: Scheme, stack: Stack, embed_dim: int) -> None:
+        self.cfg = cfg
         self.scheme = scheme
         self.stack: Stack = stack
         self.embed_dim = embed_dim
         self.position = 0
+        self.layer = 0
+
+    def heads(self) -> HeadCounts:
+        """Those of the next layer."""
+        number, self.layer = self.layer, self.layer + 1
+        return head_counts(self.cfg, self.stack, number)
 
     def take(self, count: int) -> tuple[Residual, ...]:
         """The connections of the next `count` sublayers."""
@@ -64,7 +78,7 @@ class AdminTransformerEncoder(TransformerEncoderBase):
     """
 
     def __init__(self, cfg: Any, dictionary: Any, embed_tokens: nn.Embedding, scheme: Scheme):
-        self._supply = _ResidualSupply(scheme, "encoder", cfg.encoder.embed_dim)
+        self._supply = _LayerSupply(cfg, scheme, "encoder", cfg.encoder.embed_dim)
         super().__init__(cfg, dictionary, embed_tokens)
         del self._supply
         self.dropout_module = Dropout(cfg.dropout, module_name="TransformerEncoder")
@@ -74,7 +88,10 @@ class AdminTransformerEncoder(TransformerEncoderBase):
         """Called by fairseq's constructor once per layer."""
         first, second = self._supply.take(2)
         layer = AdminTransformerEncoderLayer(
-            cfg, (first, second), layer_norm=self._supply.scheme.layer_norm
+            cfg,
+            (first, second),
+            layer_norm=self._supply.scheme.layer_norm,
+            heads=self._supply.heads(),
         )
         return _wrap(layer, cfg)
 
@@ -94,7 +111,7 @@ class AdminTransformerDecoder(TransformerDecoderBase):
         scheme: Scheme,
         no_encoder_attn: bool = False,
     ) -> None:
-        self._supply = _ResidualSupply(scheme, "decoder", cfg.decoder.embed_dim)
+        self._supply = _LayerSupply(cfg, scheme, "decoder", cfg.decoder.embed_dim)
         super().__init__(cfg, dictionary, embed_tokens, no_encoder_attn=no_encoder_attn)
         del self._supply
         self._future_mask = torch.empty(0)
@@ -108,6 +125,7 @@ class AdminTransformerDecoder(TransformerDecoderBase):
             self._supply.take(2 if no_encoder_attn else 3),
             no_encoder_attn=no_encoder_attn,
             layer_norm=self._supply.scheme.layer_norm,
+            heads=self._supply.heads(),
         )
         return _wrap(layer, cfg)
 

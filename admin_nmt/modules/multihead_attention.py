@@ -22,55 +22,82 @@ IncrementalState = dict[str, dict[str, Tensor | None]]
 
 @with_incremental_state
 class MultiheadAttention(nn.Module):
-    """Attention over H heads of size K = D / H, equal in result to fairseq's `MultiheadAttention`.
+    """Attention over H heads of size K, equal in result to fairseq's `MultiheadAttention`.
+
+    A module whose heads were removed has H * K < D. Without any head left it has no projections,
+    and its output is the bias of the output projection (`out_proj.bias`).
 
     Args:
         embed_dim: D, size of queries and of the output.
-        num_heads: H; must divide D.
+        num_heads: H; must divide D unless `head_dim` is given.
         kv_dim: size of keys and values of encoder-decoder attention (the encoder's width);
             None makes it self-attention.
         dropout: probability with which an attention weight is dropped in training.
+        head_dim: K; D / H by default.
+
+    Attributes:
+        head_gate: factor on what each head read, before the output projection: (H,), or
+            broadcastable to (B, H, T, K); it may require a gradient. None costs nothing.
 
     Raises:
-        ValueError: `num_heads` does not divide `embed_dim`.
+        ValueError: `num_heads` does not divide `embed_dim` and `head_dim` is not given.
     """
 
+    head_gate: Tensor | None
+
     def __init__(
-        self, embed_dim: int, num_heads: int, kv_dim: int | None = None, dropout: float = 0.0
+        self,
+        embed_dim: int,
+        num_heads: int,
+        kv_dim: int | None = None,
+        dropout: float = 0.0,
+        head_dim: int | None = None,
     ) -> None:
         super().__init__()
-        if embed_dim % num_heads:
-            raise ValueError(f"embed_dim {embed_dim} is not divisible by num_heads {num_heads}")
+        if head_dim is None:
+            if num_heads < 1 or embed_dim % num_heads:
+                raise ValueError(f"embed_dim {embed_dim} is not divisible by num_heads {num_heads}")
+            head_dim = embed_dim // num_heads
         self.embed_dim = embed_dim
         self.num_heads = num_heads
-        self.head_dim = embed_dim // num_heads
-        self.scaling = self.head_dim**-0.5
+        self.head_dim = head_dim
+        self.inner_dim = num_heads * head_dim
+        self.scaling = head_dim**-0.5
         self.self_attention = kv_dim is None
         self.encoder_decoder_attention = not self.self_attention
         self.dropout_module = Dropout(dropout, module_name="MultiheadAttention")
-        if kv_dim is None:
-            self.qkv_proj = nn.Linear(embed_dim, 3 * embed_dim)
+        self.head_gate = None
+        self.out_proj: nn.Linear | _Bias
+        if num_heads == 0:
+            self.out_proj = _Bias(embed_dim)
+        elif kv_dim is None:
+            self.qkv_proj = nn.Linear(embed_dim, 3 * self.inner_dim)
+            self.out_proj = nn.Linear(self.inner_dim, embed_dim)
         else:
-            self.q_proj = nn.Linear(embed_dim, embed_dim)
-            self.kv_proj = nn.Linear(kv_dim, 2 * embed_dim)
-        self.out_proj = nn.Linear(embed_dim, embed_dim)
+            self.q_proj = nn.Linear(embed_dim, self.inner_dim)
+            self.kv_proj = nn.Linear(kv_dim, 2 * self.inner_dim)
+            self.out_proj = nn.Linear(self.inner_dim, embed_dim)
         self.reset_parameters()
 
     def projections(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Views (weight, bias) of the q, k and v projections inside the fused ones."""
+        if self.num_heads == 0:
+            return {}
         parts = [self.qkv_proj] if self.self_attention else [self.q_proj, self.kv_proj]
-        weights = [w for part in parts for w in part.weight.split(self.embed_dim)]
-        biases = [b for part in parts for b in part.bias.split(self.embed_dim)]
+        weights = [w for part in parts for w in part.weight.split(self.inner_dim)]
+        biases = [b for part in parts for b in part.bias.split(self.inner_dim)]
         return dict(zip("qkv", zip(weights, biases, strict=True), strict=True))
 
     def reset_parameters(self) -> None:
         """fairseq's initialisation: Xavier per projection, with gain 1/sqrt(2) for equal widths."""
+        nn.init.zeros_(self.out_proj.bias)
+        if isinstance(self.out_proj, _Bias):  # no heads
+            return
         equal_widths = self.self_attention or self.kv_proj.in_features == self.embed_dim
         with torch.no_grad():
             for weight, _ in self.projections().values():
                 nn.init.xavier_uniform_(weight, gain=1 / math.sqrt(2) if equal_widths else 1.0)
         nn.init.xavier_uniform_(self.out_proj.weight)
-        nn.init.zeros_(self.out_proj.bias)
 
     def forward(
         self,
@@ -98,11 +125,18 @@ class MultiheadAttention(nn.Module):
             need_head_weights: return the weights of every head (implies `need_weights`).
 
         Returns:
-            the output (T, B, D), and the weights: None, (B, T, S), or (H, B, T, S) per head.
+            the output (T, B, D), and the weights: None, (B, T, S), or (H, B, T, S) per head. A
+            module without heads returns zeros as weights, (1, B, T, S) in place of those per head.
         """
         q, k, v, key_padding_mask = self._project(
             query, key, key_padding_mask, incremental_state, static_kv
         )
+        if self.num_heads == 0:
+            if not (need_weights or need_head_weights):
+                return self.out_proj(query), None
+            none = q.new_zeros((q.shape[0], q.shape[2], k.shape[2]))
+            # fairseq's decoder averages over heads: one row of zeros, as an average over none is NaN.
+            return self.out_proj(query), none[None] if need_head_weights else none
         bias = attention_bias(attn_mask, key_padding_mask, q.dtype)
         dropout_p = self.dropout_module.active_p
         weights = None
@@ -114,7 +148,10 @@ class MultiheadAttention(nn.Module):
             context = attend(attention_weights(q, k, bias, self.scaling), v, dropout_p)
         else:
             context = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout_p)
-        # (B, H, T, K) -> (T, B, D)
+        if self.head_gate is not None:
+            gate = self.head_gate
+            context = context * (gate[:, None, None] if gate.dim() == 1 else gate)
+        # (B, H, T, K) -> (T, B, H * K)
         context = context.permute(2, 0, 1, 3).reshape(query.shape[0], query.shape[1], -1)
         output = self.out_proj(context)
         if weights is None:
@@ -132,13 +169,13 @@ class MultiheadAttention(nn.Module):
         """Queries (B, H, T, K), keys and values (B, H, S, K) with those of earlier steps, mask."""
         cache = self._get_input_buffer(incremental_state) if incremental_state is not None else {}
         if self.self_attention:
-            q, k, v = self._split_heads(self.qkv_proj(query), 3)
+            q, k, v = self._split_heads("qkv_proj", query, 3)
         else:
-            (q,) = self._split_heads(self.q_proj(query), 1)
+            (q,) = self._split_heads("q_proj", query, 1)
             if static_kv and cache:
                 return q, cache["prev_key"], cache["prev_value"], cache["prev_key_padding_mask"]
             assert key is not None
-            k, v = self._split_heads(self.kv_proj(key), 2)
+            k, v = self._split_heads("kv_proj", key, 2)
         if incremental_state is None:
             return q, k, v, key_padding_mask
         if cache and not static_kv:
@@ -153,9 +190,10 @@ class MultiheadAttention(nn.Module):
         )
         return q, k, v, key_padding_mask
 
-    def _split_heads(self, x: Tensor, count: int) -> tuple[Tensor, ...]:
-        """(L, B, count * D) -> `count` tensors (B, H, L, K), views of `x`."""
+    def _split_heads(self, projection: str, x: Tensor, count: int) -> tuple[Tensor, ...]:
+        """Project `x` (L, B, D): `count` tensors (B, H, L, K), views of one."""
         length, batch, _ = x.shape
+        x = getattr(self, projection)(x) if self.num_heads else x.new_zeros((length, batch, 0))
         x = x.view(length, batch, count, self.num_heads, self.head_dim)
         return x.permute(2, 1, 3, 0, 4).unbind(0)
 
@@ -186,6 +224,18 @@ class MultiheadAttention(nn.Module):
     def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> None:
         """Called by fairseq before loading: accept fairseq's separate projections."""
         fuse_projections(state_dict, name, self.self_attention)
+
+
+class _Bias(nn.Module):
+    """Output projection of an attention without heads: its bias for every query."""
+
+    def __init__(self, embed_dim: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(embed_dim))
+
+    def forward(self, query: Tensor) -> Tensor:
+        """The bias in the shape of `query` (T, B, D)."""
+        return self.bias.expand_as(query)
 
 
 def _join_padding(

@@ -6,6 +6,7 @@ Sublayers count in forward order: encoder self-attention, FFN; decoder self-atte
 encoder-decoder attention, FFN. Tensors are time-first, (T, B, D).
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,6 +19,19 @@ from torch import Tensor, nn
 from admin_nmt.modules.dropout import Dropout
 from admin_nmt.modules.multihead_attention import IncrementalState, MultiheadAttention
 from admin_nmt.modules.residual import Residual
+
+
+@dataclass(frozen=True)
+class HeadCounts:
+    """Heads of one layer; their size stays that of the configuration, D / attention heads.
+
+    Attributes:
+        self_attn: of the self-attention.
+        encoder_attn: of the encoder-decoder attention; ignored where there is none.
+    """
+
+    self_attn: int
+    encoder_attn: int = 0
 
 
 def _use_own_dropout(layer: Any) -> None:
@@ -34,9 +48,17 @@ class AdminTransformerEncoderLayer(TransformerEncoderLayerBase):
         cfg: the model's `AdminTransformerConfig`.
         residuals: the connections of self-attention and FFN, in this order.
         layer_norm: False leaves out both LayerNorms (ReZero).
+        heads: how many; by default as `cfg` says.
     """
 
-    def __init__(self, cfg: Any, residuals: tuple[Residual, Residual], layer_norm: bool = True):
+    def __init__(
+        self,
+        cfg: Any,
+        residuals: tuple[Residual, Residual],
+        layer_norm: bool = True,
+        heads: HeadCounts | None = None,
+    ) -> None:
+        self.heads = heads or HeadCounts(cfg.encoder.attention_heads)
         super().__init__(cfg)
         _use_own_dropout(self)
         self.self_attn_residual, self.ffn_residual = residuals
@@ -46,7 +68,10 @@ class AdminTransformerEncoderLayer(TransformerEncoderLayerBase):
     def build_self_attention(self, embed_dim: int, cfg: Any) -> MultiheadAttention:
         """Our attention in place of fairseq's."""
         return MultiheadAttention(
-            embed_dim, cfg.encoder.attention_heads, dropout=cfg.attention_dropout
+            embed_dim,
+            self.heads.self_attn,
+            dropout=cfg.attention_dropout,
+            head_dim=embed_dim // cfg.encoder.attention_heads,
         )
 
     def forward(
@@ -88,6 +113,7 @@ class AdminTransformerDecoderLayer(TransformerDecoderLayerBase):
         residuals: the connections in forward order; two of them without encoder-decoder attention.
         no_encoder_attn: leave out the encoder-decoder attention.
         layer_norm: False leaves out all LayerNorms (ReZero).
+        heads: how many; by default as `cfg` says.
     """
 
     # Any: fairseq's base class types these two as always or never None.
@@ -100,7 +126,9 @@ class AdminTransformerDecoderLayer(TransformerDecoderLayerBase):
         residuals: tuple[Residual, ...],
         no_encoder_attn: bool = False,
         layer_norm: bool = True,
+        heads: HeadCounts | None = None,
     ) -> None:
+        self.heads = heads or HeadCounts(*[cfg.decoder.attention_heads] * 2)
         super().__init__(cfg, no_encoder_attn)
         _use_own_dropout(self)
         self.self_attn_residual, *cross, self.ffn_residual = residuals
@@ -114,16 +142,20 @@ class AdminTransformerDecoderLayer(TransformerDecoderLayerBase):
     ) -> MultiheadAttention:
         """Our attention in place of fairseq's."""
         return MultiheadAttention(
-            embed_dim, cfg.decoder.attention_heads, dropout=cfg.attention_dropout
+            embed_dim,
+            self.heads.self_attn,
+            dropout=cfg.attention_dropout,
+            head_dim=embed_dim // cfg.decoder.attention_heads,
         )
 
     def build_encoder_attention(self, embed_dim: int, cfg: Any) -> MultiheadAttention:
         """Our attention in place of fairseq's."""
         return MultiheadAttention(
             embed_dim,
-            cfg.decoder.attention_heads,
+            self.heads.encoder_attn,
             kv_dim=cfg.encoder.embed_dim,
             dropout=cfg.attention_dropout,
+            head_dim=embed_dim // cfg.decoder.attention_heads,
         )
 
     def forward(

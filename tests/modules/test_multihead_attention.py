@@ -163,3 +163,71 @@ def test_attention_dropout_keeps_the_mean() -> None:
 def test_heads_must_divide_the_width() -> None:
     with pytest.raises(ValueError, match="embed_dim 10 is not divisible by num_heads 3"):
         MultiheadAttention(10, 3)
+
+
+@pytest.mark.parametrize("kv_dim", [None, 16])
+def test_surviving_heads_compute_what_they_did(kv_dim: int | None) -> None:
+    """A module with the weights of heads 0 and 2 is the whole one with head 1 gated off."""
+    whole, _ = pair(kv_dim)
+    pruned = MultiheadAttention(D, 2, kv_dim=kv_dim, head_dim=D // H)
+    rows = torch.tensor([i for i in range(D) if i // (D // H) != 1])
+    with torch.no_grad():
+        for part, (weight, bias) in pruned.projections().items():
+            weight.copy_(whole.projections()[part][0][rows])
+            bias.copy_(whole.projections()[part][1][rows])
+        pruned.out_proj.weight.copy_(whole.out_proj.weight[:, rows])
+        pruned.out_proj.bias.copy_(whole.out_proj.bias)
+    x, memory = torch.randn(T, B, D), torch.randn(S, B, kv_dim or D)
+    whole.head_gate = torch.tensor([1.0, 0.0, 1.0])
+    for need_weights in (False, True):
+        expected, _ = whole(x, memory, need_weights=need_weights)
+        out, _ = pruned(x, memory, need_weights=need_weights)
+        torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
+    names = [f"m.{part}_proj" for part in "qkv"]
+    state = {f"m.{name}": value for name, value in pruned.state_dict().items()}
+    original = dict(state)
+    split_projections(state, "m", kv_dim is None)
+    assert all(state[f"{name}.bias"].shape == (2 * D // H,) for name in names)
+    fuse_projections(state, "m", kv_dim is None)
+    assert all(torch.equal(state[name], value) for name, value in original.items())
+
+
+@pytest.mark.parametrize("kv_dim", [None, 16])
+def test_attention_without_heads_gives_its_output_bias(kv_dim: int | None) -> None:
+    module = MultiheadAttention(D, 0, kv_dim=kv_dim, dropout=0.1, head_dim=8)
+    assert [name for name, _ in module.named_parameters()] == ["out_proj.bias"]
+    torch.nn.init.normal_(module.out_proj.bias)
+    x, memory = torch.randn(T, B, D), None if kv_dim is None else torch.randn(S, B, kv_dim)
+    keys = T if kv_dim is None else S
+    out, weights = module(x, memory, key_padding_mask=padding(keys))
+    assert torch.equal(out, module.out_proj.bias.expand(T, B, D))
+    assert torch.equal(weights, torch.zeros(B, T, keys))
+    state: dict = {}
+    for step in range(2):
+        out, weights = module(
+            x[step : step + 1], memory, incremental_state=state, static_kv=kv_dim is not None,
+            need_head_weights=True,
+        )  # fmt: skip
+        assert weights.shape == (1, B, 1, step + 1 if kv_dim is None else S)
+        module.reorder_incremental_state(state, torch.tensor([1, 0, 3, 3]))
+    module(x, memory)[0].sum().backward()
+    assert torch.equal(module.out_proj.bias.grad, torch.full((D,), float(T * B)))
+
+
+def test_gates_have_gradients_per_head_and_token() -> None:
+    """The gradient of a gate is the context times its own gradient (arXiv 1905.10650)."""
+    ours, _ = pair(None)
+    x = torch.randn(T, B, D)
+    upstream = torch.randn(T, B, D)
+    ours.head_gate = torch.ones(B, H, T, 1, requires_grad=True)
+    out, _ = ours(x, need_weights=False)
+    out.backward(upstream)
+    fine = ours.head_gate.grad
+    ours.head_gate = torch.ones(H, requires_grad=True)
+    ours(x, need_weights=False)[0].backward(upstream)
+    torch.testing.assert_close(fine.sum((0, 2, 3)), ours.head_gate.grad, rtol=1e-4, atol=1e-4)
+    with torch.no_grad():
+        for step in (-1e-2, 1e-2):
+            ours.head_gate = torch.tensor([1.0, 1.0 + step, 1.0])
+            change = ((ours(x, need_weights=False)[0] - out) * upstream).sum() / step
+            torch.testing.assert_close(change, fine[:, 1].sum(), rtol=1e-2, atol=1e-2)
