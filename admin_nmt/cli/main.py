@@ -29,6 +29,7 @@ SUBCOMMANDS = {
     "evaluate": "evaluate",
     "score": "score",
     "compare": "compare",
+    "fold": "fold",
 }
 
 

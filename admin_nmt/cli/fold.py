@@ -1,0 +1,34 @@
+"""`admin-nmt fold`: argument parsing of `export.checkpoint`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+HELP = "turn a checkpoint of admin_transformer into one of fairseq's own transformer"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """One checkpoint in, one out."""
+    parser.add_argument("checkpoint", metavar="CKPT", help="checkpoint of an admin_transformer")
+    parser.add_argument("--output", required=True, metavar="FILE", help="the folded checkpoint")
+    parser.add_argument("--force", action="store_true", help="replace an existing FILE")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fold, compare the logits of both models on random sentences, write."""
+    from admin_nmt.export.output import require_new_file
+
+    output = Path(args.output)
+    require_new_file(output, args.force, args.checkpoint)
+
+    import admin_nmt.registration  # noqa: F401
+    from admin_nmt.evaluation.averaging import save_checkpoint
+    from admin_nmt.export.checkpoint import fold_checkpoint
+    from admin_nmt.export.verification import compare_logits
+
+    folded, report = fold_checkpoint(args.checkpoint)
+    agreement = compare_logits(args.checkpoint, folded)
+    save_checkpoint(folded, output)
+    lines = [*report.lines(), agreement.line(), f"{output} is a plain fairseq transformer"]
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 0

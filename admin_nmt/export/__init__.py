@@ -1,0 +1,31 @@
+"""From a trained checkpoint to something one can ship.
+
+`fold_checkpoint` makes a plain fairseq Transformer, `export_bundle` a self-contained CTranslate2
+folder, `load_translator` translates raw text with either:
+
+    from admin_nmt.export import load_translator
+
+    translator = load_translator("exported/")          # or ("checkpoint.pt", data="data-bin")
+    translator.translate(["Ein Hund läuft."])          # ["A dog is running."]
+"""
+
+from typing import Any
+
+_HOMES = {
+    "export_bundle": "admin_nmt.export.bundle",
+    "fold_checkpoint": "admin_nmt.export.checkpoint",
+    "load_translator": "admin_nmt.export.loading",
+    "TextOptions": "admin_nmt.export.text",
+    "Translator": "admin_nmt.export.translator",
+}
+
+__all__ = ["TextOptions", "Translator", "export_bundle", "fold_checkpoint", "load_translator"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load what is asked for; translating with CTranslate2 must not import torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__} has no attribute {name}")
+    import importlib
+
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,0 +1,373 @@
+"""A checkpoint of `admin_transformer` as one of fairseq's own `transformer`.
+
+The result holds tensors and plain containers only, the configuration as a dictionary (as
+`fairseq-hydra-train` writes it), so that PyTorch's safe reader takes it with nothing allowed
+beforehand: a stock fairseq loads it on any version of PyTorch.
+
+Optimizer state is dropped. Adam's moments belong to the parameters as they were scaled before, and
+there is none for a plain model's parameters that could stand in for them.
+"""
+
+import copy
+from argparse import Namespace
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from admin_nmt.errors import UserError
+from admin_nmt.evaluation.checkpoints import architecture, open_checkpoint
+from admin_nmt.initialization.folding import (
+    Factor,
+    Sublayer,
+    fold_stack,
+    split_all_projections,
+    stack_sublayers,
+)
+from admin_nmt.initialization.registry import SCHEMES
+from admin_nmt.initialization.scheme import Depth, Stack
+from admin_nmt.modules.residual import Residual, ReZeroResidual, ScaledResidual
+
+#: Our options that do not change what a given state dict computes, or that folding takes care of.
+FOLDED_OPTIONS = {"init_type", "admin_profile", "admin_profile_batches", "admin_freeze_omega"}
+
+#: Ends of the names of parameters (`encoder.version` is none).
+_WEIGHTS = ("weight", "bias")
+#: Largest number of float16.
+HALF_MAX = 65504.0
+
+
+@dataclass(frozen=True)
+class FoldReport:
+    """What folding met.
+
+    Attributes:
+        init_type: scheme of the model that was folded.
+        num_folded: connections whose factor was not 1.
+        smallest_factor, largest_factor: over all components, in absolute value.
+        largest_weight: absolute value, over the folded model.
+        converted_from: 16-bit type of the checkpoint, None if it was float32.
+        epsilon_factors: stack -> constant of its first connection, folded up to LayerNorm's epsilon.
+        dropped_optimizer: there was optimizer state.
+    """
+
+    init_type: str
+    num_folded: int
+    smallest_factor: float
+    largest_factor: float
+    largest_weight: float
+    converted_from: str | None
+    epsilon_factors: dict[str, float]
+    dropped_optimizer: bool
+
+    @property
+    def fits_half(self) -> bool:
+        """Whether all folded weights lie in float16's range."""
+        return self.largest_weight <= HALF_MAX
+
+    def lines(self) -> list[str]:
+        """For people, one fact a line."""
+        found = [
+            f"folded {self.num_folded} residual connections ({self.init_type}), omega from "
+            f"{self.smallest_factor:.4g} to {self.largest_factor:.4g}"
+        ]
+        for stack, constant in self.epsilon_factors.items():
+            found.append(
+                f"first connection of the {stack}: factor {constant:.4g} folded up to LayerNorm's "
+                "epsilon, a relative change of at most 5e-6 / (variance of its input)"
+            )
+        if self.converted_from:
+            found.append(f"the checkpoint was {self.converted_from}; folded and saved in float32")
+        fits = "float16 holds it" if self.fits_half else "float16 does NOT hold it: use float32"
+        found.append(f"largest weight {self.largest_weight:.4g} ({fits}, up to {HALF_MAX:.0f})")
+        if self.dropped_optimizer:
+            found.append(
+                "optimizer state dropped: it belongs to the unfolded parameters; to train on, start "
+                "from this file with --finetune-from-model"
+            )
+        return found
+
+
+def model_kind(path: str | Path, state: dict[str, Any]) -> str:
+    """`admin_transformer` or `transformer`: the registered model behind a checkpoint's `--arch`.
+
+    Raises:
+        UserError: another one, or none.
+    """
+    import admin_nmt.registration  # noqa: F401
+    from fairseq.models import ARCH_MODEL_NAME_REGISTRY
+
+    arch = architecture(state)
+    kind = ARCH_MODEL_NAME_REGISTRY.get(str(arch))
+    if kind not in ("admin_transformer", "transformer"):
+        raise UserError(
+            f"checkpoint {path} is of architecture {arch or 'unknown'}; only admin_transformer* and "
+            "fairseq's transformer* can be folded or exported"
+        )
+    return kind
+
+
+def model_settings(state: dict[str, Any]) -> Namespace:
+    """All settings of the model, flat, those that the architecture sets included.
+
+    Settings of the rest of the run, which fairseq keeps beside them, are left out.
+    """
+    from fairseq.models import ARCH_CONFIG_REGISTRY
+
+    from admin_nmt.models._config import AdminTransformerConfig, to_config
+
+    config = state.get("cfg")
+    stored = config["model"] if config is not None else state.get("args")
+    given = Namespace(**copy.deepcopy(stored if isinstance(stored, dict) else vars(stored)))
+    ARCH_CONFIG_REGISTRY[str(architecture(state))](given)
+    structured = to_config(given)
+    flat: dict[str, Any] = {}
+    for field in fields(AdminTransformerConfig):
+        value = getattr(structured, field.name)
+        if not is_dataclass(value):
+            flat[field.name] = value
+            continue
+        for sub in fields(value):
+            flat[f"{field.name}_{sub.name}"] = getattr(value, sub.name)
+    flat.pop("_name", None)
+    # As the user gave it where it was given: fairseq parses some values only when it builds.
+    flat = {name: _plain(getattr(given, name, value)) for name, value in flat.items()}
+    return Namespace(**flat)
+
+
+def _plain(value: Any) -> Any:
+    return value.value if hasattr(value, "value") else value
+
+
+def check_foldable(path: str | Path, settings: Namespace) -> None:
+    """Refuse what a plain Transformer cannot compute.
+
+    Raises:
+        UserError: with the option and the reason.
+    """
+    from admin_nmt.models._config import AdminTransformerConfig, TransformerConfig
+
+    plain = {field.name for field in fields(TransformerConfig)}
+    for field in fields(AdminTransformerConfig):
+        if field.name in plain | FOLDED_OPTIONS:
+            continue
+        value = getattr(settings, field.name)
+        if value != _plain(field.default):
+            raise UserError(
+                f"checkpoint {path} cannot be folded: it was trained with "
+                f"--{field.name.replace('_', '-')} {value}, which a plain Transformer has no "
+                "weights or connections for"
+            )
+    if settings.init_type == "rezero":
+        raise UserError(
+            f"checkpoint {path} cannot be folded: --init-type rezero has no LayerNorm, which every "
+            "sublayer of a plain Transformer has"
+        )
+
+
+def fold_checkpoint(path: str | Path) -> tuple[dict[str, Any], FoldReport]:
+    """Read a checkpoint of `admin_transformer` and reparameterise it into fairseq's `transformer`.
+
+    Returns:
+        the folded checkpoint in float32, ready for `torch.save`, and what there is to say about it.
+
+    Raises:
+        UserError: no such checkpoint, or one that cannot be folded, with the reason.
+    """
+    state = open_checkpoint(path)
+    if model_kind(path, state) != "admin_transformer":
+        raise UserError(
+            f"checkpoint {path} is one of fairseq's own {architecture(state)}: nothing to fold"
+        )
+    settings = model_settings(state)
+    check_foldable(path, settings)
+    model, converted_from = to_float32(state["model"])
+    model, factors = fold_model(model, settings)
+    for name in [name for name in model if name.endswith((".omega", ".alpha"))]:
+        raise UserError(f"checkpoint {path} cannot be folded: unexpected parameter {name}")
+    magnitudes = [torch.as_tensor(f).abs() for values in factors.values() for f in values]
+    report = FoldReport(
+        init_type=str(settings.init_type),
+        num_folded=sum(bool((magnitude != 1).any()) for magnitude in magnitudes),
+        smallest_factor=min(float(magnitude.min()) for magnitude in magnitudes),
+        largest_factor=max(float(magnitude.max()) for magnitude in magnitudes),
+        largest_weight=max(
+            float(value.abs().max()) for name, value in model.items() if name.endswith(_WEIGHTS)
+        ),
+        converted_from=converted_from,
+        epsilon_factors=_epsilon_factors(factors, settings),
+        dropped_optimizer=state.get("last_optimizer_state") is not None,
+    )
+    return plain_checkpoint(state, settings, model), report
+
+
+def fold_model(
+    model: dict[str, Tensor], settings: Namespace
+) -> tuple[dict[str, Tensor], dict[str, list[Factor]]]:
+    """Fold both stacks of a state dict of `admin_transformer`.
+
+    Args:
+        model: state dict, in any floating-point precision; not changed.
+        settings: from `model_settings`.
+
+    Returns:
+        the state dict of fairseq's `transformer`, and the factors of each stack.
+
+    Raises:
+        UserError: an omega is missing or cannot be divided by.
+    """
+    result = split_all_projections(model)
+    factors: dict[str, list[Factor]] = {}
+    stacks: tuple[Stack, Stack] = ("encoder", "decoder")
+    for stack in stacks:
+        cross_attention = not settings.no_cross_attention
+        depth = getattr(settings, f"{stack}_layers")
+        sublayers = stack_sublayers(stack, depth, cross_attention)
+        factors[stack] = _factors(result, settings, stack, sublayers)
+        norm = f"{stack}.layernorm_embedding" if settings.layernorm_embedding else None
+        result = fold_stack(result, sublayers, factors[stack], norm)
+    return result, factors
+
+
+def _factors(
+    model: dict[str, Tensor], settings: Namespace, stack: Stack, sublayers: list[Sublayer]
+) -> list[Factor]:
+    """The factor on each shortcut: from the state dict, or the constant of the scheme."""
+    depth = Depth(
+        settings.encoder_layers, settings.decoder_layers, 2 if settings.no_cross_attention else 3
+    )
+    scheme = SCHEMES[settings.init_type](depth, False)
+    factors: list[Factor] = []
+    for position, sublayer in enumerate(sublayers):
+        residual: Residual = scheme.residual(stack, position, 1)
+        assert not isinstance(residual, ReZeroResidual), "refused by check_foldable"
+        if isinstance(residual, ScaledResidual):
+            name = f"{sublayer.residual}.omega"
+            if name not in model:
+                raise UserError(
+                    f"cannot fold: {name} is missing from the checkpoint, although it was trained "
+                    f"with --init-type {settings.init_type}"
+                )
+            factors.append(model[name])
+        else:
+            assert residual.constant is not None
+            factors.append(residual.constant)
+    return factors
+
+
+def _epsilon_factors(factors: dict[str, list[Factor]], settings: Namespace) -> dict[str, float]:
+    if settings.layernorm_embedding:
+        return {}
+    first = {stack: float(values[0]) for stack, values in factors.items()}
+    return {stack: constant for stack, constant in first.items() if constant != 1}
+
+
+def to_float32(model: dict[str, Tensor]) -> tuple[dict[str, Tensor], str | None]:
+    """16-bit entries in float32, tied ones still tied; and the name of the type they had."""
+    half = {torch.float16: "float16", torch.bfloat16: "bfloat16"}
+    done: dict[tuple, Tensor] = {}
+    result, found = {}, None
+    for name, value in model.items():
+        if value.dtype in half:
+            found = half[value.dtype]
+            place = (value.data_ptr(), value.shape, value.stride())
+            value = done.setdefault(place, value.float())
+        result[name] = value
+    return result, found
+
+
+def plain_checkpoint(
+    state: dict[str, Any], settings: Namespace, model: dict[str, Tensor]
+) -> dict[str, Any]:
+    """A checkpoint of fairseq's `transformer` with the run's other settings.
+
+    Args:
+        state: the checkpoint that the model is from.
+        settings: of the model.
+        model: state dict in fairseq's names.
+
+    Raises:
+        UserError: the checkpoint has no configuration.
+    """
+    if state.get("cfg") is None:
+        raise UserError("the checkpoint has no configuration (it is older than fairseq 0.10)")
+    config = copy.deepcopy(state["cfg"])
+    config["model"] = plain_settings(settings)
+    _forget_run(config)
+    num_updates = (state.get("optimizer_history") or [{}])[-1].get("num_updates", 0)
+    history = {
+        "criterion_name": "",
+        "optimizer_name": "",
+        "lr_scheduler_state": {},
+        "num_updates": num_updates,
+    }
+    return {
+        "args": None,
+        "cfg": config,
+        "model": model,
+        "criterion": None,
+        "optimizer_history": [history],
+        "task_state": state.get("task_state") or {},
+        "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}},
+        "last_optimizer_state": None,
+    }
+
+
+def plain_settings(settings: Namespace) -> dict[str, Any]:
+    """Settings of fairseq's `transformer` with the same sizes."""
+    from admin_nmt.models._config import AdminTransformerConfig, TransformerConfig
+
+    ours = {field.name for field in fields(AdminTransformerConfig)} - {
+        field.name for field in fields(TransformerConfig)
+    }
+    plain = {name: value for name, value in vars(settings).items() if name not in ours}
+    # Where initial embeddings came from: fairseq would read the files again when it loads the model.
+    plain["encoder_embed_path"] = plain["decoder_embed_path"] = None
+    return plain | {"_name": "transformer", "arch": "transformer"}
+
+
+def _forget_run(config: dict[str, Any]) -> None:
+    """Drop, in place, what a stock fairseq does not know and where this run kept its files."""
+    from fairseq import criterions, optim, tasks
+    from fairseq.optim import lr_scheduler
+
+    registries = {
+        "task": tasks.TASK_REGISTRY,
+        "criterion": criterions.CRITERION_REGISTRY,
+        "optimizer": optim.OPTIMIZER_REGISTRY,
+        "lr_scheduler": lr_scheduler.LR_SCHEDULER_REGISTRY,
+    }
+    for group, registry in registries.items():
+        chosen = registry.get((config.get(group) or {}).get("_name"))
+        if chosen is None or chosen.__module__.startswith("admin_nmt."):
+            config[group] = _STOCK.get(group)
+    for group, names in _OF_THE_RUN.items():
+        section = config.get(group)
+        if isinstance(section, dict):
+            section |= {name: value for name, value in names.items() if name in section}
+
+
+#: What takes the place of a task or criterion of ours; None where a plain model needs none.
+_STOCK = {
+    "task": {"_name": "translation"},
+    "criterion": {
+        "_name": "label_smoothed_cross_entropy",
+        "label_smoothing": 0.1,
+        "report_accuracy": False,
+        "ignore_prefix_size": 0,
+        "sentence_avg": False,
+    },
+}
+_OF_THE_RUN: dict[str, dict[str, Any]] = {
+    "common": dict.fromkeys(
+        ("user_dir", "log_file", "tensorboard_logdir", "wandb_project", "aim_repo", "aim_run_hash")
+    ),
+    "checkpoint": {
+        "save_dir": "checkpoints",
+        "restore_file": "checkpoint_last.pt",
+        "finetune_from_model": None,
+    },
+    "common_eval": {"path": None, "results_path": None},
+}
