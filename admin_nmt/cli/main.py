@@ -30,6 +30,8 @@ SUBCOMMANDS = {
     "score": "score",
     "compare": "compare",
     "fold": "fold",
+    "export": "export",
+    "translate": "translate",
 }
 
 

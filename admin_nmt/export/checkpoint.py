@@ -96,8 +96,9 @@ def model_kind(path: str | Path, state: dict[str, Any]) -> str:
     Raises:
         UserError: another one, or none.
     """
-    import admin_nmt.registration  # noqa: F401
     from fairseq.models import ARCH_MODEL_NAME_REGISTRY
+
+    import admin_nmt.registration  # noqa: F401
 
     arch = architecture(state)
     kind = ARCH_MODEL_NAME_REGISTRY.get(str(arch))

@@ -16,9 +16,10 @@ def build_model(settings: Namespace, model: dict[str, Tensor], name: str) -> Any
         model: its state dict.
         name: registered model, `admin_transformer` or `transformer`.
     """
-    import admin_nmt.registration  # noqa: F401
     from fairseq.data import Dictionary
     from fairseq.models import MODEL_REGISTRY
+
+    import admin_nmt.registration  # noqa: F401
 
     def dictionary(size: int) -> Any:
         result = Dictionary()

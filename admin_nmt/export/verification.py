@@ -1,12 +1,16 @@
 """Checks that what was written computes what was trained."""
 
+import random
 from argparse import Namespace
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from admin_nmt.errors import UserError
 from admin_nmt.evaluation.checkpoints import open_checkpoint
+from admin_nmt.export.backends import CTranslate2Backend, FairseqBackend, Search, Sentence
+from admin_nmt.export.text import Text
 
 #: Largest difference of logits that folding may leave, relative to the largest logit. Rounding
 #: stays below 1e-4 for 100 layers; a wrong fold is off by the size of the logits.
@@ -52,3 +56,67 @@ def compare_logits(path: str | Path, folded: dict[str, Any]) -> Agreement:
             "that float32 cannot bridge"
         )
     return agreement
+
+
+#: Most that the score of a sentence's best hypothesis, a log-probability per subword, may differ
+#: between fairseq and CTranslate2. A wrong conversion is off by several.
+SCORE_TOLERANCE = {"float32": 0.01, "float16": 0.05, "bfloat16": 0.3}
+SCORE_TOLERANCE_INTEGER = 0.3
+NUM_SENTENCES = 8
+
+
+def sample_sentences(folder: Path, text: Text) -> list[Sentence]:
+    """A few source sentences in subwords: raw text of the data folder, else words of its dictionary.
+
+    Args:
+        folder: the data folder.
+        text: its languages and pipeline.
+    """
+    for path in sorted((folder / "raw").glob(f"*.{text.source_lang}")):
+        with path.open(encoding="utf-8", errors="replace") as stream:
+            lines = [line for line in islice(stream, 4 * NUM_SENTENCES) if line.strip()]
+        encoded = (text.pipeline.encode(line).split() for line in lines)
+        sentences = [sentence for sentence in encoded if sentence]
+        if sentences:
+            return sentences[:NUM_SENTENCES]
+    with (folder / f"dict.{text.source_lang}.txt").open(encoding="utf-8") as stream:
+        words = [line.rsplit(" ", 1)[0] for line in islice(stream, 500)]
+    rng = random.Random(1)
+    return [[rng.choice(words) for _ in range(length)] for length in range(3, 3 + NUM_SENTENCES)]
+
+
+def compare_translations(
+    fairseq: FairseqBackend,
+    exported: CTranslate2Backend,
+    sentences: list[Sentence],
+    quantization: str,
+) -> dict[str, Any]:
+    """Translate sentences with both engines, and let CTranslate2 score fairseq's translations.
+
+    Returns:
+        for `export.json`: how many sentences, how many translations are identical, and the largest
+        difference of the two engines' scores of fairseq's translations.
+
+    Raises:
+        UserError: the scores differ by more than the precision of the weights can explain.
+    """
+    ours, theirs = (
+        [hypotheses[0] for hypotheses in next(iter(engine.translate([sentences], Search())))]
+        for engine in (fairseq, exported)
+    )
+    scores = exported.scores(sentences, [hypothesis.tokens for hypothesis in ours])
+    difference = max(
+        abs(score - hypothesis.score) for score, hypothesis in zip(scores, ours, strict=True)
+    )
+    tolerance = SCORE_TOLERANCE.get(quantization, SCORE_TOLERANCE_INTEGER)
+    if not difference <= tolerance:
+        raise UserError(
+            f"the exported model is not the checkpoint: scores of the same translations differ by "
+            f"{difference:.3g} (at most {tolerance} with --quantization {quantization})"
+        )
+    return {
+        "num_sentences": len(sentences),
+        "num_identical": sum(a.tokens == b.tokens for a, b in zip(ours, theirs, strict=True)),
+        "largest_score_difference": difference,
+        "tolerance": tolerance,
+    }

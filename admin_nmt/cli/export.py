@@ -1,0 +1,89 @@
+"""`admin-nmt export`: argument parsing of `export.bundle`."""
+
+import argparse
+import sys
+from typing import Any
+
+from admin_nmt.errors import UsageError
+
+HELP = "make a self-contained CTranslate2 folder that translates raw text"
+
+
+def add_text_arguments(parser: argparse.ArgumentParser) -> None:
+    """What a data folder without `preparation.json` does not say itself."""
+    group = parser.add_argument_group(
+        "how the training text was prepared",
+        "only for a DATA folder that 'admin-nmt prepare' did not make",
+    )
+    group.add_argument("--bpe-codes", metavar="FILE", help="BPE codes of subword-nmt")
+    group.add_argument("--source-lang", "-s", metavar="LANG")
+    group.add_argument("--target-lang", "-t", metavar="LANG")
+    group.add_argument(
+        "--normalize",
+        action="store_true",
+        help="normalise punctuation and non-printing characters, as Moses' scripts do",
+    )
+    group.add_argument(
+        "--aggressive-hyphens", action="store_true", help="split a-b into a @-@ b (Moses' -a)"
+    )
+    group.add_argument("--lowercase", action="store_true", help="the model reads lower case only")
+
+
+def text_options(args: argparse.Namespace) -> Any:
+    """The `TextOptions` of the arguments above."""
+    from admin_nmt.export.text import TextOptions
+
+    names = (
+        "bpe_codes",
+        "source_lang",
+        "target_lang",
+        "normalize",
+        "aggressive_hyphens",
+        "lowercase",
+    )
+    return TextOptions(**{name: getattr(args, name) for name in names})
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """A checkpoint and its data in, a folder out."""
+    parser.add_argument("checkpoint", metavar="CKPT", help="checkpoint of a Transformer")
+    parser.add_argument("data", metavar="DATA", help="the data folder it was trained on")
+    parser.add_argument("--output", required=True, metavar="DIR", help="the folder to make")
+    parser.add_argument(
+        "--quantization",
+        default="float32",
+        metavar="TYPE",
+        help="how weights are stored: float32 (default), int8 (fastest on CPUs), int8_float16, "
+        "int8_bfloat16, int8_float32, int16, float16, bfloat16",
+    )
+    parser.add_argument("--force", action="store_true", help="replace an exported DIR")
+    add_text_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Export and say how well the result agrees with the checkpoint."""
+    from admin_nmt.export.bundle import QUANTIZATIONS
+
+    if args.quantization not in QUANTIZATIONS:
+        raise UsageError(
+            f"--quantization {args.quantization}: choose from {', '.join(QUANTIZATIONS)}"
+        )
+    import admin_nmt.registration  # noqa: F401
+    from admin_nmt.export.bundle import export_bundle
+
+    content = export_bundle(
+        args.checkpoint,
+        args.data,
+        args.output,
+        quantization=args.quantization,
+        options=text_options(args),
+        force=args.force,
+    )
+    checked = content["verification"]
+    sys.stdout.write(
+        f"{args.output}: {content['source_lang']}-{content['target_lang']}, "
+        f"{content['quantization']}; of {checked['num_sentences']} sentences "
+        f"{checked['num_identical']} translated exactly as by fairseq, scores within "
+        f"{checked['largest_score_difference']:.2g}\n"
+    )
+    return 0

@@ -1,0 +1,112 @@
+"""`admin-nmt translate`: raw text from a file or standard input to a file or standard output."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from pathlib import Path
+from typing import IO, Any
+
+from admin_nmt.cli.export import add_text_arguments, text_options
+from admin_nmt.errors import UserError
+
+HELP = "translate raw text with an exported folder or a checkpoint"
+
+logger = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The model, the text, the search."""
+    parser.add_argument(
+        "model", metavar="DIR_OR_CKPT", help="folder made by 'admin-nmt export', or a checkpoint"
+    )
+    parser.add_argument("--input", metavar="FILE", help="one sentence a line (default: stdin)")
+    parser.add_argument("--output", metavar="FILE", help="translations (default: stdout)")
+    parser.add_argument("--force", action="store_true", help="replace an existing --output")
+    parser.add_argument("--beam", type=int, default=5, metavar="N", help="default 5")
+    parser.add_argument(
+        "--nbest",
+        type=int,
+        metavar="N",
+        help="write the N best, each as: line number, tab, score, tab, translation",
+    )
+    parser.add_argument("--lenpen", type=float, default=1.0, metavar="P", help="default 1")
+    parser.add_argument("--threads", type=int, metavar="N", help="default: all cores")
+    parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default)")
+    parser.add_argument(
+        "--data",
+        metavar="DATA",
+        help="for a checkpoint: the data folder it was trained on (default: where that was)",
+    )
+    add_text_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Translate line after line."""
+    from admin_nmt.export.backends import Search
+    from admin_nmt.export.lines import count_lines, read_lines
+    from admin_nmt.export.output import require_new_file
+
+    search = Search(args.beam, args.nbest or 1, args.lenpen)
+    if args.output:
+        require_new_file(Path(args.output), args.force, args.input)
+    total = count_lines(Path(args.input)) if args.input else None
+
+    from admin_nmt.export.loading import load_translator
+
+    translator = load_translator(
+        args.model,
+        data=args.data,
+        threads=args.threads,
+        device=args.device,
+        options=text_options(args),
+    )
+    from admin_nmt.evaluation.progress import progress
+
+    with ExitStack() as stack:
+        source = stack.enter_context(_input(args.input))
+        write = stack.enter_context(_output(args.output))
+        # Somebody who types wants an answer after each line.
+        chunk = {"chunk_lines": 1} if source.isatty() else {}
+        results = translator.stream(read_lines(source), search, **chunk)
+        for number, found in enumerate(
+            progress(logger, "translating", "lines", results, total=total), start=1
+        ):
+            write(_rows(number, found, args.nbest))
+    return 0
+
+
+def _rows(number: int, found: Iterable[Any], nbest: int | None) -> str:
+    """The output for one line of input."""
+    if nbest is None:
+        return next(iter(found)).text + "\n"
+    return "".join(f"{number}\t{entry.score:.4f}\t{entry.text}\n" for entry in found)
+
+
+def _input(path: str | None) -> Any:
+    if path is None:
+        return nullcontext(sys.stdin.buffer)
+    try:
+        return Path(path).open("rb")
+    except OSError as error:
+        raise UserError(f"cannot read --input {path}: {error.strerror or error}") from error
+
+
+@contextmanager
+def _output(path: str | None) -> Iterator[Callable[[str], Any]]:
+    """A function that writes text; a file appears only when everything is written."""
+    from admin_nmt.files import atomic_write
+
+    if path is not None:
+        with atomic_write(path) as stream:
+            yield stream.write
+        return
+    # Lines go out as soon as they are there, in UTF-8 whatever the locale.
+    binary: IO[bytes] = sys.stdout.buffer
+
+    def write(text: str) -> None:
+        binary.write(text.encode("utf-8"))
+        binary.flush()
+
+    yield write

@@ -1,0 +1,241 @@
+"""What a translator needs of an engine, and the two engines: CTranslate2 and fairseq.
+
+An engine gets batches of sentences in subwords and gives hypotheses in subwords. Both search alike:
+the same beam, scores divided by length ** lenpen, the same limit on the length of the output.
+"""
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from admin_nmt.errors import UsageError, UserError
+
+#: Subwords of output that are always allowed (fairseq's default for `--max-len-b`).
+MIN_OUTPUT_LIMIT = 200
+
+Sentence = list[str]
+
+
+@dataclass(frozen=True)
+class Search:
+    """How to search.
+
+    Attributes:
+        beam: hypotheses kept at every step.
+        nbest: hypotheses returned for a sentence, at most `beam`.
+        lenpen: exponent of the length by which scores are divided; above 1 favours long output.
+    """
+
+    beam: int = 5
+    nbest: int = 1
+    lenpen: float = 1.0
+
+    def __post_init__(self) -> None:
+        for option, value in (("--beam", self.beam), ("--nbest", self.nbest)):
+            if value < 1:
+                raise UsageError(f"{option} {value}: give a number of at least 1")
+        if self.nbest > self.beam:
+            raise UsageError(f"--nbest {self.nbest} needs --beam of at least {self.nbest}")
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One translation of a sentence in subwords; the score is a log-probability over length."""
+
+    tokens: Sentence
+    score: float
+
+
+class Backend(Protocol):
+    """An engine.
+
+    Attributes:
+        max_source: longest input in subwords.
+    """
+
+    max_source: int
+
+    def translate(
+        self, batches: Iterable[list[Sentence]], search: Search
+    ) -> Iterator[list[list[Hypothesis]]]:
+        """For every batch, in order: for every sentence its `search.nbest` hypotheses."""
+
+
+def output_limit(batch: list[Sentence], max_target: int) -> int:
+    """Longest output of a batch: fairseq's default of 200, or twice the longest input."""
+    longest = max(len(sentence) for sentence in batch)
+    return min(max(MIN_OUTPUT_LIMIT, 2 * longest), max_target)
+
+
+class CTranslate2Backend:
+    """CTranslate2 on a converted model.
+
+    Args:
+        folder: the converted model.
+        max_source: longest input in subwords.
+        max_target: longest output in subwords.
+        threads: batches translated at the same time, one core each.
+        device: `cpu`, `cuda` or `auto`.
+
+    Raises:
+        UserError: CTranslate2 is not installed, or cannot load the model.
+    """
+
+    def __init__(
+        self, folder: Path, max_source: int, max_target: int, threads: int, device: str = "auto"
+    ) -> None:
+        self.max_source = max_source
+        self.max_target = max_target
+        self.threads = threads
+        try:
+            # One core per batch beats several cores in one batch: no step waits for the others.
+            self.engine: Any = import_ctranslate2().Translator(
+                str(folder), device=device, inter_threads=threads, intra_threads=1
+            )
+        except (RuntimeError, ValueError) as error:
+            raise UserError(f"CTranslate2 cannot load {folder}: {error}") from error
+
+    def translate(
+        self, batches: Iterable[list[Sentence]], search: Search
+    ) -> Iterator[list[list[Hypothesis]]]:
+        """Keep all threads busy with a few batches in advance."""
+        waiting: deque[list[Any]] = deque()
+        for batch in batches:
+            waiting.append(self._start(batch, search))
+            if len(waiting) > 2 * self.threads:
+                yield [self._result(result) for result in waiting.popleft()]
+        while waiting:
+            yield [self._result(result) for result in waiting.popleft()]
+
+    def scores(self, sources: list[Sentence], targets: list[Sentence]) -> list[float]:
+        """Mean log-probability of each target's subwords and its end, given the source."""
+        results = self.engine.score_batch(sources, targets, max_input_length=0)
+        return [sum(result.log_probs) / len(result.log_probs) for result in results]
+
+    def _start(self, batch: list[Sentence], search: Search) -> list[Any]:
+        started: list[Any] = self.engine.translate_batch(
+            batch,
+            asynchronous=True,
+            beam_size=search.beam,
+            num_hypotheses=search.nbest,
+            length_penalty=search.lenpen,
+            max_input_length=0,
+            max_decoding_length=output_limit(batch, self.max_target),
+            return_scores=True,
+        )
+        return started
+
+    @staticmethod
+    def _result(started: Any) -> list[Hypothesis]:
+        result = started.result()
+        return [
+            Hypothesis(tokens, score)
+            for tokens, score in zip(result.hypotheses, result.scores, strict=True)
+        ]
+
+
+def import_ctranslate2() -> Any:
+    """The module `ctranslate2`.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        import ctranslate2
+    except ImportError as error:
+        raise UserError(
+            f"CTranslate2 cannot be imported ({error}); pip install 'ctranslate2>=4.5'"
+        ) from error
+    return ctranslate2
+
+
+class FairseqBackend:
+    """fairseq's beam search on a checkpoint of any of its encoder-decoder models.
+
+    Args:
+        checkpoint: the file; several joined by `:` translate together.
+        data: folder with the dictionaries.
+        source: language code.
+        target: language code.
+        threads: cores.
+        device: `cpu`, `cuda` or `auto`.
+
+    Raises:
+        UserError: a checkpoint is no sound one, or does not fit the vocabulary.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str | os.PathLike[str],
+        data: Path,
+        source: str,
+        target: str,
+        threads: int,
+        device: str = "auto",
+    ) -> None:
+        import torch
+        from fairseq import checkpoint_utils, utils
+
+        import admin_nmt.registration  # noqa: F401
+        from admin_nmt.evaluation.generation import require_fitting_vocabulary
+
+        require_fitting_vocabulary(str(checkpoint), data, source, target)
+        torch.set_num_threads(threads)
+        self.models, config, self.task = checkpoint_utils.load_model_ensemble_and_task(
+            utils.split_paths(str(checkpoint)),
+            arg_overrides={"data": str(data), "source_lang": source, "target_lang": target},
+        )
+        cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+        self.device = torch.device("cuda" if cuda else "cpu")
+        for model in self.models:
+            model.to(self.device).prepare_for_inference_(config)
+        limits = [
+            utils.resolve_max_positions(self.task.max_positions(), model.max_positions())
+            for model in self.models
+        ]
+        self.left_pad_source = bool(config.task.left_pad_source)
+        # The end of sentence takes one position.
+        self.max_source = min(limit[0] for limit in limits) - 1
+        self.max_target = min(limit[1] for limit in limits) - 1
+
+    def translate(
+        self, batches: Iterable[list[Sentence]], search: Search
+    ) -> Iterator[list[list[Hypothesis]]]:
+        """One batch after the other."""
+        import torch
+        from fairseq.sequence_generator import SequenceGenerator
+
+        words = self.task.target_dictionary
+        generator = SequenceGenerator(
+            self.models, words, beam_size=search.beam, len_penalty=search.lenpen
+        )
+        for batch in batches:
+            generator.max_len_a, generator.max_len_b = 0, output_limit(batch, self.max_target)
+            with torch.no_grad():
+                found = generator.generate(self.models, {"net_input": self._net_input(batch)})
+            yield [
+                [
+                    Hypothesis(words.string(entry["tokens"]).split(), float(entry["score"]))
+                    for entry in entries[: search.nbest]
+                ]
+                for entries in found
+            ]
+
+    def _net_input(self, batch: list[Sentence]) -> dict[str, Any]:
+        from fairseq.data import data_utils
+
+        words = self.task.source_dictionary
+        sentences = [
+            words.encode_line(" ".join(sentence), add_if_not_exist=False).long()
+            for sentence in batch
+        ]
+        tokens = data_utils.collate_tokens(
+            sentences, words.pad(), words.eos(), left_pad=self.left_pad_source
+        )
+        return {
+            "src_tokens": tokens.to(self.device),
+            "src_lengths": tokens.ne(words.pad()).sum(dim=1).to(self.device),
+        }

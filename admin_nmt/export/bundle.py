@@ -1,0 +1,233 @@
+"""The exported folder: everything needed to translate raw text with CTranslate2.
+
+model/              converted model and its vocabularies
+dict.LANG.txt       fairseq's dictionaries
+codes               BPE codes
+preparation.json    tokenisation settings
+README.md           what it is and how to use it
+export.json         where it is from, and SHA-256 of every file above
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from argparse import Namespace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from admin_nmt.data.text_pipeline import FILE_NAME as PREPARATION
+from admin_nmt.errors import UserError
+from admin_nmt.export.backends import import_ctranslate2
+from admin_nmt.export.output import require_new_folder
+from admin_nmt.export.text import Text, TextOptions, data_folder, load_text
+from admin_nmt.files import atomic_write, sha256
+
+MANIFEST = "export.json"
+FORMAT = "admin_nmt export"
+VERSION = 1
+#: What `--quantization` may be.
+QUANTIZATIONS = (
+    "float32",
+    "int8",
+    "int8_float32",
+    "int8_float16",
+    "int8_bfloat16",
+    "int16",
+    "float16",
+    "bfloat16",
+)
+_LIBRARIES = ("admin-nmt", "ctranslate2", "fairseq-fixed", "sacremoses", "subword-nmt", "torch")
+
+
+def export_bundle(
+    checkpoint: str | os.PathLike[str],
+    data: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    quantization: str = "float32",
+    options: TextOptions | None = None,
+    force: bool = False,
+) -> dict[str, Any]:
+    """Fold a checkpoint where needed, convert it, and write the exported folder.
+
+    The folder is made under a temporary name, checked against the checkpoint on a few sentences
+    and then renamed: it is whole or absent.
+
+    Args:
+        checkpoint: of `admin_transformer` or fairseq's own `transformer`.
+        data: the folder it was trained on.
+        output: the folder to make.
+        quantization: one of `QUANTIZATIONS`; how weights are stored.
+        options: what `data` does not say about the text (no `preparation.json`).
+        force: replace an exported folder of that name.
+
+    Returns:
+        the content of `export.json`.
+
+    Raises:
+        UserError: bad input, a model that CTranslate2 cannot run, an output that exists, or an
+            exported model that does not compute what the checkpoint does.
+    """
+    from admin_nmt.evaluation.generation import require_fitting_vocabulary, trained_direction
+    from admin_nmt.export.conversion import convert, plain_model
+
+    output = Path(output)
+    require_new_folder(output, force, MANIFEST)
+    import_ctranslate2()
+    model, settings = plain_model(checkpoint)
+    text = load_text(data, trained_direction(os.fspath(checkpoint)), options)
+    folder = data_folder(data)
+    require_fitting_vocabulary(os.fspath(checkpoint), folder, text.source_lang, text.target_lang)
+    with tempfile.TemporaryDirectory(
+        prefix=f".{output.name}.", dir=output.absolute().parent
+    ) as new:
+        made = Path(new) / "folder"
+        made.mkdir(mode=0o755)
+        convert(model, settings, folder, text, made / "model", quantization)
+        _write_text_files(text, folder, made)
+        content = _describe(checkpoint, settings, text, quantization)
+        content["verification"] = _verify(checkpoint, folder, text, made, content)
+        _finish(made, content)
+        _replace(made, output)
+    return content
+
+
+def _write_text_files(text: Text, folder: Path, made: Path) -> None:
+    for language in (text.source_lang, text.target_lang):
+        shutil.copyfile(folder / f"dict.{language}.txt", made / f"dict.{language}.txt")
+    shutil.copyfile(text.pipeline.codes, made / "codes")
+    with atomic_write(made / PREPARATION) as stream:
+        json.dump(text.settings("codes"), stream, indent=2, ensure_ascii=False)
+        stream.write("\n")
+
+
+def _describe(
+    checkpoint: str | os.PathLike[str], settings: Namespace, text: Text, quantization: str
+) -> dict[str, Any]:
+    from admin_nmt.evaluation.checkpoints import architecture, open_checkpoint
+
+    state = open_checkpoint(Path(checkpoint))
+    history = state.get("optimizer_history") or [{}]
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "source_lang": text.source_lang,
+        "target_lang": text.target_lang,
+        "quantization": quantization,
+        "max_source": settings.max_source_positions - 1,
+        "max_target": settings.max_target_positions - 1,
+        "checkpoint": {
+            "file": Path(checkpoint).name,
+            "sha256": sha256(checkpoint),
+            "architecture": architecture(state),
+            "num_updates": history[-1].get("num_updates"),
+        },
+        "model": {name: _json(value) for name, value in sorted(vars(settings).items())},
+        "versions": {name: version(name) for name in _LIBRARIES},
+    }
+
+
+def _json(value: Any) -> Any:
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def _verify(
+    checkpoint: str | os.PathLike[str], folder: Path, text: Text, made: Path, content: dict
+) -> dict[str, Any]:
+    from admin_nmt.export.backends import CTranslate2Backend, FairseqBackend
+    from admin_nmt.export.verification import compare_translations, sample_sentences
+
+    sentences = sample_sentences(folder, text)
+    limits = content["max_source"], content["max_target"]
+    return compare_translations(
+        FairseqBackend(checkpoint, folder, text.source_lang, text.target_lang, 1, "cpu"),
+        CTranslate2Backend(made / "model", *limits, 1, "cpu"),
+        [sentence[: limits[0]] for sentence in sentences],
+        content["quantization"],
+    )
+
+
+def _finish(made: Path, content: dict[str, Any]) -> None:
+    """Write README.md and, last, export.json with the hashes of all files."""
+    with atomic_write(made / "README.md") as stream:
+        stream.write(_readme(content))
+    files = sorted(path for path in made.rglob("*") if path.is_file())
+    content["files"] = {path.relative_to(made).as_posix(): sha256(path) for path in files}
+    with atomic_write(made / MANIFEST) as stream:
+        json.dump(content, stream, indent=2, ensure_ascii=False)
+        stream.write("\n")
+
+
+def _replace(made: Path, output: Path) -> None:
+    """Put the finished folder in its place; an old one goes only now."""
+    try:
+        if output.exists():
+            output.rename(made.parent / "old")
+        made.rename(output)
+    except OSError as error:
+        raise UserError(f"cannot write {output}: {error.strerror or error}") from error
+
+
+def _readme(content: dict[str, Any]) -> str:
+    source, target = content["source_lang"], content["target_lang"]
+    checkpoint = content["checkpoint"]
+    return f"""# {source}-{target} translation model
+
+Exported by admin-nmt {content["versions"]["admin-nmt"]} for CTranslate2, weights in {content["quantization"]}, from
+checkpoint `{checkpoint["file"]}` (architecture {checkpoint["architecture"]}, SHA-256 {checkpoint["sha256"]}).
+`export.json` holds all settings, versions and the checksum of every file.
+
+Raw text, one sentence a line, in and out:
+
+```bash
+admin-nmt translate . --input text.{source} --output text.{target}
+```
+
+```python
+from admin_nmt.export import load_translator
+
+print(load_translator(".").translate(["..."]))
+```
+
+Needed: `pip install admin-nmt ctranslate2`; no GPU. With CTranslate2 alone, `model/` translates tokenised
+text in subwords: Moses tokenisation with the settings in `preparation.json`, then BPE with `codes` (subword-nmt).
+"""
+
+
+def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read and check an exported folder: every file is there and unaltered.
+
+    Raises:
+        UserError: it is no exported folder, or a file is missing or altered.
+    """
+    folder = Path(folder)
+    path = folder / MANIFEST
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{folder} is no exported folder: it has no {MANIFEST}") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UserError(f"{path} was not written by admin-nmt export")
+    if content.get("version") != VERSION:
+        raise UserError(f"{path} has version {content.get('version')}, expected {VERSION}")
+    try:
+        limits = int(content["max_source"]), int(content["max_target"])
+        files = {str(name): str(digest) for name, digest in content["files"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path} is incomplete: {error}; export again") from error
+    if min(limits) < 1 or not any(name.startswith("model/") for name in files):
+        raise UserError(f"{path} is incomplete; export again")
+    for name, digest in files.items():
+        if not (folder / name).is_file():
+            raise UserError(f"exported folder {folder} is incomplete: {name} is missing")
+        if sha256(folder / name) != digest:
+            raise UserError(
+                f"exported folder {folder} was altered: {name} does not have the checksum in {MANIFEST}"
+            )
+    return content

@@ -1,0 +1,85 @@
+"""A translator from a path: an exported folder or a fairseq checkpoint."""
+
+import os
+from pathlib import Path
+
+from admin_nmt.data.text_pipeline import TextPipeline
+from admin_nmt.errors import UsageError, UserError
+from admin_nmt.export.backends import CTranslate2Backend, FairseqBackend
+from admin_nmt.export.bundle import read_manifest
+from admin_nmt.export.text import TextOptions, data_folder, load_text
+from admin_nmt.export.translator import Translator
+
+DEVICES = ("auto", "cpu", "cuda")
+
+
+def load_translator(
+    path: str | os.PathLike[str],
+    *,
+    data: str | os.PathLike[str] | None = None,
+    threads: int | None = None,
+    device: str = "auto",
+    options: TextOptions | None = None,
+) -> Translator:
+    """Load a model for translating raw text.
+
+    Args:
+        path: a folder made by `admin-nmt export` (its files are checked against their checksums),
+            or a fairseq checkpoint of an encoder-decoder model.
+        data: for a checkpoint, the folder it was trained on; default: where it says that was.
+        threads: cores to use; default: all that this process may use.
+        device: `cpu`, `cuda`, or `auto` for a GPU where there is one.
+        options: for a checkpoint, what `data` does not say about the text.
+
+    Raises:
+        UserError: no such model, an altered folder, a vocabulary that does not fit, settings that
+            are missing.
+        UsageError: an option that makes no sense here.
+    """
+    path = Path(path)
+    threads = len(os.sched_getaffinity(0)) if threads is None else threads
+    if threads < 1:
+        raise UsageError(f"--threads {threads}: give a number of at least 1")
+    if device not in DEVICES:
+        raise UsageError(f"--device {device}: choose from {', '.join(DEVICES)}")
+    if path.is_dir():
+        if data is not None or (options or TextOptions()) != TextOptions():
+            raise UsageError(
+                f"{path} is an exported folder, which has all settings itself: --data and the "
+                "options that describe text are for checkpoints"
+            )
+        return _exported(path, threads, device)
+    return _checkpoint(path, data, threads, device, options)
+
+
+def _exported(path: Path, threads: int, device: str) -> Translator:
+    content = read_manifest(path)
+    text = TextPipeline.load(path)
+    limits = content["max_source"], content["max_target"]
+    return Translator(CTranslate2Backend(path / "model", *limits, threads, device), text)
+
+
+def _checkpoint(
+    path: Path,
+    data: str | os.PathLike[str] | None,
+    threads: int,
+    device: str,
+    options: TextOptions | None,
+) -> Translator:
+    import admin_nmt.registration  # noqa: F401
+    from admin_nmt.evaluation.checkpoints import open_checkpoint, setting
+
+    state = open_checkpoint(path)
+    trained = setting(state, "task", "source_lang"), setting(state, "task", "target_lang")
+    if data is None:
+        data = str(setting(state, "task", "data") or "").split(os.pathsep)[0]
+        if not Path(data or "/nowhere").is_dir():
+            raise UserError(
+                f"checkpoint {path} was trained on {data or 'an unknown folder'}, which is not here: "
+                "give --data DATA"
+            )
+    text = load_text(data, trained, options)
+    backend = FairseqBackend(
+        path, data_folder(data), text.source_lang, text.target_lang, threads, device
+    )
+    return Translator(backend, text.pipeline)

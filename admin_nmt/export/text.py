@@ -1,0 +1,141 @@
+"""Which languages a checkpoint translates, and how raw text becomes what it reads."""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from admin_nmt.data import bpe
+from admin_nmt.data.text_pipeline import FILE_NAME, TextPipeline
+from admin_nmt.data.tokenization import LineTokenizer, require_known_language
+from admin_nmt.errors import UsageError, UserError
+
+
+@dataclass(frozen=True)
+class TextOptions:
+    """What a data folder without `preparation.json` does not say itself.
+
+    Attributes:
+        bpe_codes: file of BPE codes of subword-nmt.
+        source_lang: language code; also chooses the direction where a folder serves two.
+        target_lang: language code.
+        normalize: the training text was normalised (punctuation, non-printing characters).
+        aggressive_hyphens: it was tokenised with hyphens split off.
+        lowercase: it was lower-cased.
+    """
+
+    bpe_codes: str | os.PathLike[str] | None = None
+    source_lang: str | None = None
+    target_lang: str | None = None
+    normalize: bool = False
+    aggressive_hyphens: bool = False
+    lowercase: bool = False
+
+
+@dataclass(frozen=True)
+class Text:
+    """A direction of translation and its text pipeline."""
+
+    source_lang: str
+    target_lang: str
+    pipeline: TextPipeline
+
+    def settings(self, codes: str) -> dict[str, Any]:
+        """Content of a `preparation.json` that gives this pipeline; `codes` is relative to it."""
+        source, target = asdict(self.pipeline.source), asdict(self.pipeline.target)
+        languages = source.pop("language"), target.pop("language")
+        return {
+            "format": 1,
+            "source_lang": self.source_lang,
+            "target_lang": self.target_lang,
+            "tokenizer_langs": dict(
+                zip((self.source_lang, self.target_lang), languages, strict=True)
+            ),
+            **source,
+            "bpe": {"codes": codes, "separator": bpe.SEPARATOR},
+        }
+
+
+def data_folder(data: str | os.PathLike[str]) -> Path:
+    """The folder with dictionaries: `data`, or `data-bin` in the output of `admin-nmt prepare`.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    path = Path(data)
+    if not path.is_dir():
+        raise UserError(f"data folder not found: {data}")
+    inner = path / "data-bin"
+    return inner if (inner / FILE_NAME).is_file() and not (path / FILE_NAME).exists() else path
+
+
+def load_text(
+    data: str | os.PathLike[str],
+    trained: tuple[str | None, str | None] = (None, None),
+    options: TextOptions | None = None,
+) -> Text:
+    """The direction and the pipeline of a data folder.
+
+    Args:
+        data: folder made by `admin-nmt prepare`, or any binarised folder together with `options`.
+        trained: (source, target) that the checkpoint was trained on, None where it does not say.
+        options: what the folder does not say.
+
+    Raises:
+        UserError: settings are missing, or do not fit each other.
+        UsageError: options that contradict the checkpoint or the folder.
+    """
+    options = options or TextOptions()
+    for name, given, known in (
+        ("--source-lang", options.source_lang, trained[0]),
+        ("--target-lang", options.target_lang, trained[1]),
+    ):
+        if given and known and given != known:
+            raise UsageError(f"{name} {given}: the checkpoint was trained with {known}")
+    source = options.source_lang or trained[0]
+    target = options.target_lang or trained[1]
+    folder = data_folder(data)
+    if (folder / FILE_NAME).is_file():
+        return _prepared(folder, source, target, options)
+    return _described(folder, source, target, options)
+
+
+def _prepared(folder: Path, source: str | None, target: str | None, options: TextOptions) -> Text:
+    """From `preparation.json`, in its direction or the reverse one."""
+    if options.bpe_codes:
+        raise UsageError(
+            f"--bpe-codes {options.bpe_codes}: {folder} has a {FILE_NAME} that names its codes"
+        )
+    pipeline = TextPipeline.load(folder)
+    content = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
+    first, second = content["source_lang"], content["target_lang"]
+    if source in (None, first) and target in (None, second):
+        return Text(first, second, pipeline)
+    if source in (None, second) and target in (None, first):
+        reverse = TextPipeline(pipeline.target, pipeline.source, pipeline.codes)
+        return Text(second, first, reverse)
+    raise UserError(
+        f"{folder} was prepared for {first} and {second}, not for {source or 'any'} to "
+        f"{target or 'any'}"
+    )
+
+
+def _described(folder: Path, source: str | None, target: str | None, options: TextOptions) -> Text:
+    """From the options alone."""
+    if not (options.bpe_codes and source and target):
+        raise UserError(
+            f"{folder} has no {FILE_NAME} (admin-nmt prepare writes it): give --bpe-codes FILE, "
+            "--source-lang and --target-lang"
+        )
+    tokenizers = []
+    for language in (source, target):
+        require_known_language(language)
+        tokenizers.append(
+            LineTokenizer(
+                language, options.normalize, options.aggressive_hyphens, options.lowercase
+            )
+        )
+    codes = Path(options.bpe_codes)
+    bpe.load(codes)
+    return Text(source, target, TextPipeline(tokenizers[0], tokenizers[1], codes))

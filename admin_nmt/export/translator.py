@@ -1,0 +1,191 @@
+"""Raw text in, raw text out, in order, in bounded memory, whatever the engine."""
+
+import logging
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import Protocol
+
+from admin_nmt.export.backends import Backend, Hypothesis, Search, Sentence
+
+logger = logging.getLogger(__name__)
+
+#: Lines that are read before they are sorted by length and translated.
+CHUNK_LINES = 2048
+#: Warnings of one kind that are shown one by one.
+SHOWN_WARNINGS = 10
+
+_END_OF_SENTENCE = re.compile(r"[.!?;:。！？]$|^(?:&quot;|&apos;|\))$")
+
+
+class LineText(Protocol):
+    """Raw text to subwords and back; `data.text_pipeline.TextPipeline` is one."""
+
+    def encode(self, line: str) -> str:
+        """Subwords of a source line, joined by spaces."""
+
+    def decode(self, line: str) -> str:
+        """Text from subwords of the target language."""
+
+
+@dataclass(frozen=True)
+class Translation:
+    """A translation of one line and its score (log-probability over length; mean over pieces)."""
+
+    text: str
+    score: float
+
+
+class Translator:
+    """Translates lines of text.
+
+    Args:
+        backend: the engine.
+        text: turns lines into subwords and back.
+        batch_tokens: most subwords in one batch, padding included.
+    """
+
+    def __init__(self, backend: Backend, text: LineText, batch_tokens: int = 1500) -> None:
+        self.backend = backend
+        self.text = text
+        self.batch_tokens = batch_tokens
+
+    def translate(self, lines: Sequence[str], beam: int = 5, lenpen: float = 1.0) -> list[str]:
+        """The best translation of every line; empty lines stay empty.
+
+        >>> load_translator("exported").translate(["Ein Hund läuft."])  # doctest: +SKIP
+        ['A dog is running.']
+        """
+        found = self.stream(lines, Search(beam=beam, lenpen=lenpen))
+        return [hypotheses[0].text for hypotheses in found]
+
+    def translate_nbest(
+        self, lines: Sequence[str], nbest: int, beam: int = 5, lenpen: float = 1.0
+    ) -> list[list[Translation]]:
+        """The `nbest` best translations of every line with their scores, best first.
+
+        An empty line has one, the empty one.
+        """
+        return list(self.stream(lines, Search(beam=max(beam, nbest), nbest=nbest, lenpen=lenpen)))
+
+    def stream(
+        self, lines: Iterable[str], search: Search | None = None, chunk_lines: int = CHUNK_LINES
+    ) -> Iterator[list[Translation]]:
+        """Translations of line after line, reading `chunk_lines` lines ahead.
+
+        Lines with more subwords than the model reads are translated in pieces, with a warning.
+        """
+        search = search or Search()
+        warnings = Warnings(logger)
+        numbered = enumerate(lines, start=1)
+        while chunk := list(islice(numbered, chunk_lines)):
+            yield from self._chunk(chunk, search, warnings)
+        warnings.close()
+
+    def _chunk(
+        self, chunk: list[tuple[int, str]], search: Search, warnings: "Warnings"
+    ) -> list[list[Translation]]:
+        pieces_of = [self._pieces(number, line, warnings) for number, line in chunk]
+        flat = list(chain.from_iterable(pieces_of))
+        # Longest first: what needs most memory comes before the rest, and batches need little padding.
+        order = sorted(range(len(flat)), key=lambda index: -len(flat[index]))
+        batches = list(batch_by_tokens(order, [len(piece) for piece in flat], self.batch_tokens))
+        found: dict[int, list[Hypothesis]] = {}
+        results = self.backend.translate(
+            ([flat[index] for index in batch] for batch in batches), search
+        )
+        for batch, hypotheses in zip(batches, results, strict=True):
+            found.update(zip(batch, hypotheses, strict=True))
+        numbers = iter(range(len(flat)))
+        return [self._join([found[next(numbers)] for _ in pieces]) for pieces in pieces_of]
+
+    def _pieces(self, number: int, line: str, warnings: "Warnings") -> list[Sentence]:
+        """Subwords of a line: no piece if it is empty, several if it is too long."""
+        sentence = self.text.encode(line).split() if line.strip() else []
+        pieces = split_long(sentence, self.backend.max_source)
+        if len(pieces) > 1:
+            warnings.add(
+                "too long",
+                f"line {number} has {len(sentence)} subwords, the model reads "
+                f"{self.backend.max_source}: translated in {len(pieces)} pieces",
+            )
+        return pieces
+
+    def _join(self, pieces: list[list[Hypothesis]]) -> list[Translation]:
+        """Translations of a line from those of its pieces: the k-th best of each together."""
+        if not pieces:
+            return [Translation("", 0.0)]
+        joined = []
+        for rank in range(min(len(hypotheses) for hypotheses in pieces)):
+            parts = [hypotheses[rank] for hypotheses in pieces]
+            tokens = chain.from_iterable(part.tokens for part in parts)
+            score = sum(part.score for part in parts) / len(parts)
+            joined.append(Translation(self.text.decode(" ".join(tokens)), score))
+        return joined
+
+
+def split_long(sentence: Sentence, limit: int) -> list[Sentence]:
+    """Pieces of at most `limit` subwords, together the sentence; none if it is empty.
+
+    A piece ends after the last sentence-final punctuation in its second half, else between words,
+    else (a word longer than `limit`) anywhere.
+    """
+    pieces = []
+    while len(sentence) > limit:
+        cut = _cut(sentence[: limit + 1], limit)
+        pieces.append(sentence[:cut])
+        sentence = sentence[cut:]
+    return [*pieces, sentence] if sentence else pieces
+
+
+def _cut(head: Sentence, limit: int) -> int:
+    """Where to end a piece, from 1 to `limit`."""
+    between_words = [
+        place for place in range(limit, limit // 2, -1) if not head[place - 1].endswith("@@")
+    ]
+    for place in between_words:
+        if _END_OF_SENTENCE.search(head[place - 1]):
+            return place
+    return between_words[0] if between_words else limit
+
+
+def batch_by_tokens(
+    order: Sequence[int], lengths: Sequence[int], max_tokens: int
+) -> Iterator[list[int]]:
+    """Consecutive items of `order` whose longest length times number stays within `max_tokens`.
+
+    An item longer than `max_tokens` is a batch of its own.
+    """
+    batch: list[int] = []
+    longest = 0
+    for index in order:
+        longest = max(longest, lengths[index])
+        if batch and longest * (len(batch) + 1) > max_tokens:
+            yield batch
+            batch, longest = [], lengths[index]
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+class Warnings:
+    """Shows the first warnings of each kind and counts the others."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self.logger = logger
+        self.counts: Counter[str] = Counter()
+
+    def add(self, kind: str, message: str) -> None:
+        """One more of this kind."""
+        self.counts[kind] += 1
+        if self.counts[kind] <= SHOWN_WARNINGS:
+            self.logger.warning("%s", message)
+
+    def close(self) -> None:
+        """Say how many were not shown."""
+        for kind, count in self.counts.items():
+            if count > SHOWN_WARNINGS:
+                self.logger.warning("%d more lines: %s", count - SHOWN_WARNINGS, kind)
+        self.counts.clear()
