@@ -51,6 +51,9 @@ def describe(error: BaseException) -> str | None:
     """The line that explains `error` to a user, or None if a traceback says more."""
     if isinstance(error, UserError):
         return str(error)
+    if isinstance(error.__context__, UserError):
+        # fairseq's trainer puts "architectures match" in the place of every error while loading.
+        return str(error.__context__)
     if isinstance(error, OSError):
         return str(error) if error.filename is None else f"{error.filename}: {error.strerror}"
     kind = type(error).__name__

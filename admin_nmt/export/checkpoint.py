@@ -33,6 +33,10 @@ from admin_nmt.modules.residual import Residual, ReZeroResidual, ScaledResidual
 #: Our options that do not change what a given state dict computes, or that folding takes care of.
 FOLDED_OPTIONS = {"init_type", "admin_profile", "admin_profile_batches", "admin_freeze_omega"}
 
+#: Why some options cannot be folded; others get a general reason.
+_REASONS = {
+    "residual_attention": "a plain Transformer carries no attention scores from layer to layer",
+}
 #: Ends of the names of parameters (`encoder.version` is none).
 _WEIGHTS = ("weight", "bias")
 #: Largest number of float16.
@@ -48,6 +52,7 @@ class FoldReport:
         num_folded: connections whose factor was not 1.
         smallest_factor, largest_factor: over all components, in absolute value.
         largest_weight: absolute value, over the folded model.
+        lost_in_half: weights that are not zero but would be in float16.
         converted_from: 16-bit type of the checkpoint, None if it was float32.
         epsilon_factors: stack -> constant of its first connection, folded up to LayerNorm's epsilon.
         dropped_optimizer: there was optimizer state.
@@ -58,6 +63,7 @@ class FoldReport:
     smallest_factor: float
     largest_factor: float
     largest_weight: float
+    lost_in_half: int
     converted_from: str | None
     epsilon_factors: dict[str, float]
     dropped_optimizer: bool
@@ -80,8 +86,11 @@ class FoldReport:
             )
         if self.converted_from:
             found.append(f"the checkpoint was {self.converted_from}; folded and saved in float32")
-        fits = "float16 holds it" if self.fits_half else "float16 does NOT hold it: use float32"
-        found.append(f"largest weight {self.largest_weight:.4g} ({fits}, up to {HALF_MAX:.0f})")
+        fits = "float16 holds it" if self.fits_half else "float16 does NOT hold it: keep float32"
+        found.append(
+            f"largest weight {self.largest_weight:.4g} ({fits}, up to {HALF_MAX:.0f}); "
+            f"{self.lost_in_half} small weights would become 0 in float16"
+        )
         if self.dropped_optimizer:
             found.append(
                 "optimizer state dropped: it belongs to the unfolded parameters; to train on, start "
@@ -132,7 +141,7 @@ def model_settings(state: dict[str, Any]) -> Namespace:
             continue
         for sub in fields(value):
             flat[f"{field.name}_{sub.name}"] = getattr(value, sub.name)
-    flat.pop("_name", None)
+    flat = {name: value for name, value in flat.items() if not name.endswith("_name")}
     # As the user gave it where it was given: fairseq parses some values only when it builds.
     flat = {name: _plain(getattr(given, name, value)) for name, value in flat.items()}
     return Namespace(**flat)
@@ -155,11 +164,11 @@ def check_foldable(path: str | Path, settings: Namespace) -> None:
         if field.name in plain | FOLDED_OPTIONS:
             continue
         value = getattr(settings, field.name)
-        if value != _plain(field.default):
+        if value and value != _plain(field.default):
+            reason = _REASONS.get(field.name, "a plain Transformer has nothing of the kind")
             raise UserError(
                 f"checkpoint {path} cannot be folded: it was trained with "
-                f"--{field.name.replace('_', '-')} {value}, which a plain Transformer has no "
-                "weights or connections for"
+                f"--{field.name.replace('_', '-')} {value}, and {reason}"
             )
     if settings.init_type == "rezero":
         raise UserError(
@@ -189,14 +198,14 @@ def fold_checkpoint(path: str | Path) -> tuple[dict[str, Any], FoldReport]:
     for name in [name for name in model if name.endswith((".omega", ".alpha"))]:
         raise UserError(f"checkpoint {path} cannot be folded: unexpected parameter {name}")
     magnitudes = [torch.as_tensor(f).abs() for values in factors.values() for f in values]
+    weights = [value for name, value in model.items() if name.endswith(_WEIGHTS)]
     report = FoldReport(
         init_type=str(settings.init_type),
         num_folded=sum(bool((magnitude != 1).any()) for magnitude in magnitudes),
         smallest_factor=min(float(magnitude.min()) for magnitude in magnitudes),
         largest_factor=max(float(magnitude.max()) for magnitude in magnitudes),
-        largest_weight=max(
-            float(value.abs().max()) for name, value in model.items() if name.endswith(_WEIGHTS)
-        ),
+        largest_weight=max(float(weight.abs().max()) for weight in weights),
+        lost_in_half=sum(int(((w != 0) & (w.half() == 0)).sum()) for w in weights),
         converted_from=converted_from,
         epsilon_factors=_epsilon_factors(factors, settings),
         dropped_optimizer=state.get("last_optimizer_state") is not None,
@@ -220,6 +229,7 @@ def fold_model(
         UserError: an omega is missing or cannot be divided by.
     """
     result = split_all_projections(model)
+    _require_all_heads(result, settings)
     factors: dict[str, list[Factor]] = {}
     stacks: tuple[Stack, Stack] = ("encoder", "decoder")
     for stack in stacks:
@@ -230,6 +240,21 @@ def fold_model(
         norm = f"{stack}.layernorm_embedding" if settings.layernorm_embedding else None
         result = fold_stack(result, sublayers, factors[stack], norm)
     return result, factors
+
+
+def _require_all_heads(model: dict[str, Tensor], settings: Namespace) -> None:
+    """Refuse a model whose heads were removed: a plain Transformer's heads share out all of D."""
+    widths = {"encoder": settings.encoder_embed_dim, "decoder": settings.decoder_embed_dim}
+    for stack, width in widths.items():
+        for index in range(getattr(settings, f"{stack}_layers")):
+            for name in ("self_attn", "encoder_attn"):
+                module = f"{stack}.layers.{index}.{name}"
+                bias, query = model.get(f"{module}.out_proj.bias"), f"{module}.q_proj.weight"
+                if bias is not None and (query not in model or len(model[query]) != width):
+                    raise UserError(
+                        f"cannot fold: heads of {module} were removed, and in a plain Transformer "
+                        "every layer has the same number of heads"
+                    )
 
 
 def _factors(
@@ -294,7 +319,7 @@ def plain_checkpoint(
     """
     if state.get("cfg") is None:
         raise UserError("the checkpoint has no configuration (it is older than fairseq 0.10)")
-    config = copy.deepcopy(state["cfg"])
+    config = {name: _as_dict(section) for name, section in state["cfg"].items()}
     config["model"] = plain_settings(settings)
     _forget_run(config)
     num_updates = (state.get("optimizer_history") or [{}])[-1].get("num_updates", 0)
@@ -314,6 +339,11 @@ def plain_checkpoint(
         "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}},
         "last_optimizer_state": None,
     }
+
+
+def _as_dict(section: Any) -> Any:
+    """fairseq keeps sections of models and tasks without a dataclass as namespaces."""
+    return copy.deepcopy(vars(section) if isinstance(section, Namespace) else section)
 
 
 def plain_settings(settings: Namespace) -> dict[str, Any]:

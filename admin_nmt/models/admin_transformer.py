@@ -17,7 +17,7 @@ from fairseq.models.transformer.transformer_legacy import (
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from admin_nmt.errors import UsageError
+from admin_nmt.errors import UsageError, UserError
 from admin_nmt.initialization.registry import SCHEMES
 from admin_nmt.initialization.scheme import Depth, Scheme
 from admin_nmt.models._config import AdminTransformerConfig, check, to_config
@@ -107,20 +107,35 @@ class AdminTransformerModel(TransformerModelBase):
     ) -> Any:
         """Load a checkpoint's model, also one of fairseq's own `transformer`.
 
-        A state dict without any omega is that of a plain post-LN Transformer, which is this model
-        with omega = 1.
+        A state dict without any omega is that of a plain Transformer, which is this model with
+        omega = 1.
+
+        Raises:
+            UserError: it is a plain one, and this model has other constants on its shortcuts.
         """
         omegas = {
             f"{name}.omega": residual.omega
             for name, residual in self.residuals()
             if isinstance(residual, ScaledResidual)
         }
-        if not any(name in state_dict for name in omegas):
+        own_names = any(name.endswith("_attn.qkv_proj.weight") for name in state_dict)
+        if not any(name in state_dict for name in omegas) and (omegas or not own_names):
+            self._require_plain_shortcuts()
             plain = {name: omega.detach().clone().fill_(1.0) for name, omega in omegas.items()}
             state_dict = {**state_dict, **plain}
         result = super().load_state_dict(state_dict, strict, model_cfg, args)
         self.omegas_ready = True
         return result
+
+    def _require_plain_shortcuts(self) -> None:
+        for _, residual in self.residuals():
+            if not isinstance(residual, ScaledResidual) and residual.constant != 1:
+                name = getattr(self.cfg.init_type, "value", self.cfg.init_type)
+                raise UserError(
+                    f"--init-type {name} cannot start from the weights of a plain Transformer: its "
+                    "residual connections would compute something else; use --init-type admin or "
+                    "default"
+                )
 
 
 def _default(args: Any, **values: Any) -> None:

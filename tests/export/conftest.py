@@ -1,0 +1,100 @@
+"""Checkpoints of models with random weights, written the way fairseq's trainer writes them."""
+
+import copy
+import os
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+#: Runs a fairseq program in a Python that has no admin_nmt: -S leaves out the .pth files that make
+#: it importable and hook it into fairseq, and None in sys.modules makes its import fail.
+WITHOUT_US = """
+import runpy, site, sys
+site.sethelper(); site.setquit()  # fairseq uses `help`, which -S leaves out too
+sys.path += {site!r}
+sys.modules["admin_nmt"] = sys.modules["admin_nmt_autoload"] = None
+runpy.run_module({module!r}, run_name="__main__", alter_sys=True)
+"""
+
+
+def run_without_us(module: str, *args: object) -> subprocess.CompletedProcess[str]:
+    """`python -m module args` where admin_nmt is not installed; it must succeed."""
+    code = WITHOUT_US.format(
+        site=[sysconfig.get_paths()[kind] for kind in ("purelib", "platlib")], module=module
+    )
+    result = subprocess.run(
+        [sys.executable, "-S", "-I", "-c", code, *map(str, args)],
+        capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-3000:]
+    return result
+
+
+def omegas(model: Any) -> Iterator[Tensor]:
+    """The vectors omega of a model, in forward order."""
+    for _, residual in model.residuals():
+        if hasattr(residual, "omega"):
+            yield residual.omega
+
+
+def randomise(model: Any, seed: int, half_range: float = 1.5) -> None:
+    """Random biases and LayerNorms (their initial values would hide mistakes), and omegas.
+
+    Half of an omega's components are normal, half between 10 ** -half_range and 10 ** half_range in
+    absolute value, of either sign.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(shape: torch.Size) -> Tensor:
+        return torch.randn(shape, generator=generator)
+
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias") or "layer_norm" in name or "layernorm" in name:
+                parameter.add_(0.3 * normal(parameter.shape))
+        for omega in omegas(model):
+            exponents = half_range * (2 * torch.rand(omega.shape, generator=generator) - 1)
+            spread = 10**exponents * normal(omega.shape).sign()
+            omega.copy_(torch.where(normal(omega.shape) > 0, spread, normal(omega.shape)))
+
+
+@pytest.fixture(scope="session")
+def save() -> Callable[..., Path]:
+    """`save(model, cfg, path, **entries)`: a checkpoint of `model`, configured by `cfg`."""
+
+    def write(model: Any, cfg: Any, path: Path, **entries: Any) -> Path:
+        from omegaconf import OmegaConf
+
+        config = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+        state = {"args": None, "cfg": config, "model": model.state_dict(), **entries}
+        torch.save(state, path)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def make(
+    parse: Callable[..., Any], task: Any, save: Callable[..., Path]
+) -> Callable[..., tuple[Any, Path]]:
+    """`make(path, *options, seed=1)`: a random model in evaluation mode and its checkpoint."""
+    parse_once = cache(parse)
+
+    def make_checkpoint(
+        path: Path, *options: str, seed: int = 1, **entries: Any
+    ) -> tuple[Any, Path]:
+        torch.manual_seed(seed)
+        cfg = parse_once(*options)
+        model = task.build_model(copy.deepcopy(cfg.model)).eval()
+        randomise(model, seed)
+        return model, save(model, cfg, path, **entries)
+
+    return make_checkpoint
