@@ -32,6 +32,19 @@ def keep_mask(shape: torch.Size, threshold: int) -> Tensor:
     return (pieces >= _LOWEST + threshold).view(shape)
 
 
+def keep_mask_for(x: Tensor, p: float) -> tuple[Tensor | None, float]:
+    """Mask of `x`'s shape, False with probability `p` (None for p = 0), and the factor 1 / (1 - p).
+
+    For operations that apply dropout themselves; cheap on the CPU, PyTorch's own elsewhere.
+    """
+    if p == 0:
+        return None, 1.0
+    if x.device.type != "cpu":
+        return torch.empty_like(x, dtype=torch.bool).bernoulli_(1 - p), 1 / (1 - p)
+    threshold = keep_threshold(p)
+    return keep_mask(x.shape, threshold), _LEVELS / (_LEVELS - threshold)
+
+
 class _MaskedScale(Function):
     """`x * mask * scale`, keeping one byte an element for the backward."""
 
@@ -57,5 +70,4 @@ def dropout(x: Tensor, p: float) -> Tensor:
         return x
     if x.device.type != "cpu" or p >= 1:
         return F.dropout(x, p, training=True)
-    threshold = keep_threshold(p)
-    return _MaskedScale.apply(x, keep_mask(x.shape, threshold), _LEVELS / (_LEVELS - threshold))
+    return _MaskedScale.apply(x, *keep_mask_for(x, p))
