@@ -87,7 +87,7 @@ def test_architecture_table_lists_what_is_registered() -> None:
     import admin_nmt  # noqa: F401
 
     listed = set()
-    for row in re.findall(r"^\| (`admin_transformer.*?) \|", README, re.M):
+    for row in re.findall(r"^\| (`admin_(?:transformer|realformer).*?) \|", README, re.M):
         names = re.findall(r"`([^`]+)`", row)
         listed |= {name.replace("...", names[0]) for name in names}
     registered = {

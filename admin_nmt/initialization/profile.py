@@ -22,6 +22,7 @@ from admin_nmt.errors import UserError
 from admin_nmt.files import atomic_write
 from admin_nmt.initialization.admin import next_omega
 from admin_nmt.modules.residual import Residual, ReZeroResidual, ScaledResidual
+from admin_nmt.modules.residual_attention import ScoreChain
 
 FORMAT = "admin_nmt profile"
 VERSION = 1
@@ -92,8 +93,11 @@ def _float32_copy(model: Any) -> Any:
     """A float32 copy of `model` in training mode that runs every layer, plainly."""
     twin = unwrap_checkpoint(copy.deepcopy(model))
     for stack in (twin.encoder, twin.decoder):
-        # fairseq's layer-drop list skips layers, and draws random numbers even with probability 0.
-        stack.layers = nn.ModuleList(nn.ModuleList.__iter__(stack.layers))
+        if isinstance(stack.layers, ScoreChain):
+            stack.layers.p = 0.0
+        else:
+            # fairseq's list skips layers, and draws random numbers even with probability 0.
+            stack.layers = nn.ModuleList(nn.ModuleList.__iter__(stack.layers))
     return twin.float().train()
 
 

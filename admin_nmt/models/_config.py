@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from admin_nmt.errors import UsageError
 from admin_nmt.initialization.registry import SCHEMES
+from admin_nmt.modules.residual_attention import residual_kinds
 
 
 @dataclass
@@ -39,6 +40,19 @@ class AdminTransformerConfig(TransformerConfig):
     admin_freeze_omega: bool = field(
         default=False,
         metadata={"help": "keep omega at its initial values instead of training it"},
+    )
+    residual_attention: Optional[str] = field(  # noqa: UP045
+        default=None,
+        metadata={
+            "help": "carry attention scores from layer to layer (RealFormer): a list out of "
+            "encoder, decoder (self-attention) and cross, separated by commas; all; or none"
+        },
+    )
+    residual_attention_reduce: ChoiceEnum(["sum", "mean"]) = field(  # type: ignore[valid-type]
+        default="mean",
+        metadata={
+            "help": "softmax over the sum of the scores, or over their mean over the layers so far"
+        },
     )
 
 
@@ -109,6 +123,10 @@ def check(cfg: AdminTransformerConfig) -> None:
             f"--admin-profile-batches must be at least 1, not {cfg.admin_profile_batches}"
         )
     for side, stack in (("encoder", cfg.encoder), ("decoder", cfg.decoder)):
+        if stack.attention_heads < 1:
+            raise UsageError(
+                f"--{side}-attention-heads must be at least 1, not {stack.attention_heads}"
+            )
         if stack.embed_dim % stack.attention_heads:
             raise UsageError(
                 f"--{side}-embed-dim {stack.embed_dim} is not divisible by "
@@ -116,3 +134,34 @@ def check(cfg: AdminTransformerConfig) -> None:
             )
         if stack.layers < 1:
             raise UsageError(f"--{side}-layers must be at least 1, not {stack.layers}")
+    _check_dropouts(cfg)
+    _check_residual_attention(cfg)
+
+
+def _check_dropouts(cfg: AdminTransformerConfig) -> None:
+    """Every drop probability lies in [0, 1)."""
+    for name in (
+        "dropout",
+        "attention_dropout",
+        "activation_dropout",
+        "relu_dropout",
+        "adaptive_softmax_dropout",
+    ):
+        _check_probability(_flag(name), getattr(cfg, name))
+    _check_probability("--encoder-layerdrop", cfg.encoder.layerdrop)
+    _check_probability("--decoder-layerdrop", cfg.decoder.layerdrop)
+
+
+def _check_probability(flag: str, value: float) -> None:
+    if not 0 <= value < 1:
+        raise UsageError(f"{flag} must be at least 0 and less than 1, not {value}")
+
+
+def _check_residual_attention(cfg: AdminTransformerConfig) -> None:
+    """The chains that are asked for exist."""
+    kinds = residual_kinds(cfg.residual_attention)
+    if kinds == {"cross"} and cfg.no_cross_attention:
+        raise UsageError("--residual-attention cross has nothing to act on: --no-cross-attention")
+    reduce = _value(cfg, "residual_attention_reduce")
+    if reduce not in ("sum", "mean"):
+        raise UsageError(f"--residual-attention-reduce must be sum or mean, not {reduce}")

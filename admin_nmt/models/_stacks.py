@@ -1,5 +1,6 @@
 """fairseq's encoder and decoder with our layers; everything else is inherited."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -8,9 +9,11 @@ from fairseq.models.transformer import TransformerDecoderBase, TransformerEncode
 from fairseq.modules.checkpoint_activations import checkpoint_wrapper
 from torch import Tensor, nn
 
+from admin_nmt.errors import UsageError
 from admin_nmt.initialization.scheme import Scheme, Stack
 from admin_nmt.modules.dropout import Dropout
 from admin_nmt.modules.residual import Residual
+from admin_nmt.modules.residual_attention import ResidualAttention, ScoreChain
 from admin_nmt.modules.transformer_layer import (
     AdminTransformerDecoderLayer,
     AdminTransformerEncoderLayer,
@@ -67,6 +70,38 @@ def _wrap(layer: nn.Module, cfg: Any) -> nn.Module:
     )
 
 
+def check_equal_heads(attention: str, counts: Sequence[int]) -> None:
+    """A chain adds the scores of head h to those of head h above: all layers need the same heads.
+
+    Raises:
+        UsageError: the head counts of the layers of one chain differ.
+    """
+    if len(set(counts)) > 1:
+        raise UsageError(
+            f"--residual-attention needs the same number of heads in every layer, but {attention} "
+            f"has {', '.join(map(str, counts))}"
+        )
+
+
+def _chained(layers: nn.ModuleList, stack: Stack, layer_drop: float) -> nn.ModuleList:
+    """`layers`, handing on their scores if their attention is residual.
+
+    Raises:
+        UsageError: a chain has layers with different head counts.
+    """
+    every = all_layers(layers)
+    names = {"self_scores": "self_attn", "cross_scores": "encoder_attn"}
+    if stack == "encoder":
+        del names["cross_scores"]
+    residual = False
+    for name in names.values():
+        attentions = [getattr(layer, name) for layer in every]
+        if isinstance(attentions[0], ResidualAttention):
+            residual = True
+            check_equal_heads(f"{stack} {name}", [a.num_heads for a in attentions])
+    return ScoreChain(every, tuple(names), layer_drop) if residual else layers
+
+
 class AdminTransformerEncoder(TransformerEncoderBase):
     """fairseq's Transformer encoder built from `AdminTransformerEncoderLayer`.
 
@@ -82,6 +117,7 @@ class AdminTransformerEncoder(TransformerEncoderBase):
         super().__init__(cfg, dictionary, embed_tokens)
         del self._supply
         self.dropout_module = Dropout(cfg.dropout, module_name="TransformerEncoder")
+        self.layers: nn.ModuleList = _chained(self.layers, "encoder", self.encoder_layerdrop)
         scheme.initialize("encoder", all_layers(self.layers))
 
     def build_encoder_layer(self, cfg: Any) -> nn.Module:
@@ -116,6 +152,7 @@ class AdminTransformerDecoder(TransformerDecoderBase):
         del self._supply
         self._future_mask = torch.empty(0)
         self.dropout_module = Dropout(cfg.dropout, module_name="TransformerDecoder")
+        self.layers: nn.ModuleList = _chained(self.layers, "decoder", self.decoder_layerdrop)
         scheme.initialize("decoder", all_layers(self.layers))
 
     def build_decoder_layer(self, cfg: Any, no_encoder_attn: bool = False) -> nn.Module:

@@ -138,6 +138,16 @@ class AdminTransformerModel(TransformerModelBase):
                 )
 
 
+#: What every architecture adds to fairseq's.
+_OURS = {
+    "init_type": "admin",
+    "admin_profile_batches": 1,
+    "admin_freeze_omega": False,
+    "residual_attention_reduce": "mean",
+}
+_REALFORMER = {"init_type": "default", "residual_attention": "all"}
+
+
 def _default(args: Any, **values: Any) -> None:
     """Set the attributes of `args` that the user did not set."""
     for name, value in values.items():
@@ -148,7 +158,7 @@ def _default(args: Any, **values: Any) -> None:
 @register_model_architecture("admin_transformer", "admin_transformer")
 def base_architecture(args: Any) -> None:
     """6L-6L, D = 512, FFN 2048, 8 heads (Transformer base)."""
-    _default(args, init_type="admin", admin_profile_batches=1, admin_freeze_omega=False)
+    _default(args, **_OURS)
     transformer_base_architecture(args)
 
 
@@ -164,7 +174,7 @@ def tiny(args: Any) -> None:
 def iwslt_de_en(args: Any) -> None:
     """D = 512, FFN 1024, 4 heads, dropout 0.3 / 0.1 / 0.1 (ADMIN's IWSLT14 recipe)."""
     _default(args, dropout=0.3, attention_dropout=0.1, activation_dropout=0.1)
-    _default(args, init_type="admin", admin_profile_batches=1, admin_freeze_omega=False)
+    _default(args, **_OURS)
     transformer_iwslt_de_en(args)
 
 
@@ -184,31 +194,55 @@ def wmt_en_fr(args: Any) -> None:
 @register_model_architecture("admin_transformer", "admin_transformer_wmt_en_de_big")
 def wmt_en_de_big(args: Any) -> None:
     """D = 1024, FFN 4096, 16 heads, dropout 0.3, attention dropout 0.1 (Transformer big)."""
-    _default(args, init_type="admin", admin_profile_batches=1, admin_freeze_omega=False)
+    _default(args, **_OURS)
     transformer_wmt_en_de_big(args)
+
+
+@register_model_architecture("admin_transformer", "admin_realformer")
+def realformer(args: Any) -> None:
+    """Transformer base, plain post-LN, scores carried in all attentions (arXiv 2012.11747).
+
+    The softmax is over the mean of the scores, as in the paper's translation models.
+    """
+    _default(args, **_REALFORMER)
+    base_architecture(args)
+
+
+@register_model_architecture("admin_transformer", "admin_realformer_iwslt_de_en")
+def realformer_iwslt_de_en(args: Any) -> None:
+    """`admin_transformer_iwslt_de_en` as `admin_realformer`."""
+    _default(args, **_REALFORMER)
+    iwslt_de_en(args)
+
+
+@register_model_architecture("admin_transformer", "admin_realformer_wmt_en_de")
+def realformer_wmt_en_de(args: Any) -> None:
+    """`admin_transformer_wmt_en_de` as `admin_realformer`."""
+    _default(args, **_REALFORMER)
+    wmt_en_de(args)
 
 
 def _register_depth(
     base: Callable[[Any], None], name: str, encoder_layers: int, decoder_layers: int
 ) -> None:
-    """Register `admin_transformer_NAME_ENCl_DECl`: the architecture `base` at another depth."""
+    """Register `admin_NAME_ENCl_DECl`: the architecture `base` at another depth."""
 
     def architecture(args: Any) -> None:
         _default(args, encoder_layers=encoder_layers, decoder_layers=decoder_layers)
         base(args)
 
-    architecture.__doc__ = f"`admin_transformer_{name}` with {encoder_layers}L-{decoder_layers}L."
+    architecture.__doc__ = f"`admin_{name}` with {encoder_layers}L-{decoder_layers}L."
     architecture.__name__ = f"{name}_{encoder_layers}l_{decoder_layers}l"
-    register_model_architecture("admin_transformer", f"admin_transformer_{architecture.__name__}")(
-        architecture
-    )
+    register_model_architecture("admin_transformer", f"admin_{architecture.__name__}")(architecture)
 
 
 for _base, _name in (
-    (iwslt_de_en, "iwslt_de_en"),
-    (wmt_en_de, "wmt_en_de"),
-    (wmt_en_fr, "wmt_en_fr"),
+    (iwslt_de_en, "transformer_iwslt_de_en"),
+    (wmt_en_de, "transformer_wmt_en_de"),
+    (wmt_en_fr, "transformer_wmt_en_fr"),
+    (realformer_iwslt_de_en, "realformer_iwslt_de_en"),
+    (realformer_wmt_en_de, "realformer_wmt_en_de"),
 ):
     _register_depth(_base, _name, 18, 18)
     _register_depth(_base, _name, 60, 12)
-_register_depth(wmt_en_de, "wmt_en_de", 100, 100)
+_register_depth(wmt_en_de, "transformer_wmt_en_de", 100, 100)

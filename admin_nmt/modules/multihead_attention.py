@@ -126,21 +126,20 @@ class MultiheadAttention(nn.Module):
 
         Returns:
             the output (T, B, D), and the weights: None, (B, T, S), or (H, B, T, S) per head. A
-            module without heads returns zeros as weights, (1, B, T, S) in place of those per head.
+            module without heads returns zeros; in place of those per head (1, B, T, S), because
+            fairseq's decoder averages over heads, and an average over none is NaN.
         """
         q, k, v, key_padding_mask = self._project(
             query, key, key_padding_mask, incremental_state, static_kv
         )
+        wanted = need_weights or need_head_weights
         if self.num_heads == 0:
-            if not (need_weights or need_head_weights):
-                return self.out_proj(query), None
-            none = q.new_zeros((q.shape[0], q.shape[2], k.shape[2]))
-            # fairseq's decoder averages over heads: one row of zeros, as an average over none is NaN.
-            return self.out_proj(query), none[None] if need_head_weights else none
+            none = q.new_zeros((1, q.shape[0], q.shape[2], k.shape[2])) if wanted else None
+            return self.out_proj(query), returned_weights(none, need_head_weights)
         bias = attention_bias(attn_mask, key_padding_mask, q.dtype)
         dropout_p = self.dropout_module.active_p
         weights = None
-        if need_weights or need_head_weights:
+        if wanted:
             weights = attention_weights(q, k, bias, self.scaling)
             context = attend(weights, v, dropout_p)
         elif dropout_p > 0 and q.device.type == "cpu":
@@ -148,15 +147,16 @@ class MultiheadAttention(nn.Module):
             context = attend(attention_weights(q, k, bias, self.scaling), v, dropout_p)
         else:
             context = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout_p)
+        if weights is not None:
+            weights = weights.transpose(0, 1)
+        return self._output(context), returned_weights(weights, need_head_weights)
+
+    def _output(self, context: Tensor) -> Tensor:
+        """Project what the heads read, (B, H, T, K), to (T, B, D)."""
         if self.head_gate is not None:
             gate = self.head_gate
             context = context * (gate[:, None, None] if gate.dim() == 1 else gate)
-        # (B, H, T, K) -> (T, B, H * K)
-        context = context.permute(2, 0, 1, 3).reshape(query.shape[0], query.shape[1], -1)
-        output = self.out_proj(context)
-        if weights is None:
-            return output, None
-        return output, weights.transpose(0, 1) if need_head_weights else weights.mean(dim=1)
+        return self.out_proj(context.permute(2, 0, 1, 3).flatten(2))
 
     def _project(
         self,
@@ -224,6 +224,11 @@ class MultiheadAttention(nn.Module):
     def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> None:
         """Called by fairseq before loading: accept fairseq's separate projections."""
         fuse_projections(state_dict, name, self.self_attention)
+
+
+def returned_weights(weights: Tensor | None, of_heads: bool) -> Tensor | None:
+    """Weights (H, B, T, S) as they are, or their average over heads."""
+    return weights if weights is None or of_heads else weights.mean(dim=0)
 
 
 class _Bias(nn.Module):

@@ -4,6 +4,9 @@ They are fairseq's layers with our attention, our dropout and, in place of `resi
 one object per sublayer: fairseq calls one method for all sublayers, which cannot tell them apart.
 Sublayers count in forward order: encoder self-attention, FFN; decoder self-attention,
 encoder-decoder attention, FFN. Tensors are time-first, (T, B, D).
+
+With residual attention (`--residual-attention`), a layer takes the attention scores of the layer
+below and returns its own after its other results; `ScoreChain` hands them on.
 """
 
 from dataclasses import dataclass
@@ -19,6 +22,7 @@ from torch import Tensor, nn
 from admin_nmt.modules.dropout import Dropout
 from admin_nmt.modules.multihead_attention import IncrementalState, MultiheadAttention
 from admin_nmt.modules.residual import Residual
+from admin_nmt.modules.residual_attention import ResidualAttention, residual_kinds
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,39 @@ def _use_own_dropout(layer: Any) -> None:
     name = type(layer).__name__
     layer.dropout_module = Dropout(layer.dropout_module.p, module_name=name)
     layer.activation_dropout_module = Dropout(layer.activation_dropout_module.p, module_name=name)
+
+
+def _attention(
+    cfg: Any, kind: str, embed_dim: int, heads: int, kv_dim: int | None = None
+) -> MultiheadAttention:
+    """Attention of a kind ("encoder", "decoder", "cross"), residual if `cfg` says so.
+
+    Without heads there are no scores to carry: that attention is always the plain one.
+    """
+    stack = cfg.encoder if kind == "encoder" else cfg.decoder
+    arguments: dict[str, Any] = {
+        "embed_dim": embed_dim,
+        "num_heads": heads,
+        "kv_dim": kv_dim,
+        "dropout": cfg.attention_dropout,
+        "head_dim": embed_dim // stack.attention_heads,
+    }
+    if heads == 0 or kind not in residual_kinds(cfg.residual_attention):
+        return MultiheadAttention(**arguments)
+    return ResidualAttention(
+        **arguments,
+        mean=cfg.residual_attention_reduce == "mean",
+        in_place=not cfg.checkpoint_activations,
+    )
+
+
+def _carried(
+    attention: nn.Module, scores: Tensor | None, layers_below: int
+) -> dict[str, Tensor | int | None]:
+    """The arguments that only residual attention takes."""
+    if isinstance(attention, ResidualAttention):
+        return {"prev_scores": scores, "layers_below": layers_below}
+    return {}
 
 
 class AdminTransformerEncoderLayer(TransformerEncoderLayerBase):
@@ -67,19 +104,27 @@ class AdminTransformerEncoderLayer(TransformerEncoderLayerBase):
 
     def build_self_attention(self, embed_dim: int, cfg: Any) -> MultiheadAttention:
         """Our attention in place of fairseq's."""
-        return MultiheadAttention(
-            embed_dim,
-            self.heads.self_attn,
-            dropout=cfg.attention_dropout,
-            head_dim=embed_dim // cfg.encoder.attention_heads,
-        )
+        return _attention(cfg, "encoder", embed_dim, self.heads.self_attn)
 
     def forward(
-        self, x: Tensor, encoder_padding_mask: Tensor | None, attn_mask: Tensor | None = None
-    ) -> Tensor:
-        """Encode `x` (S, B, D); `encoder_padding_mask` (B, S) is true at padding.
+        self,
+        x: Tensor,
+        encoder_padding_mask: Tensor | None,
+        attn_mask: Tensor | None = None,
+        self_scores: Tensor | None = None,
+        layers_below: int = 0,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Encode one layer further.
 
-        `attn_mask` (S, S) is nonzero where the query (row) must not see the key (column).
+        Args:
+            x: (S, B, D).
+            encoder_padding_mask: (B, S), true at padding, or None.
+            attn_mask: (S, S), nonzero where the query (row) must not see the key (column).
+            self_scores: with residual attention, scores (B, H, S, S) of the layer below.
+            layers_below: of how many layers they are the sum.
+
+        Returns:
+            (S, B, D), and with residual attention the scores of this layer.
         """
         if attn_mask is not None:
             # Large but finite, as in fairseq: a padded query may see no key at all.
@@ -90,8 +135,12 @@ class AdminTransformerEncoderLayer(TransformerEncoderLayerBase):
         shortcut = x
         if self.normalize_before:
             x = self.self_attn_layer_norm(x)
-        x, _ = self.self_attn(
-            x, key_padding_mask=encoder_padding_mask, need_weights=False, attn_mask=attn_mask
+        x, _, *scores = self.self_attn(
+            x,
+            key_padding_mask=encoder_padding_mask,
+            need_weights=False,
+            attn_mask=attn_mask,
+            **_carried(self.self_attn, self_scores, layers_below),
         )
         x = self.self_attn_residual(self.dropout_module(x), shortcut)
         if not self.normalize_before:
@@ -102,7 +151,8 @@ class AdminTransformerEncoderLayer(TransformerEncoderLayerBase):
             x = self.final_layer_norm(x)
         x = self.activation_dropout_module(self.activation_fn(self.fc1(x)))
         x = self.ffn_residual(self.dropout_module(self.fc2(x)), shortcut)
-        return x if self.normalize_before else self.final_layer_norm(x)
+        x = x if self.normalize_before else self.final_layer_norm(x)
+        return (x, scores[0]) if scores else x
 
 
 class AdminTransformerDecoderLayer(TransformerDecoderLayerBase):
@@ -141,21 +191,12 @@ class AdminTransformerDecoderLayer(TransformerDecoderLayerBase):
         self, embed_dim: int, cfg: Any, add_bias_kv: bool = False, add_zero_attn: bool = False
     ) -> MultiheadAttention:
         """Our attention in place of fairseq's."""
-        return MultiheadAttention(
-            embed_dim,
-            self.heads.self_attn,
-            dropout=cfg.attention_dropout,
-            head_dim=embed_dim // cfg.decoder.attention_heads,
-        )
+        return _attention(cfg, "decoder", embed_dim, self.heads.self_attn)
 
     def build_encoder_attention(self, embed_dim: int, cfg: Any) -> MultiheadAttention:
         """Our attention in place of fairseq's."""
-        return MultiheadAttention(
-            embed_dim,
-            self.heads.encoder_attn,
-            kv_dim=cfg.encoder.embed_dim,
-            dropout=cfg.attention_dropout,
-            head_dim=embed_dim // cfg.decoder.attention_heads,
+        return _attention(
+            cfg, "cross", embed_dim, self.heads.encoder_attn, kv_dim=cfg.encoder.embed_dim
         )
 
     def forward(
@@ -170,12 +211,22 @@ class AdminTransformerDecoderLayer(TransformerDecoderLayerBase):
         self_attn_padding_mask: Tensor | None = None,
         need_attn: bool = False,
         need_head_weights: bool = False,
-    ) -> tuple[Tensor, Tensor | None, None]:
-        """Decode `x` (T, B, D) given `encoder_out` (S, B, D_encoder); arguments as in fairseq.
+        self_scores: Tensor | None = None,
+        cross_scores: Tensor | None = None,
+        layers_below: int = 0,
+    ) -> tuple[Tensor | None, ...]:
+        """Decode `x` (T, B, D) given `encoder_out` (S, B, D_encoder); arguments as in fairseq, and
+
+        Args:
+            self_scores: with residual self-attention, its scores (B, H, T, T) in the layer below.
+            cross_scores: the same of encoder-decoder attention, (B, H, T, S).
+            layers_below: of how many layers they are the sum.
 
         Returns:
             the output (T, B, D); the encoder-decoder attention weights if asked for,
             (B, T, S) or (H, B, T, S) with `need_head_weights`; None (fairseq's third place).
+            With residual attention also the scores of self- and of encoder-decoder attention in
+            this layer, None for the one that is plain.
 
         Raises:
             ValueError: `prev_self_attn_state` or `prev_attn_state` is given; they serve fairseq's
@@ -186,23 +237,24 @@ class AdminTransformerDecoderLayer(TransformerDecoderLayerBase):
         shortcut = x
         if self.normalize_before:
             x = self.self_attn_layer_norm(x)
-        x, _ = self.self_attn(
+        x, _, *own = self.self_attn(
             x,
             key_padding_mask=self_attn_padding_mask,
             incremental_state=incremental_state,
             need_weights=False,
             attn_mask=self_attn_mask,
+            **_carried(self.self_attn, self_scores, layers_below),
         )
         x = self.self_attn_residual(self.dropout_module(x), shortcut)
         if not self.normalize_before:
             x = self.self_attn_layer_norm(x)
 
-        attn = None
+        attn, cross = None, []
         if self.encoder_attn is not None and encoder_out is not None:
             shortcut = x
             if self.normalize_before:
                 x = self.encoder_attn_layer_norm(x)
-            x, attn = self.encoder_attn(
+            x, attn, *cross = self.encoder_attn(
                 x,
                 key=encoder_out,
                 key_padding_mask=encoder_padding_mask,
@@ -212,6 +264,7 @@ class AdminTransformerDecoderLayer(TransformerDecoderLayerBase):
                 # only those of the layer for which it sets need_attn.
                 need_weights=need_attn,
                 need_head_weights=need_head_weights,
+                **_carried(self.encoder_attn, cross_scores, layers_below),
             )
             x = self.encoder_attn_residual(self.dropout_module(x), shortcut)
             if not self.normalize_before:
@@ -222,4 +275,7 @@ class AdminTransformerDecoderLayer(TransformerDecoderLayerBase):
             x = self.final_layer_norm(x)
         x = self.activation_dropout_module(self.activation_fn(self.fc1(x)))
         x = self.ffn_residual(self.dropout_module(self.fc2(x)), shortcut)
-        return (x if self.normalize_before else self.final_layer_norm(x)), attn, None
+        x = x if self.normalize_before else self.final_layer_norm(x)
+        if not own and not cross:
+            return x, attn, None
+        return x, attn, None, own[0] if own else None, cross[0] if cross else None

@@ -110,7 +110,7 @@ def test_registry_holds_our_class_for_every_name() -> None:
 
     assert MODEL_REGISTRY["admin_transformer"] is AdminTransformerModel
     ours = [name for name in ARCH_MODEL_REGISTRY if name.startswith("admin_")]
-    assert len(ours) == 13
+    assert len(ours) == 20
     assert all(ARCH_MODEL_REGISTRY[name] is AdminTransformerModel for name in ours)
 
 

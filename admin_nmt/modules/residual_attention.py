@@ -1,0 +1,155 @@
+"""Attention that adds the scores of the layer below (RealFormer, arXiv 2012.11747), and the chain.
+
+There is one chain for each kind of attention of a stack: encoder self-attention, decoder
+self-attention, encoder-decoder attention. A layer takes the scores of the layer below as an
+argument and returns its own, so activation checkpointing sees both. `ScoreChain` hands them on.
+"""
+
+import itertools
+import re
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from admin_nmt.errors import UsageError
+from admin_nmt.modules.multihead_attention import (
+    IncrementalState,
+    MultiheadAttention,
+    returned_weights,
+)
+from admin_nmt.ops.attention import attention_bias
+from admin_nmt.ops.residual_attention import residual_attention, residual_attention_with_weights
+
+#: The kinds of attention, as `--residual-attention` names them.
+KINDS = ("encoder", "decoder", "cross")
+
+
+def residual_kinds(value: str | Sequence[str] | None) -> frozenset[str]:
+    """The kinds of attention that a value of `--residual-attention` names.
+
+    Args:
+        value: `KINDS` separated by commas or spaces, or a list of them (YAML); `all`; `none` or
+            None.
+
+    Raises:
+        UsageError: another word.
+    """
+    words = re.split(r"[,\s]+", value.strip()) if isinstance(value, str) else list(value or ())
+    if words in (["all"], ["none"], [""], []):
+        return frozenset(KINDS if words == ["all"] else ())
+    for word in words:
+        if word not in KINDS:
+            raise UsageError(
+                f"--residual-attention: {word!r} is unknown; give a list out of "
+                f"{','.join(KINDS)}, or all, or none"
+            )
+    return frozenset(words)
+
+
+class ResidualAttention(MultiheadAttention):
+    """`MultiheadAttention` with the same parameters whose scores are added from layer to layer.
+
+    The carried scores are the raw ones: padding and causal masks are applied after the addition and
+    never accumulate. Incremental decoding needs no state for them: one step's scores go from layer
+    to layer, over all keys that the cache holds, and beams may change places between steps.
+
+    Args: those of `MultiheadAttention`, and
+        mean: softmax over the scores divided by the number of layers so far (the undivided sum is
+            carried); else over their sum.
+        in_place: the scores of the layer below may be overwritten; not so under activation
+            checkpointing, which keeps them for the second forward pass.
+    """
+
+    def __init__(self, *args: Any, mean: bool = True, in_place: bool = True, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.mean = mean
+        self.in_place = in_place
+
+    def forward(  # type: ignore[override]
+        self,
+        query: Tensor,
+        key: Tensor | None = None,
+        value: Tensor | None = None,
+        key_padding_mask: Tensor | None = None,
+        incremental_state: IncrementalState | None = None,
+        need_weights: bool = True,
+        static_kv: bool = False,
+        attn_mask: Tensor | None = None,
+        need_head_weights: bool = False,
+        prev_scores: Tensor | None = None,
+        layers_below: int = 0,
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Attend; arguments as in `MultiheadAttention.forward`, and
+
+        Args:
+            prev_scores: raw scores (B, H, T, S) of the layer below, None in the first layer.
+            layers_below: how many layers they are the sum of.
+
+        Returns:
+            output and weights as `MultiheadAttention.forward`, and the raw scores (B, H, T, S).
+        """
+        q, k, v, key_padding_mask = self._project(
+            query, key, key_padding_mask, incremental_state, static_kv
+        )
+        bias = attention_bias(attn_mask, key_padding_mask, q.dtype)
+        wanted = need_weights or need_head_weights
+        attend: Callable = residual_attention_with_weights if wanted else residual_attention
+        context, scores, *weights = attend(
+            q, k, v, prev_scores, bias,
+            scale=self.scaling,
+            layers=layers_below + 1 if self.mean else 1,
+            dropout_p=self.dropout_module.active_p,
+            in_place=self.in_place,
+        )  # fmt: skip
+        of_heads = weights[0].transpose(0, 1) if wanted else None
+        return self._output(context), returned_weights(of_heads, need_head_weights), scores
+
+
+class ScoreChain(nn.ModuleList):
+    """The layers of a stack with residual attention.
+
+    fairseq's encoder and decoder loop over their layers and pass one activation on. Iterating over
+    this list yields, in place of each layer, a function that also passes the scores on. Every
+    iteration is one forward pass with chains of its own, so two passes never mix. Layers are
+    dropped as fairseq's `LayerDropModuleList` drops them, and the chain skips dropped ones: the
+    mean counts layers that ran. Indexing gives the layers themselves.
+
+    Args:
+        layers: encoder or decoder layers; each takes `layers_below` and the arguments `chains`,
+            and returns its plain results followed by the scores of the chains.
+        chains: names of these arguments; `None` is passed in the first layer.
+        p: probability with which a layer is dropped in training.
+    """
+
+    def __init__(
+        self, layers: Sequence[nn.Module], chains: tuple[str, ...], p: float = 0.0
+    ) -> None:
+        super().__init__(layers)
+        self.chains = chains
+        self.p = p
+
+    def __iter__(self) -> Iterator[Any]:
+        drop = self.training and self.p > 0
+        draws = torch.empty(len(self)).uniform_().tolist() if drop else []
+        carried: dict[str, Tensor | None] = dict.fromkeys(self.chains)
+        below = itertools.count()
+        for number, layer in enumerate(super().__iter__()):
+            if not drop or draws[number] > self.p:
+                yield partial(self._run, layer, carried, next(below))
+
+    def _run(
+        self,
+        layer: nn.Module,
+        carried: dict[str, Tensor | None],
+        layers_below: int,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """What the plain layer would return; the scores in `carried` are replaced."""
+        (*results,) = layer(*args, **kwargs, **carried, layers_below=layers_below)
+        count = len(results) - len(self.chains)
+        carried.update(zip(self.chains, results[count:], strict=True))
+        return results[0] if count == 1 else tuple(results[:count])
