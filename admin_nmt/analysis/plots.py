@@ -2,12 +2,13 @@
 
 import itertools
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from admin_nmt.analysis.training_log import Curve
 from admin_nmt.errors import UserError
+from admin_nmt.modules.heads import KINDS
 
 if TYPE_CHECKING:  # importing it would import fairseq, which curves do not need
     from admin_nmt.initialization.profile import Profile
@@ -83,4 +84,52 @@ def plot_curves(
         axes.set_yscale("log")
     axes.grid(alpha=0.3)
     axes.legend()
+    _save(figure, path)
+
+
+def plot_head_maps(
+    maps: Mapping[str, Mapping[str, Sequence[Sequence[float]]]],
+    path: str | os.PathLike[str],
+    *,
+    label: str,
+    diverging: bool = False,
+) -> None:
+    """Heat maps of a number per attention head: a row of panels per entry, a column per kind.
+
+    Args:
+        maps: title of the row -> kind (`E`, `A`, `D`) -> layer -> head -> number; NaN is left white.
+        path: file to write.
+        label: of the colour bar.
+        diverging: colours around 0 instead of upwards from the smallest number.
+    """
+    from matplotlib.figure import Figure
+
+    kinds = [kind for kind in KINDS if any(rows.get(kind) for rows in maps.values())]
+    figure = Figure(figsize=(3.4 * len(kinds) + 1.2, 3.2 * len(maps)), layout="constrained")
+    grid = figure.subplots(len(maps), len(kinds), squeeze=False)
+    flat = [
+        x for rows in maps.values() for layers in rows.values() for heads in layers for x in heads
+    ]
+    finite = [x for x in flat if x == x] or [0.0]
+    low, high = min(finite), max(finite)
+    if diverging:
+        low, high = -max(map(abs, finite)), max(map(abs, finite))
+    image: Any = None
+    for axes_row, (title, rows) in zip(grid, maps.items(), strict=True):
+        for axes, kind in zip(axes_row, kinds, strict=True):
+            layers = rows.get(kind, ())
+            width = max(map(len, layers), default=1) or 1
+            table = [[*heads, *[float("nan")] * (width - len(heads))] for heads in layers]
+            image = axes.imshow(
+                table or [[float("nan")]],
+                vmin=low,
+                vmax=high,
+                cmap="RdBu" if diverging else "viridis",
+                aspect="auto",
+                extent=(0.5, width + 0.5, len(layers) + 0.5, 0.5),
+            )
+            axes.set(title=f"{KINDS[kind]} {title}".strip(), xlabel="head", ylabel="layer")
+            axes.title.set_fontsize(9)
+            axes.locator_params(integer=True)
+    figure.colorbar(image, ax=grid, label=label)
     _save(figure, path)

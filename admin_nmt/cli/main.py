@@ -32,6 +32,8 @@ SUBCOMMANDS = {
     "fold": "fold",
     "export": "export",
     "translate": "translate",
+    "importance": "importance",
+    "prune": "prune",
 }
 
 

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from admin_nmt.errors import UsageError
 from admin_nmt.initialization.registry import SCHEMES
+from admin_nmt.models._heads import layout_of
 from admin_nmt.modules.residual_attention import residual_kinds
 
 
@@ -52,6 +53,21 @@ class AdminTransformerConfig(TransformerConfig):
         default="mean",
         metadata={
             "help": "softmax over the sum of the scores, or over their mean over the layers so far"
+        },
+    )
+    heads_per_layer: Optional[str] = field(  # noqa: UP045
+        default=None,
+        metadata={
+            "help": "heads of each layer of a pruned model, such as 'E:8,7,0 A:8,8 D:8,8' (E encoder "
+            "self-, A encoder-decoder, D decoder self-attention); 'admin-nmt prune' writes it into "
+            "checkpoints, and training on from one takes it over"
+        },
+    )
+    head_mask: Optional[str] = field(  # noqa: UP045
+        default=None,
+        metadata={
+            "help": "heads that contribute nothing from the start of training: a list such as "
+            "E:1:3,A:2:1, or a file written by 'admin-nmt prune --list'"
         },
     )
 
@@ -134,6 +150,7 @@ def check(cfg: AdminTransformerConfig) -> None:
             )
         if stack.layers < 1:
             raise UsageError(f"--{side}-layers must be at least 1, not {stack.layers}")
+    layout_of(cfg)
     _check_dropouts(cfg)
     _check_residual_attention(cfg)
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from admin_nmt.errors import UsageError
 from admin_nmt.initialization.scheme import Scheme, Stack
+from admin_nmt.models._heads import layout_of
 from admin_nmt.modules.dropout import Dropout
 from admin_nmt.modules.residual import Residual
 from admin_nmt.modules.residual_attention import ResidualAttention, ScoreChain
@@ -23,8 +24,11 @@ from admin_nmt.modules.transformer_layer import (
 
 def head_counts(cfg: Any, stack: Stack, number: int) -> HeadCounts:
     """Heads of layer `number` (from 0) of a stack."""
-    heads = (cfg.encoder if stack == "encoder" else cfg.decoder).attention_heads
-    return HeadCounts(self_attn=heads, encoder_attn=heads)
+    layout = layout_of(cfg)
+    if stack == "encoder":
+        return HeadCounts(self_attn=layout["E"][number])
+    encoder_attn = layout["A"][number] if "A" in layout else 0
+    return HeadCounts(self_attn=layout["D"][number], encoder_attn=encoder_attn)
 
 
 class _LayerSupply:

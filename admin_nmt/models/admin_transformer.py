@@ -21,6 +21,7 @@ from admin_nmt.errors import UsageError, UserError
 from admin_nmt.initialization.registry import SCHEMES
 from admin_nmt.initialization.scheme import Depth, Scheme
 from admin_nmt.models._config import AdminTransformerConfig, check, to_config
+from admin_nmt.models._heads import apply_mask, layout_of, require_same_heads, settle
 from admin_nmt.models._stacks import AdminTransformerDecoder, AdminTransformerEncoder, all_layers
 from admin_nmt.modules.residual import Residual, ScaledResidual
 
@@ -52,6 +53,7 @@ class AdminTransformerModel(TransformerModelBase):
         Raises:
             UsageError: an option is unsupported or two options exclude each other.
         """
+        settle(args)
         cfg = to_config(args)
         check(cfg)
         if cfg.share_all_embeddings and task.source_dictionary != task.target_dictionary:
@@ -88,6 +90,8 @@ class AdminTransformerModel(TransformerModelBase):
     def __init__(self, cfg: AdminTransformerConfig, encoder: Any, decoder: Any) -> None:
         super().__init__(cfg, encoder, decoder)
         self.omegas_ready = not self.scheme_of(cfg).needs_profile
+        if cfg.head_mask:
+            apply_mask(self, cfg.head_mask, layout_of(cfg))
 
     def residuals(self) -> Iterator[tuple[str, Residual]]:
         """All residual connections with their module names, in forward order."""
@@ -111,15 +115,17 @@ class AdminTransformerModel(TransformerModelBase):
         omega = 1.
 
         Raises:
-            UserError: it is a plain one, and this model has other constants on its shortcuts.
+            UserError: it is a plain one, and this model has other constants on its shortcuts, or
+                the checkpoint's model has other heads.
         """
+        require_same_heads(state_dict, self.cfg)
         omegas = {
             f"{name}.omega": residual.omega
             for name, residual in self.residuals()
             if isinstance(residual, ScaledResidual)
         }
-        own_names = any(name.endswith("_attn.qkv_proj.weight") for name in state_dict)
-        if not any(name in state_dict for name in omegas) and (omegas or not own_names):
+        stock_names = any(name.endswith("_attn.k_proj.weight") for name in state_dict)
+        if not any(name in state_dict for name in omegas) and (omegas or stock_names):
             self._require_plain_shortcuts()
             plain = {name: omega.detach().clone().fill_(1.0) for name, omega in omegas.items()}
             state_dict = {**state_dict, **plain}

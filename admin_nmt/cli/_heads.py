@@ -1,0 +1,93 @@
+"""What the subcommands about attention heads share: options for the model, data and search."""
+
+import argparse
+from pathlib import Path
+
+from admin_nmt.errors import UsageError
+
+
+def add_model_arguments(parser: argparse.ArgumentParser, several: bool = False) -> None:
+    """The data folder, the checkpoint (or several of a run), the direction, the device."""
+    parser.add_argument("data", metavar="DATA", help="folder of binarised text (data-bin)")
+    parser.add_argument(
+        "--path",
+        required=True,
+        metavar="CKPT",
+        nargs="+" if several else None,
+        help="checkpoint of admin_transformer or of fairseq's transformer"
+        + ("; several of one run show heads during training" if several else ""),
+    )
+    parser.add_argument(
+        "-s", "--source-lang", metavar="LANG", help="default: as the checkpoint was trained"
+    )
+    parser.add_argument(
+        "-t", "--target-lang", metavar="LANG", help="default: as the checkpoint was trained"
+    )
+    parser.add_argument("--cpu", action="store_true", help="do not use a GPU")
+
+
+def add_measuring_arguments(parser: argparse.ArgumentParser) -> None:
+    """On what, how much of it, and by which definition importance is measured."""
+    parser.add_argument(
+        "--subset", default="train", metavar="NAME", help="data to measure on (default: train)"
+    )
+    parser.add_argument(
+        "--max-batches",
+        type=int,
+        metavar="N",
+        help="measure on N batches drawn at random (default: all)",
+    )
+    parser.add_argument(
+        "--max-tokens", type=int, default=4096, help="tokens in a batch (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--granularity",
+        choices=("token", "sentence"),
+        default="token",
+        help="absolute value per token, as the authors' code, or per sentence (default: token)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=1, help="of everything drawn at random (default: %(default)s)"
+    )
+
+
+def add_search_arguments(parser: argparse.ArgumentParser) -> None:
+    """What is translated, how, and against which reference it is scored."""
+    parser.add_argument(
+        "--gen-subset", default="test", metavar="NAME", help="what to translate (default: test)"
+    )
+    parser.add_argument(
+        "--max-sentences", type=int, metavar="N", help="only the first N sentences of it"
+    )
+    parser.add_argument(
+        "--reference",
+        metavar="RAW",
+        help="untouched reference, a sentence a line (default: the one in DATA/preparation.json, "
+        "else the binarised one, detokenised)",
+    )
+    parser.add_argument("--beam", type=int, default=5, help="beam size (default: %(default)s)")
+    parser.add_argument(
+        "--lenpen", type=float, default=1.0, help="length penalty (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--decode-max-tokens",
+        type=int,
+        default=12000,
+        metavar="N",
+        help="source tokens in a batch of translations (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--output",
+        required=True,
+        metavar="DIR",
+        help="folder for translations and results; run again, the command goes on there",
+    )
+
+
+def require_folders(*paths: str | None) -> None:
+    """Refuse output files whose folder does not exist, before any work is done."""
+    for path in filter(None, paths):
+        if Path(path).is_dir():
+            raise UsageError(f"{path} is a folder: give the name of a file")
+        if not Path(path).absolute().parent.is_dir():
+            raise UsageError(f"folder of {path} does not exist")

@@ -1,0 +1,192 @@
+"""Heads of a model: how many each layer has, which are masked, and where they are.
+
+Removed heads are part of the configuration (`heads_per_layer`), so a pruned checkpoint reloads from
+what it says about itself.
+"""
+
+import json
+import os
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, open_dict
+from torch import Tensor, nn
+
+from admin_nmt.compat import load_checkpoint_file
+from admin_nmt.errors import UsageError, UserError
+from admin_nmt.modules.heads import (
+    KINDS,
+    Layout,
+    format_layout,
+    parse_heads,
+    parse_layout,
+    require_heads,
+)
+from admin_nmt.modules.multihead_attention import MultiheadAttention
+
+#: First line of every file about heads that `admin-nmt` writes.
+FORMAT = "admin_nmt heads"
+#: Kind -> stack and name of the attention in its layers.
+PLACES = {
+    "E": ("encoder", "self_attn"),
+    "A": ("decoder", "encoder_attn"),
+    "D": ("decoder", "self_attn"),
+}
+
+
+def full_layout(cfg: Any) -> dict[str, tuple[int, ...]]:
+    """The layout that the sizes of `cfg` give when no head was removed."""
+    layout = {
+        kind: (getattr(cfg, stack).attention_heads,) * getattr(cfg, stack).layers
+        for kind, (stack, _) in PLACES.items()
+    }
+    if cfg.no_cross_attention:
+        del layout["A"]
+    return layout
+
+
+def layout_of(cfg: Any) -> dict[str, tuple[int, ...]]:
+    """Heads per layer of the model that `cfg` describes.
+
+    Raises:
+        UsageError: `cfg.heads_per_layer` does not fit the other sizes.
+    """
+    full = full_layout(cfg)
+    given = parse_layout(cfg.heads_per_layer or "")
+    for kind, counts in given.items():
+        if kind not in full:
+            raise UsageError(f"--heads-per-layer: the model has no {KINDS[kind]}")
+        if len(counts) != len(full[kind]):
+            raise UsageError(
+                f"--heads-per-layer gives {len(counts)} layers of {KINDS[kind]}; "
+                f"the model has {len(full[kind])}"
+            )
+        if max(counts) > full[kind][0]:
+            raise UsageError(
+                f"--heads-per-layer gives a layer of {KINDS[kind]} {max(counts)} heads; "
+                f"--{PLACES[kind][0]}-attention-heads is {full[kind][0]}"
+            )
+    return full | given
+
+
+def attentions(model: Any) -> Iterator[tuple[str, int, str, MultiheadAttention]]:
+    """(kind, layer from 1, module name, module) of every attention of an `admin_transformer`."""
+    for kind, (stack, name) in PLACES.items():
+        # Iterating fairseq's `LayerDropModuleList` would skip layers at random.
+        for index, layer in enumerate(nn.ModuleList.__iter__(getattr(model, stack).layers)):
+            if getattr(layer, name, None) is not None:
+                yield kind, index + 1, f"{stack}.layers.{index}.{name}", getattr(layer, name)
+
+
+def state_layout(state_dict: dict[str, Tensor], cfg: Any) -> dict[str, tuple[int, ...]]:
+    """Heads per layer of a state dict, seen from its shapes; sizes are those of `cfg`.
+
+    Layers that the state dict lacks count as `cfg` has them: loading says what is missing.
+    """
+
+    def count(kind: str, index: int, expected: int, size: int) -> int:
+        stack, name = PLACES[kind]
+        output = f"{stack}.layers.{index}.{name}.out_proj"
+        if f"{output}.bias" not in state_dict:
+            return expected
+        weight = state_dict.get(f"{output}.weight")
+        return 0 if weight is None else weight.shape[1] // size
+
+    layout = {}
+    full = full_layout(cfg)
+    for kind, counts in layout_of(cfg).items():
+        size = getattr(cfg, PLACES[kind][0]).embed_dim // full[kind][0]
+        layout[kind] = tuple(count(kind, i, n, size) for i, n in enumerate(counts))
+    return layout
+
+
+def require_same_heads(state_dict: dict[str, Tensor], cfg: Any) -> None:
+    """Refuse a state dict whose head counts are not those of `cfg`.
+
+    Raises:
+        UserError: with the option that makes them equal.
+    """
+    ours, theirs = layout_of(cfg), state_layout(state_dict, cfg)
+    if ours != theirs:
+        raise UserError(
+            f"the checkpoint's heads per layer are {format_layout(theirs)}, the model's "
+            f"{format_layout(ours)}; give --heads-per-layer '{format_layout(theirs)}'"
+        )
+
+
+def read_mask(given: str) -> str:
+    """The list of heads that `--head-mask` means: a list such as `E:1:3,A:2:1`, or a file.
+
+    The file is one that `admin-nmt prune --list` wrote, or has its key `removed`.
+
+    Raises:
+        UserError: the file cannot be read or names no heads.
+        UsageError: neither a file nor a list of heads.
+    """
+    path = Path(given)
+    if not path.exists():
+        if path.suffix or os.sep in given:
+            raise UserError(f"--head-mask: file not found: {given}")
+        return ",".join(map(str, parse_heads(given, "--head-mask"))) if given else ""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["format"] != FORMAT:
+            raise KeyError("format")
+        removed = content["removed"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"--head-mask {given} names no heads to mask; 'admin-nmt prune --list' writes such a "
+            f"file ({type(error).__name__}: {error})"
+        ) from error
+    return read_mask(",".join(removed)) if removed else ""
+
+
+def apply_mask(model: Any, mask: str, layout: Layout) -> None:
+    """Put gates of 0 on the heads of the list `mask`; the others get 1.
+
+    Raises:
+        UsageError: a head that the model does not have.
+    """
+    heads = parse_heads(mask, "--head-mask")
+    require_heads(heads, layout, "--head-mask")
+    for kind, layer, _, attention in attentions(model):
+        masked = [head.head - 1 for head in heads if (head.kind, head.layer) == (kind, layer)]
+        if masked:
+            gate = torch.ones(attention.num_heads)
+            gate[masked] = 0.0
+            # A buffer, so that it follows the model's device and dtype; the configuration has it.
+            del attention.head_gate
+            attention.register_buffer("head_gate", gate, persistent=False)
+
+
+def settle(args: Namespace | DictConfig | Any) -> None:
+    """Complete the options about heads in place, so that checkpoints carry them.
+
+    A mask file becomes the list in it. Training that goes on from a pruned checkpoint
+    (`--finetune-from-model`, `--restore-file`) takes over its heads.
+    """
+    values: dict[str, str] = {}
+    if getattr(args, "head_mask", None):
+        values["head_mask"] = read_mask(args.head_mask)
+    if getattr(args, "heads_per_layer", None) is None:
+        for option in ("finetune_from_model", "restore_file"):
+            path = getattr(args, option, None)
+            if path and Path(path).is_file():
+                values["heads_per_layer"] = _heads_of_checkpoint(path)
+                break
+    with open_dict(args) if isinstance(args, DictConfig) else ExitStack():
+        for name, value in values.items():
+            setattr(args, name, value)
+
+
+def _heads_of_checkpoint(path: str) -> str:
+    """`heads_per_layer` of a checkpoint; empty if it has all its heads."""
+    state = load_checkpoint_file(path)
+    cfg = state.get("cfg")
+    model = cfg.get("model") if isinstance(cfg, dict) else state.get("args")
+    value = model.get("heads_per_layer") if isinstance(model, dict) else None
+    return str(value or getattr(model, "heads_per_layer", None) or "")

@@ -1,0 +1,119 @@
+"""Names and numbers of attention heads, without any tensor.
+
+A head is called `KIND:LAYER:HEAD`, counted from 1, as in the code of Michel et al. (2019,
+arXiv 1905.10650): `E` is encoder self-attention, `A` encoder-decoder attention, `D` decoder
+self-attention. A layout says how many heads each layer has: `E:8,7,0 A:8,8 D:8,8`.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from admin_nmt.errors import UsageError
+
+#: Letter -> what it stands for, in the order in which kinds are listed everywhere.
+KINDS = {
+    "E": "encoder self-attention",
+    "A": "encoder-decoder attention",
+    "D": "decoder self-attention",
+}
+
+#: Kind -> number of heads of each layer, first layer first.
+Layout = Mapping[str, Sequence[int]]
+
+
+class Head(NamedTuple):
+    """One attention head; `layer` and `head` count from 1."""
+
+    kind: str
+    layer: int
+    head: int
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.layer}:{self.head}"
+
+
+def parse_heads(text: str, option: str = "--heads") -> list[Head]:
+    """The heads of a list such as `E:3:1,A:1:2`; a bare number goes on in the same layer
+    (`E:3:1,4` is heads 1 and 4).
+
+    Raises:
+        UsageError: a part is no head, or a head is named twice; the message names `option`.
+    """
+    heads: list[Head] = []
+    for part in re.split(r"[,\s]+", text.strip()):
+        full = re.fullmatch(r"([EAD]):(\d+):(\d+)", part)
+        if full:
+            head = Head(full[1], int(full[2]), int(full[3]))
+        elif re.fullmatch(r"\d+", part) and heads:
+            head = Head(heads[-1].kind, heads[-1].layer, int(part))
+        else:
+            raise UsageError(
+                f"{option}: '{part}' is not a head; write KIND:LAYER:HEAD counted from 1, such as "
+                "E:3:1 (E encoder self-, D decoder self-, A encoder-decoder attention)"
+            )
+        if head in heads:
+            raise UsageError(f"{option}: head {head} is named twice")
+        heads.append(head)
+    return heads
+
+
+def all_heads(layout: Layout) -> Iterator[Head]:
+    """Every head of a model, kind by kind, layer by layer."""
+    for kind in KINDS:
+        for layer, count in enumerate(layout.get(kind, ()), 1):
+            for head in range(1, count + 1):
+                yield Head(kind, layer, head)
+
+
+def require_heads(heads: Iterable[Head], layout: Layout, option: str = "--heads") -> None:
+    """Refuse heads that the model does not have.
+
+    Raises:
+        UsageError: naming the first such head and what the model has instead.
+    """
+    for head in heads:
+        counts = layout.get(head.kind, ())
+        if not 1 <= head.layer <= len(counts):
+            raise UsageError(
+                f"{option}: head {head} does not exist: the model has {len(counts)} layers of "
+                f"{KINDS[head.kind]}"
+            )
+        if not 1 <= head.head <= counts[head.layer - 1]:
+            raise UsageError(
+                f"{option}: head {head} does not exist: that layer has {counts[head.layer - 1]} "
+                "heads"
+            )
+
+
+def without(layout: Layout, removed: Iterable[Head]) -> dict[str, tuple[int, ...]]:
+    """The layout after the heads `removed` are gone."""
+    counts = {kind: list(layers) for kind, layers in layout.items()}
+    for head in set(removed):
+        counts[head.kind][head.layer - 1] -= 1
+    return {kind: tuple(layers) for kind, layers in counts.items()}
+
+
+def format_layout(layout: Layout) -> str:
+    """`E:8,7,0 A:8,8 D:8,8`; kinds that the model lacks are left out."""
+    return " ".join(
+        f"{kind}:{','.join(map(str, layout[kind]))}" for kind in KINDS if layout.get(kind)
+    )
+
+
+def parse_layout(text: str, option: str = "--heads-per-layer") -> dict[str, tuple[int, ...]]:
+    """The inverse of `format_layout`.
+
+    Raises:
+        UsageError: another form; the message names `option`.
+    """
+    layout: dict[str, tuple[int, ...]] = {}
+    for part in text.split():
+        match = re.fullmatch(r"([EAD]):(\d+(?:,\d+)*)", part)
+        if not match or match[1] in layout:
+            raise UsageError(
+                f"{option}: '{part}' is not a head count per layer such as E:8,7,0; "
+                "write 'E:8,7,0 A:8,8 D:8,8'"
+            )
+        layout[match[1]] = tuple(int(number) for number in match[2].split(","))
+    return layout

@@ -1,0 +1,151 @@
+"""The files about heads: scores of one or more checkpoints, and lists of removed heads.
+
+Each score belongs to one model, which is recognised by a fingerprint of its attention weights.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from admin_nmt.errors import UserError
+from admin_nmt.files import atomic_write
+from admin_nmt.models._heads import FORMAT
+from admin_nmt.modules.heads import Head, Layout
+from admin_nmt.pruning.importance import normalize_by_layer, ranking
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Importance of every head of one checkpoint.
+
+    Attributes:
+        checkpoint: file name.
+        fingerprint: of the model, see `fingerprint`.
+        layout: kind -> heads of each layer.
+        scores: kind -> layer -> head -> score, as measured (not normalised).
+        settings: how it was measured: data, subset, granularity, numbers of batches and examples.
+    """
+
+    checkpoint: str
+    fingerprint: str
+    layout: dict[str, tuple[int, ...]]
+    scores: dict[str, list[list[float]]]
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def order(self) -> list[Head]:
+        """All heads, the least important first, after normalisation by layer."""
+        return ranking(normalize_by_layer(self.scores))
+
+
+def fingerprint(state_dict: Mapping[str, Tensor]) -> str:
+    """Hexadecimal SHA-256 of all attention weights of an `admin_transformer`, in float32."""
+    digest = hashlib.sha256()
+    for name in sorted(state_dict):
+        if "_attn." in name and name.endswith(("proj.weight", "proj.bias")):
+            value = state_dict[name].detach().to("cpu", torch.float32).contiguous()
+            digest.update(name.encode())
+            digest.update(value.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_measurements(measurements: Sequence[Measurement], path: str | os.PathLike[str]) -> None:
+    """Write scores as JSON, with what is read off them: normalised scores and the order."""
+    entries = [
+        dataclasses.asdict(measurement)
+        | {
+            "normalized": normalize_by_layer(measurement.scores),
+            "order": list(map(str, measurement.order())),
+        }
+        for measurement in measurements
+    ]
+    _write({"format": FORMAT, "version": VERSION, "measurements": entries}, path)
+
+
+def save_removed(
+    removed: Collection[Head],
+    checkpoint: str,
+    fingerprint: str,
+    layout: Layout,
+    path: str | os.PathLike[str],
+) -> None:
+    """Write a list of heads, to be masked by `fairseq-train --head-mask`."""
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "checkpoint": checkpoint,
+        "fingerprint": fingerprint,
+        "layout": {kind: list(counts) for kind, counts in layout.items()},
+        "removed": list(map(str, sorted(removed))),
+    }
+    _write(content, path)
+
+
+def _write(content: dict[str, Any], path: str | os.PathLike[str]) -> None:
+    with atomic_write(path) as stream:
+        json.dump(content, stream, indent=1)
+        stream.write("\n")
+
+
+def load_measurements(path: str | os.PathLike[str]) -> list[Measurement]:
+    """Read what `save_measurements` wrote.
+
+    Raises:
+        UserError: the file is missing, or has another form.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UserError(f"{path} was not written by 'admin-nmt importance'")
+    if content.get("version") != VERSION:
+        raise UserError(f"{path} has version {content.get('version')}, expected {VERSION}")
+    if "measurements" not in content:
+        raise UserError(f"{path} holds no importance scores; make them with 'admin-nmt importance'")
+    try:
+        return [_measurement(entry) for entry in content["measurements"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+
+
+def _measurement(entry: dict[str, Any]) -> Measurement:
+    layout = {kind: tuple(map(int, counts)) for kind, counts in entry["layout"].items()}
+    scores = {
+        kind: [[float(score) for score in layer] for layer in layers]
+        for kind, layers in entry["scores"].items()
+    }
+    if {kind: tuple(map(len, layers)) for kind, layers in scores.items()} != layout:
+        raise ValueError("scores and head counts disagree")
+    return Measurement(
+        str(entry["checkpoint"]), str(entry["fingerprint"]), layout, scores, entry["settings"]
+    )
+
+
+def measurement_of(
+    measurements: Sequence[Measurement], model_fingerprint: str, checkpoint: str, origin: str
+) -> Measurement:
+    """The measurement of the model with this fingerprint.
+
+    Raises:
+        UserError: the scores in `origin` are of other models only.
+    """
+    for measurement in measurements:
+        if measurement.fingerprint == model_fingerprint:
+            return measurement
+    known = ", ".join(measurement.checkpoint for measurement in measurements)
+    raise UserError(
+        f"{origin} holds the importance of another model ({known or 'none'}), not of {checkpoint}; "
+        "measure it with 'admin-nmt importance'"
+    )

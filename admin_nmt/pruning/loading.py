@@ -1,0 +1,114 @@
+"""A checkpoint as an `admin_transformer` in memory, with its data.
+
+fairseq's own `transformer` is read as `admin_transformer` with plain residuals, to which it is equal;
+so everything here has one kind of attention to deal with.
+"""
+
+import os
+from argparse import Namespace
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, open_dict
+
+from admin_nmt.errors import UserError
+from admin_nmt.evaluation.checkpoints import architecture, open_checkpoint
+from admin_nmt.evaluation.generation import (
+    find_direction,
+    require_fitting_vocabulary,
+    trained_direction,
+)
+from admin_nmt.models._heads import layout_of
+from admin_nmt.pruning.heads import fingerprint
+
+#: What makes fairseq's Transformer an `admin_transformer`.
+PLAIN = {
+    "arch": "admin_transformer",
+    "_name": "admin_transformer",
+    "init_type": "default",
+    "admin_profile": None,
+    "admin_profile_batches": 1,
+    "admin_freeze_omega": False,
+}
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model in evaluation mode whose parameters need no gradients.
+
+    Attributes:
+        path: the checkpoint.
+        model: an `AdminTransformerModel` on its device, float32.
+        task: fairseq's translation task over the data folder.
+        layout: kind -> heads of each layer.
+        fingerprint: see `heads.fingerprint`.
+    """
+
+    path: str
+    model: Any
+    task: Any
+    layout: dict[str, tuple[int, ...]]
+    fingerprint: str
+
+
+def set_values(container: Namespace | DictConfig | dict[str, Any], values: Mapping) -> None:
+    """Set settings in whichever container a checkpoint keeps them."""
+    with open_dict(container) if isinstance(container, DictConfig) else ExitStack():
+        for name, value in values.items():
+            if isinstance(container, dict):
+                container[name] = value
+            else:
+                setattr(container, name, value)
+
+
+def is_stock(state: dict[str, Any], path: str) -> bool:
+    """Whether a checkpoint is of fairseq's `transformer`, not of `admin_transformer`.
+
+    Raises:
+        UserError: it is of neither.
+    """
+    from fairseq.models import ARCH_MODEL_NAME_REGISTRY
+
+    arch = architecture(state)
+    model = ARCH_MODEL_NAME_REGISTRY.get(arch, arch)
+    if model not in ("transformer", "admin_transformer"):
+        raise UserError(
+            f"{path} is a model of architecture {arch}; heads can be measured and removed in "
+            "admin_transformer and in fairseq's transformer"
+        )
+    return model == "transformer"
+
+
+def load_model(
+    path: str,
+    data: str | os.PathLike[str],
+    *,
+    subset: str,
+    source: str | None = None,
+    target: str | None = None,
+    cpu: bool = False,
+) -> LoadedModel:
+    """Read one checkpoint and the dictionaries of a data folder that has `subset`.
+
+    Raises:
+        UserError: bad checkpoint or data, or a checkpoint of another kind of model.
+    """
+    from fairseq import checkpoint_utils
+    from fairseq.modules.checkpoint_activations import unwrap_checkpoint
+
+    stock = is_stock(open_checkpoint(path), path)
+    source, target = find_direction(data, subset, source, target, trained_direction(path))
+    require_fitting_vocabulary(path, data, source, target)
+    state = checkpoint_utils.load_checkpoint_to_cpu(path)
+    set_values(state["cfg"].task, {"data": str(data), "source_lang": source, "target_lang": target})
+    if stock:
+        set_values(state["cfg"].model, PLAIN)
+    models, _, task = checkpoint_utils.load_model_ensemble_and_task([path], state=state)
+    model: Any = unwrap_checkpoint(models[0]).float().eval().requires_grad_(False)
+    mark = fingerprint(model.state_dict())
+    if torch.cuda.is_available() and not cpu:
+        model.cuda()
+    return LoadedModel(path, model, task, layout_of(model.cfg), mark)

@@ -1,0 +1,237 @@
+"""Measuring the importance of all heads with one forward and one backward pass over the data.
+
+Only the gates on heads need gradients, the parameters do not: the backward pass costs about half of
+that of training.
+"""
+
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from admin_nmt.errors import UsageError, UserError
+from admin_nmt.evaluation.progress import progress
+from admin_nmt.models._heads import attentions
+from admin_nmt.pruning.heads import Measurement
+from admin_nmt.pruning.importance import GRANULARITIES, num_examples, summed_importance
+from admin_nmt.pruning.loading import LoadedModel
+
+logger = logging.getLogger(__name__)
+
+Gates = dict[tuple[str, int], Tensor]
+
+
+@contextmanager
+def gates_of_ones(model: Any, sizes: Mapping[str, tuple[int, int]]) -> Iterator[Gates]:
+    """Gates of 1 at every query position of every head, which take gradients; removed at the end.
+
+    Args:
+        model: an `AdminTransformerModel`; heads that are masked stay so.
+        sizes: kind -> (B, T) of its queries.
+
+    Returns:
+        (kind, layer) -> (B, H, T, 1), for layers that have heads.
+    """
+    gates: Gates = {}
+    before = [(attention, attention.head_gate) for *_, attention in attentions(model)]
+    device = next(model.parameters()).device
+    try:
+        for kind, layer, _, attention in attentions(model):
+            if attention.num_heads == 0:
+                continue
+            B, T = sizes[kind]
+            gate = torch.ones(B, attention.num_heads, T, 1, device=device, requires_grad=True)
+            gates[kind, layer] = gate
+            mask = attention.head_gate
+            attention.head_gate = gate if mask is None else gate * mask[:, None, None]
+        yield gates
+    finally:
+        for attention, gate_before in before:
+            attention.head_gate = gate_before
+
+
+def gate_gradients(model: Any, sample: Mapping[str, Any]) -> tuple[dict, dict[str, Tensor]]:
+    """Gradients of the loss of one batch by the gates.
+
+    The loss is cross-entropy (no label smoothing), summed over target tokens, so it does not matter
+    which sentences share a batch.
+
+    Returns:
+        (kind, layer) -> (B, H, T), and kind -> (B, T) that is false at padding.
+    """
+    net_input = sample["net_input"]
+    source = net_input["src_tokens"].ne(model.encoder.padding_idx)
+    target = net_input["prev_output_tokens"].ne(model.decoder.padding_idx)
+    visible = {"E": source, "A": target, "D": target}
+    sizes = {kind: tuple(mask.shape) for kind, mask in visible.items()}
+    with torch.enable_grad(), gates_of_ones(model, sizes) as gates:  # type: ignore[arg-type]
+        logits = model(**net_input)[0].float()
+        loss = F.cross_entropy(
+            logits.view(-1, logits.shape[-1]),
+            sample["target"].view(-1),
+            ignore_index=model.decoder.padding_idx,
+            reduction="sum",
+        )
+        gradients = torch.autograd.grad(loss, list(gates.values()))
+    return dict(zip(gates, (g.squeeze(3) for g in gradients), strict=True)), visible
+
+
+class _Sums:
+    """Running sums over batches: importance by layer, and numbers of examples by kind."""
+
+    def __init__(self, layout: Mapping[str, tuple[int, ...]], granularity: str) -> None:
+        self.granularity = granularity
+        self.layers = {
+            (kind, layer): torch.zeros(count, dtype=torch.float64)
+            for kind, counts in layout.items()
+            for layer, count in enumerate(counts, 1)
+        }
+        self.examples = {kind: torch.zeros(1, dtype=torch.float64) for kind in layout}
+
+    def add(self, gradients: Mapping, visible: Mapping[str, Tensor]) -> None:
+        """Add one batch."""
+        for (kind, layer), gradient in gradients.items():
+            total = summed_importance(gradient, visible[kind], self.granularity)
+            self.layers[kind, layer] += total.cpu()
+        for kind, count in self.examples.items():
+            count += num_examples(visible[kind], self.granularity)
+
+    def tensors(self) -> list[Tensor]:
+        """All sums, to be added up over ranks in place."""
+        return [*self.layers.values(), *self.examples.values()]
+
+    def scores(self) -> dict[str, list[list[float]]]:
+        """The means: kind -> layer -> head -> score."""
+        scores: dict[str, list[list[float]]] = {kind: [] for kind in self.examples}
+        for (kind, _), total in self.layers.items():
+            scores[kind].append((total / self.examples[kind]).tolist())
+        return scores
+
+
+def measure(
+    loaded: LoadedModel,
+    *,
+    subset: str,
+    granularity: str = "token",
+    max_tokens: int = 4096,
+    max_batches: int | None = None,
+    seed: int = 1,
+) -> Measurement:
+    """Importance of every head over (part of) a subset.
+
+    On several ranks (`ranks.several_ranks`) each takes its share of the batches, and all get the
+    result.
+
+    Args:
+        loaded: the model; it is left as it was.
+        subset: of the data.
+        granularity: `token` or `sentence`, see `importance`.
+        max_tokens: of one batch.
+        max_batches: so many batches, drawn at random; None is all.
+        seed: of the draw.
+
+    Raises:
+        UsageError: a number that makes no sense, or an unknown granularity.
+        UserError: there is nothing to measure on, or a score is not finite.
+    """
+    if granularity not in GRANULARITIES:
+        raise UsageError(f"--granularity {granularity}: choose from {', '.join(GRANULARITIES)}")
+    for option, value in (("--max-tokens", max_tokens), ("--max-batches", max_batches)):
+        if value is not None and value < 1:
+            raise UsageError(f"{option} {value}: give a number of at least 1")
+    batches = _batches(loaded, subset, max_tokens, max_batches, seed)
+    sums = _Sums(loaded.layout, granularity)
+    with progress(logger, "measuring heads", "batches", total=len(batches)) as bar:
+        for sample in batches:
+            if sample:  # fairseq fills up the shares of ranks with empty batches
+                sums.add(*gate_gradients(loaded.model, sample))
+            bar.update()
+    for tensor in sums.tensors():
+        _add_up_over_ranks(tensor)
+    if not all(sums.examples.values()):
+        raise UserError(f"subset {subset} has no sentence to measure heads on")
+    if not all(tensor.isfinite().all() for tensor in sums.tensors()):
+        raise UserError(f"importance of {loaded.path} is not finite: its loss is NaN or infinite")
+    settings = {
+        "subset": subset, "granularity": granularity, "max_tokens": max_tokens,
+        "max_batches": max_batches, "seed": seed,
+        "num_examples": {kind: int(count) for kind, count in sums.examples.items()},
+    }  # fmt: skip
+    return Measurement(loaded.path, loaded.fingerprint, loaded.layout, sums.scores(), settings)
+
+
+class _Batches:
+    """This rank's batches, on the model's device; its length is known."""
+
+    def __init__(self, batches: Iterable, length: int, device: torch.device) -> None:
+        self.batches, self.length, self.device = batches, length, device
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+        from fairseq import utils
+
+        for sample in islice(self.batches, self.length):
+            yield utils.move_to_cuda(sample) if self.device.type == "cuda" else sample
+
+
+def _batches(
+    loaded: LoadedModel, subset: str, max_tokens: int, max_batches: int | None, seed: int
+) -> _Batches:
+    """Batches in random order (fairseq sorts sentences by length), the same for any number of
+    ranks."""
+    from fairseq import utils
+
+    rank, num_ranks = rank_and_count()
+    task, model = loaded.task, loaded.model
+    if subset not in task.datasets:
+        task.load_dataset(subset)
+    epoch = task.get_batch_iterator(
+        dataset=task.dataset(subset),
+        max_tokens=max_tokens,
+        max_positions=utils.resolve_max_positions(task.max_positions(), model.max_positions()),
+        ignore_invalid_inputs=True,
+        seed=seed,
+        num_shards=num_ranks,
+        shard_id=rank,
+        disable_iterator_cache=True,
+    ).next_epoch_itr(shuffle=True)
+    length = len(epoch)
+    if max_batches is not None:
+        length = min(length, len(range(rank, max_batches, num_ranks)))
+    return _Batches(epoch, length, next(model.parameters()).device)
+
+
+def rank_and_count() -> tuple[int, int]:
+    """This process's rank and their number; (0, 1) without torch.distributed."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
+
+
+def _add_up_over_ranks(tensor: Tensor) -> None:
+    if rank_and_count()[1] > 1:
+        torch.distributed.all_reduce(tensor)
+
+
+@contextmanager
+def several_ranks() -> Iterator[bool]:
+    """Join the other processes if `torchrun` started this one; says whether this is rank 0."""
+    if int(os.environ.get("WORLD_SIZE", "1")) <= 1:
+        yield True
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    # Sums are added up on the CPU: a few numbers per layer.
+    torch.distributed.init_process_group("gloo")
+    try:
+        yield torch.distributed.get_rank() == 0
+    finally:
+        torch.distributed.destroy_process_group()

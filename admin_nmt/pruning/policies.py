@@ -1,0 +1,163 @@
+"""Which heads to remove: pure functions from an order of heads to a set of heads.
+
+The order (least important first, or random as a control) is walked once; a head goes if its
+budget is not used up and its layer keeps enough heads.
+"""
+
+import math
+import random
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from admin_nmt.errors import UsageError
+from admin_nmt.modules.heads import KINDS, Head, Layout, all_heads, without
+
+#: Kind -> the option that gives its budget.
+BUDGET_OPTIONS = {"E": "--encoder-self", "D": "--decoder-self", "A": "--cross"}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How many heads to take from which kinds, together.
+
+    Attributes:
+        kinds: letters of `KINDS`.
+        count: number of heads to remove.
+        origin: the option and its value, for messages.
+    """
+
+    kinds: str
+    count: int
+    origin: str
+
+
+def num_to_remove(fraction: float, total: int) -> int:
+    """`ceil(fraction * total)`, as in the authors' code, safe from rounding (0.3 * 10 is 3)."""
+    return math.ceil(round(fraction * total, 9))
+
+
+def require_fraction(fraction: float, option: str) -> float:
+    """`fraction`, if it lies in 0..1.
+
+    Raises:
+        UsageError: naming `option`.
+    """
+    if not 0.0 <= fraction <= 1.0:
+        raise UsageError(f"{option} {fraction:g}: give a fraction of heads between 0 and 1")
+    return fraction
+
+
+def global_budget(layout: Layout, fraction: float, protect_cross: bool = False) -> list[Budget]:
+    """One budget for all kinds: `fraction` of all heads of the model, none of them of
+    encoder-decoder attention with `protect_cross`."""
+    require_fraction(fraction, "--fraction")
+    kinds = "".join(kind for kind in KINDS if not (protect_cross and kind == "A"))
+    total = sum(sum(counts) for counts in layout.values())
+    origin = f"--fraction {fraction:g}" + " --protect-cross" * protect_cross
+    return [Budget(kinds, num_to_remove(fraction, total), origin)]
+
+
+def kind_budgets(layout: Layout, fractions: Mapping[str, float]) -> list[Budget]:
+    """A budget for each kind in `fractions` (kind -> fraction of the heads of that kind)."""
+    return [
+        Budget(
+            kind,
+            num_to_remove(
+                require_fraction(fraction, BUDGET_OPTIONS[kind]), sum(layout.get(kind, ()))
+            ),
+            f"{BUDGET_OPTIONS[kind]} {fraction:g}",
+        )
+        for kind, fraction in fractions.items()
+    ]
+
+
+def choose(
+    order: Sequence[Head], layout: Layout, budgets: Sequence[Budget], min_heads: int = 0
+) -> set[Head]:
+    """The first heads of `order` that the budgets and `min_heads` allow.
+
+    Args:
+        order: heads of the model, the first to go first.
+        layout: head counts of the model.
+        budgets: of disjoint kinds; they are met exactly.
+        min_heads: every layer keeps at least so many heads (or all it has, if fewer).
+
+    Raises:
+        UsageError: a budget cannot be met.
+    """
+    if min_heads < 0:
+        raise UsageError(f"--min-heads {min_heads}: give a number of at least 0")
+    removed: set[Head] = set()
+    for budget in budgets:
+        left = {kind: list(layout.get(kind, ())) for kind in budget.kinds}
+        chosen: list[Head] = []
+        for head in order:
+            if len(chosen) == budget.count:
+                break
+            if head.kind in left and left[head.kind][head.layer - 1] > min_heads:
+                left[head.kind][head.layer - 1] -= 1
+                chosen.append(head)
+        if len(chosen) < budget.count:
+            raise UsageError(
+                f"{budget.origin}: {budget.count} heads cannot be removed; with --min-heads "
+                f"{min_heads} at most {len(chosen)} can"
+            )
+        removed.update(chosen)
+    return removed
+
+
+def choose_uniform(
+    order: Sequence[Head], layout: Layout, fractions: Mapping[str, float], min_heads: int = 0
+) -> set[Head]:
+    """Heads whose removal leaves the same number in every layer of a kind.
+
+    Every layer keeps `floor((1 - fraction) * H)` heads, H being the largest count of the kind, but
+    no more than the layer with the fewest has.
+
+    Args: as for `choose`, and
+        fractions: kind -> fraction of heads to remove.
+
+    Raises:
+        UsageError: a fraction outside 0..1, or fewer than `min_heads` heads would be kept.
+    """
+    removed: set[Head] = set()
+    for kind, fraction in fractions.items():
+        counts = layout.get(kind, ())
+        if not counts:
+            continue
+        option = BUDGET_OPTIONS[kind]
+        largest = max(counts)
+        keep = largest - num_to_remove(require_fraction(fraction, option), largest)
+        keep = min(keep, *counts)
+        if keep < min_heads:
+            raise UsageError(
+                f"--uniform with {option} {fraction:g} leaves {keep} heads in a layer; "
+                f"--min-heads {min_heads} forbids that"
+            )
+        for layer, count in enumerate(counts, 1):
+            candidates = [head for head in order if head.kind == kind and head.layer == layer]
+            removed.update(candidates[: count - keep])
+    return removed
+
+
+def random_order(layout: Layout, seed: int) -> list[Head]:
+    """All heads in an order that depends on `seed` alone: the control of the experiments."""
+    heads = list(all_heads(layout))
+    random.Random(seed).shuffle(heads)
+    return heads
+
+
+def require_min_heads(removed: Collection[Head], layout: Layout, min_heads: int) -> None:
+    """Refuse an explicit choice that leaves a layer with fewer than `min_heads` heads.
+
+    Raises:
+        UsageError: naming the first such layer.
+    """
+    after = without(layout, removed)
+    for kind, counts in after.items():
+        for layer, count in enumerate(counts, 1):
+            if count < min(min_heads, layout[kind][layer - 1]):
+                raise UsageError(
+                    f"--heads leaves {count} heads in layer {layer} of {KINDS[kind]}; "
+                    f"--min-heads {min_heads} forbids that"
+                )

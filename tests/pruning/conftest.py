@@ -1,0 +1,49 @@
+"""Shared: tiny models with random weights everywhere, as `LoadedModel`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from admin_nmt.modules.heads import Head, format_layout
+
+
+def randomise(model: Any, seed: int) -> None:
+    """Random numbers in every parameter: zeros and ones would hide mistakes."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith(("bias", "omega", "alpha")) or "layer_norm" in name:
+                parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+
+
+@pytest.fixture(scope="session")
+def loaded(build: Callable[..., Any], task: Any) -> Callable[..., Any]:
+    """`loaded(*options, seed=1)`: a random tiny model with the data of the suite."""
+    from admin_nmt.models._heads import layout_of
+    from admin_nmt.pruning.heads import fingerprint
+    from admin_nmt.pruning.loading import LoadedModel
+
+    def load(*options: str, seed: int = 1) -> Any:
+        model = build(*options, seed=seed).eval().requires_grad_(False)
+        randomise(model, seed)
+        mark = fingerprint(model.state_dict())
+        return LoadedModel("random.pt", model, task, layout_of(model.cfg), mark)
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def without_heads(build: Callable[..., Any]) -> Callable[..., Any]:
+    """`without_heads(loaded, removed, *options)`: a model without these heads."""
+    from admin_nmt.modules.heads import without
+    from admin_nmt.pruning.removal import remove_heads
+
+    def remove(source: Any, removed: set[Head], *options: str) -> Any:
+        layout = format_layout(without(source.layout, removed))
+        model = build(*options, "--heads-per-layer", layout, seed=99).eval()
+        model.load_state_dict(remove_heads(source.model.state_dict(), source.layout, removed))
+        return model
+
+    return remove
