@@ -1,5 +1,7 @@
 """Shared: tiny models with random weights everywhere, as `LoadedModel`."""
 
+import functools
+from argparse import Namespace
 from collections.abc import Callable
 from typing import Any
 
@@ -35,14 +37,17 @@ def loaded(build: Callable[..., Any], task: Any) -> Callable[..., Any]:
 
 
 @pytest.fixture(scope="session")
-def without_heads(build: Callable[..., Any]) -> Callable[..., Any]:
+def without_heads(parse: Callable[..., Any], task: Any) -> Callable[..., Any]:
     """`without_heads(loaded, removed, *options)`: a model without these heads."""
     from admin_nmt.modules.heads import without
     from admin_nmt.pruning.removal import remove_heads
 
+    options_of = functools.cache(parse)
+
     def remove(source: Any, removed: set[Head], *options: str) -> Any:
         layout = format_layout(without(source.layout, removed))
-        model = build(*options, "--heads-per-layer", layout, seed=99).eval()
+        settings = vars(options_of(*options).model) | {"heads_per_layer": layout}
+        model = task.build_model(Namespace(**settings)).eval()
         model.load_state_dict(remove_heads(source.model.state_dict(), source.layout, removed))
         return model
 
