@@ -156,7 +156,7 @@ class FairseqBackend:
     """fairseq's beam search on a checkpoint of any of its encoder-decoder models.
 
     Args:
-        checkpoint: the file; several joined by `:` translate together.
+        checkpoint: the file.
         data: folder with the dictionaries.
         source: language code.
         target: language code.
@@ -185,7 +185,7 @@ class FairseqBackend:
         require_fitting_vocabulary(str(checkpoint), data, source, target)
         torch.set_num_threads(threads)
         self.models, config, self.task = checkpoint_utils.load_model_ensemble_and_task(
-            utils.split_paths(str(checkpoint)),
+            [str(checkpoint)],
             arg_overrides={"data": str(data), "source_lang": source, "target_lang": target},
         )
         cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
@@ -224,18 +224,36 @@ class FairseqBackend:
                 for entries in found
             ]
 
-    def _net_input(self, batch: list[Sentence]) -> dict[str, Any]:
-        from fairseq.data import data_utils
+    def scores(self, sources: list[Sentence], targets: list[Sentence]) -> list[float]:
+        """Mean log-probability of each target's subwords and its end, given the source."""
+        import torch
 
+        words = self.task.target_dictionary
+        wanted = _collate(words, targets, left_pad=False).to(self.device)  # (B, T)
+        previous = wanted.roll(1, dims=1)
+        previous[:, 0] = words.eos()
+        with torch.no_grad():
+            output = self.models[0](**self._net_input(sources), prev_output_tokens=previous)
+            log_probs = self.models[0].get_normalized_probs(output, log_probs=True).float()
+        found = log_probs.gather(2, wanted[:, :, None])[:, :, 0]
+        counted = wanted != words.pad()
+        means: list[float] = ((found * counted).sum(dim=1) / counted.sum(dim=1)).tolist()
+        return means
+
+    def _net_input(self, batch: list[Sentence]) -> dict[str, Any]:
         words = self.task.source_dictionary
-        sentences = [
-            words.encode_line(" ".join(sentence), add_if_not_exist=False).long()
-            for sentence in batch
-        ]
-        tokens = data_utils.collate_tokens(
-            sentences, words.pad(), words.eos(), left_pad=self.left_pad_source
-        )
+        tokens = _collate(words, batch, self.left_pad_source)
         return {
             "src_tokens": tokens.to(self.device),
             "src_lengths": tokens.ne(words.pad()).sum(dim=1).to(self.device),
         }
+
+
+def _collate(words: Any, batch: list[Sentence], left_pad: bool) -> Any:
+    """Numbers of the subwords and an end of every sentence, padded: (B, longest)."""
+    from fairseq.data import data_utils
+
+    sentences = [
+        words.encode_line(" ".join(sentence), add_if_not_exist=False).long() for sentence in batch
+    ]
+    return data_utils.collate_tokens(sentences, words.pad(), words.eos(), left_pad=left_pad)

@@ -13,8 +13,10 @@ import os
 import shutil
 import tempfile
 from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -81,18 +83,39 @@ def export_bundle(
     text = load_text(data, trained_direction(os.fspath(checkpoint)), options)
     folder = data_folder(data)
     require_fitting_vocabulary(os.fspath(checkpoint), folder, text.source_lang, text.target_lang)
-    with tempfile.TemporaryDirectory(
-        prefix=f".{output.name}.", dir=output.absolute().parent
-    ) as new:
-        made = Path(new) / "folder"
-        made.mkdir(mode=0o755)
+    with _folder_in_place_of(output) as made:
         convert(model, settings, folder, text, made / "model", quantization)
         _write_text_files(text, folder, made)
         content = _describe(checkpoint, settings, text, quantization)
         content["verification"] = _verify(checkpoint, folder, text, made, content)
         _finish(made, content)
-        _replace(made, output)
     return content
+
+
+@contextmanager
+def _folder_in_place_of(output: Path) -> Iterator[Path]:
+    """A new folder that takes the place of `output` when the block ends well, and only then.
+
+    Raises:
+        UserError: it cannot be written; `output` is as it was.
+    """
+    try:
+        with tempfile.TemporaryDirectory(
+            prefix=f".{output.name}.", dir=output.absolute().parent
+        ) as new:
+            made, old = Path(new) / "folder", Path(new) / "old"
+            made.mkdir(mode=0o755)
+            yield made
+            if output.exists():
+                output.rename(old)
+            try:
+                made.rename(output)
+            except OSError:
+                if old.exists():
+                    old.rename(output)
+                raise
+    except OSError as error:
+        raise UserError(f"cannot write {output}: {error.strerror or error}") from error
 
 
 def _write_text_files(text: Text, folder: Path, made: Path) -> None:
@@ -127,8 +150,16 @@ def _describe(
             "num_updates": history[-1].get("num_updates"),
         },
         "model": {name: _json(value) for name, value in sorted(vars(settings).items())},
-        "versions": {name: version(name) for name in _LIBRARIES},
+        "versions": {name: _version(name) for name in _LIBRARIES},
     }
+
+
+def _version(name: str) -> str | None:
+    """None for a library that was not installed under its usual name (fairseq from its sources)."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def _json(value: Any) -> Any:
@@ -162,22 +193,12 @@ def _finish(made: Path, content: dict[str, Any]) -> None:
         stream.write("\n")
 
 
-def _replace(made: Path, output: Path) -> None:
-    """Put the finished folder in its place; an old one goes only now."""
-    try:
-        if output.exists():
-            output.rename(made.parent / "old")
-        made.rename(output)
-    except OSError as error:
-        raise UserError(f"cannot write {output}: {error.strerror or error}") from error
-
-
 def _readme(content: dict[str, Any]) -> str:
     source, target = content["source_lang"], content["target_lang"]
     checkpoint = content["checkpoint"]
     return f"""# {source}-{target} translation model
 
-Exported by admin-nmt {content["versions"]["admin-nmt"]} for CTranslate2, weights in {content["quantization"]}, from
+Exported by admin-nmt {content["versions"]["admin-nmt"] or ""} for CTranslate2, weights in {content["quantization"]}, from
 checkpoint `{checkpoint["file"]}` (architecture {checkpoint["architecture"]}, SHA-256 {checkpoint["sha256"]}).
 `export.json` holds all settings, versions and the checksum of every file.
 

@@ -2,6 +2,7 @@
 
 import copy
 import os
+import random
 import subprocess
 import sys
 import sysconfig
@@ -74,8 +75,16 @@ def save() -> Callable[..., Path]:
         from omegaconf import OmegaConf
 
         config = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
-        state = {"args": None, "cfg": config, "model": model.state_dict(), **entries}
-        torch.save(state, path)
+        history = {"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}}
+        state = {
+            "args": None,
+            "cfg": config,
+            "model": model.state_dict(),
+            "optimizer_history": [history | {"num_updates": 7}],
+            "task_state": {},
+            "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}},
+        }
+        torch.save(state | entries, path)
         return path
 
     return write
@@ -98,3 +107,62 @@ def make(
         return model, save(model, cfg, path, **entries)
 
     return make_checkpoint
+
+
+WORDS = {
+    "Hund": "dog", "Katze": "cat", "Haus": "house", "läuft": "runs", "schläft": "sleeps",
+    "grün": "green", "sieht": "sees", "Straße": "street",
+}  # fmt: skip
+
+
+def sentence(rng: random.Random, longest: int = 7) -> list[str]:
+    """German words."""
+    return rng.choices(list(WORDS), k=rng.randint(2, longest))
+
+
+@pytest.fixture(scope="session")
+def prepared(program: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Output of a real `admin-nmt prepare`: German to English word by word, joined dictionary."""
+    folder = tmp_path_factory.mktemp("words")
+    rng = random.Random(3)
+    for split, count in (("train", 300), ("valid", 20), ("test", 20)):
+        pairs = [sentence(rng) for _ in range(count)]
+        german = "".join(" ".join(words) + ".\n" for words in pairs)
+        english = "".join(" ".join(WORDS[word] for word in words) + ".\n" for words in pairs)
+        (folder / f"{split}.de").write_text(german, encoding="utf-8")
+        (folder / f"{split}.en").write_text(english, encoding="utf-8")
+    program(
+        "admin-nmt", "prepare", "custom", "--corpus", folder, "--source-lang", "de",
+        "--target-lang", "en", "--bpe-tokens", 60, "--joined-dictionary", "--output",
+        folder / "prepared",
+    )  # fmt: skip
+    return folder / "prepared"
+
+
+@pytest.fixture(scope="session")
+def word_model(
+    prepared: Path, program: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A checkpoint of ADMIN trained on `prepared` by a real process, with trained omegas."""
+    folder = tmp_path_factory.mktemp("word-model")
+    program(
+        "fairseq-train", prepared / "data-bin", "--arch", "admin_transformer_tiny", "--cpu",
+        "--max-tokens", 600, "--optimizer", "radam", "--lr", 5e-3, "--max-epoch", 80,
+        "--share-all-embeddings", "--dropout", 0, "--save-dir", folder, "--no-epoch-checkpoints",
+        "--disable-validation", "--max-source-positions", 64, "--max-target-positions", 64,
+    )  # fmt: skip
+    return folder / "checkpoint_last.pt"
+
+
+@pytest.fixture(scope="session")
+def exported(
+    word_model: Path,
+    prepared: Path,
+    program: Callable[..., Any],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """The folder that `admin-nmt export` makes of `word_model`, in float32."""
+    folder = tmp_path_factory.mktemp("exported") / "model"
+    said = program("admin-nmt", "export", word_model, prepared, "--output", folder).stdout
+    assert "8 translated exactly as by fairseq" in said
+    return folder

@@ -1,0 +1,144 @@
+"""Order, batches, long and empty lines: with an engine that reverses the subwords of a sentence."""
+
+import logging
+from collections.abc import Iterable, Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from admin_nmt.errors import UsageError
+from admin_nmt.export.backends import Hypothesis, Search, Sentence, output_limit
+from admin_nmt.export.translator import (
+    SHOWN_WARNINGS,
+    Translation,
+    Translator,
+    batch_by_tokens,
+    split_long,
+)
+
+
+class Reversal:
+    """An engine whose k-th best hypothesis ends with k; it remembers its batches."""
+
+    max_source = 6
+
+    def __init__(self) -> None:
+        self.batches: list[list[Sentence]] = []
+
+    def translate(
+        self, batches: Iterable[list[Sentence]], search: Search
+    ) -> Iterator[list[list[Hypothesis]]]:
+        for batch in batches:
+            self.batches.append(batch)
+            yield [
+                [Hypothesis([*sentence[::-1], str(k)], -k) for k in range(search.nbest)]
+                for sentence in batch
+            ]
+
+
+class Words:
+    """Words are subwords."""
+
+    def encode(self, line: str) -> str:
+        return line
+
+    def decode(self, line: str) -> str:
+        return line
+
+
+words = st.sampled_from(["a", "b@@", "c", "d."])
+lines_of_words = st.lists(st.lists(words, max_size=6).map(" ".join), max_size=30)
+
+
+@given(lines_of_words, st.integers(1, 40), st.integers(1, 50))
+def test_every_line_gets_its_own_translation_in_order(
+    lines: list[str], batch_tokens: int, chunk_lines: int
+) -> None:
+    translator = Translator(Reversal(), Words(), batch_tokens)
+    found = [found[0].text for found in translator.stream(lines, chunk_lines=chunk_lines)]
+    assert found == [" ".join([*line.split()[::-1], "0"]) if line else "" for line in lines]
+
+
+@given(st.lists(words, max_size=60), st.integers(1, 20))
+def test_pieces_are_the_sentence_and_short_enough(sentence: list[str], limit: int) -> None:
+    pieces = split_long(sentence, limit)
+    assert [word for piece in pieces for word in piece] == sentence
+    assert all(1 <= len(piece) <= limit for piece in pieces)
+
+
+def test_pieces_end_after_sentences_else_between_words_else_anywhere() -> None:
+    assert split_long("a b c . d e f g".split(), 6) == ["a b c .".split(), "d e f g".split()]
+    assert split_long("a b c d@@ e@@ f g".split(), 5) == ["a b c".split(), "d@@ e@@ f g".split()]
+    assert split_long("a@@ b@@ c@@ d".split(), 2) == ["a@@ b@@".split(), "c@@ d".split()]
+
+
+@given(st.lists(st.integers(1, 30), max_size=40), st.integers(1, 60))
+def test_batches_hold_at_most_so_many_tokens(lengths: list[int], max_tokens: int) -> None:
+    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    batches = list(batch_by_tokens(order, lengths, max_tokens))
+    assert [index for batch in batches for index in batch] == order
+    for batch in batches:
+        padded = len(batch) * max(lengths[index] for index in batch)
+        assert padded <= max_tokens or len(batch) == 1
+
+
+def test_sentences_of_one_length_share_batches() -> None:
+    engine = Reversal()
+    Translator(engine, Words(), batch_tokens=5).translate(["a b", "a", "c d", "", "b"])
+    assert engine.batches == [[["a", "b"], ["c", "d"]], [["a"], ["b"]]]
+
+
+def test_no_more_than_one_chunk_is_read_ahead() -> None:
+    read = 0
+
+    def lines() -> Iterator[str]:
+        nonlocal read
+        for _ in range(1000):
+            read += 1
+            yield "a"
+
+    results = Translator(Reversal(), Words()).stream(lines(), chunk_lines=10)
+    for number in range(1, 95):
+        next(results)
+        assert read <= number + 10
+
+
+def test_a_long_line_is_translated_in_pieces_and_named(caplog: pytest.LogCaptureFixture) -> None:
+    translator = Translator(Reversal(), Words())
+    with caplog.at_level(logging.WARNING):
+        found = translator.translate(["a", "a b c . d e f g"])
+    assert found == ["a 0", ". c b a 0 g f e d 0"]
+    assert "line 2 has 8 subwords, the model reads 6: translated in 2 pieces" in caplog.text
+
+
+def test_many_long_lines_are_counted_not_listed(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        Translator(Reversal(), Words()).translate(["a b c d e f g"] * (SHOWN_WARNINGS + 5))
+    assert caplog.text.count("translated in 2 pieces") == SHOWN_WARNINGS
+    assert "5 more lines: too long" in caplog.text
+
+
+def test_nbest_are_in_order_with_scores_and_an_empty_line_has_one() -> None:
+    found = Translator(Reversal(), Words()).translate_nbest(["a b", " "], nbest=3)
+    assert found[0] == [Translation(f"b a {k}", -k) for k in range(3)]
+    assert found[1] == [Translation("", 0.0)]
+
+
+def test_output_may_be_as_long_as_fairseqs_default() -> None:
+    assert output_limit([["a"]], 1023) == 200
+    assert output_limit([["a"] * 150, ["b"]], 1023) == 300
+    assert output_limit([["a"] * 150], 63) == 63
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"beam": 0}, "--beam 0"),
+        ({"nbest": 0}, "--nbest 0"),
+        ({"beam": 2, "nbest": 3}, "--nbest 3 needs --beam of at least 3"),
+    ],
+)
+def test_impossible_searches_are_refused(options: dict[str, int], reason: str) -> None:
+    with pytest.raises(UsageError, match=reason):
+        Search(**options)
