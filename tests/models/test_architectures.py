@@ -174,10 +174,11 @@ def test_shared_embeddings_need_a_joined_dictionary(parse: Callable[..., Any], t
         other.build_model(parse("--share-all-embeddings").model)
 
 
+@pytest.mark.parametrize("options", [(), ("--residual-attention", "all")])
 def test_beam_search_scores_equal_full_decoding(
-    build: Callable[..., Any], task: Any, batch: dict[str, Any]
+    build: Callable[..., Any], task: Any, batch: dict[str, Any], options: tuple[str, ...]
 ) -> None:
-    model = build("--share-all-embeddings", "--layernorm-embedding").eval()
+    model = build("--share-all-embeddings", "--layernorm-embedding", *options).eval()
     generator = task.build_generator([model], Namespace(beam=3, max_len_b=8))
     pad = task.target_dictionary.pad()
     hypotheses = generator.generate([model], batch)

@@ -25,10 +25,37 @@ def layer_norm(state: State, name: str, x: Tensor) -> Tensor:
     return (x - mean) / (variance + 1e-5).sqrt() * state[f"{name}.weight"] + state[f"{name}.bias"]
 
 
+class Chain:
+    """Scores carried between the layers of one kind of attention (RealFormer, arXiv 2012.11747).
+
+    Attributes:
+        total: (head, i, j) -> sum of the raw scores of the layers so far, masked places as well.
+        layers: how many layers that is.
+        mean: the softmax sees the sum divided by `layers`.
+    """
+
+    def __init__(self, mean: bool = True) -> None:
+        self.total: dict[tuple[int, int, int], float] = {}
+        self.layers = 0
+        self.mean = mean
+
+
 def attention(
-    state: State, name: str, x: Tensor, memory: Tensor, heads: int, visible: Tensor
+    state: State,
+    name: str,
+    x: Tensor,
+    memory: Tensor,
+    heads: int,
+    visible: Tensor,
+    chain: Chain | None = None,
 ) -> Tensor:
-    """One sentence: `x` (T, D), `memory` (S, D), `visible` (T, S) true where i may see j."""
+    """One sentence: `x` (T, D), `memory` (S, D), `visible` (T, S) true where i may see j.
+
+    Without a `chain` nothing is carried.
+    """
+    chain = chain or Chain()
+    chain.layers += 1
+    divisor = chain.layers if chain.mean else 1
     q, k, v = (
         linear(state, f"{name}.{part}_proj", source)
         for part, source in (("q", x), ("k", memory), ("v", memory))
@@ -38,8 +65,11 @@ def attention(
     for head in range(heads):
         part = slice(head * size, (head + 1) * size)
         for i in range(x.shape[0]):
+            for j in range(memory.shape[0]):
+                score = float(q[i, part] @ k[j, part]) / math.sqrt(size)
+                chain.total[head, i, j] = chain.total.get((head, i, j), 0.0) + score
             seen = [j for j in range(memory.shape[0]) if visible[i, j]]
-            scores = [float(q[i, part] @ k[j, part]) / math.sqrt(size) for j in seen]
+            scores = [chain.total[head, i, j] / divisor for j in seen]
             highest = max(scores)
             weights = [math.exp(score - highest) for score in scores]
             total = sum(weights)
@@ -68,8 +98,13 @@ def forward(
     layers: tuple[int, int],
     padding_idx: int,
     residual: Omega,
+    chains: dict[str, Chain] | None = None,
 ) -> Tensor:
-    """Logits (T, V) of one sentence without padding; `residual(name, shortcut, branch)` adds."""
+    """Logits (T, V) of one sentence without padding; `residual(name, shortcut, branch)` adds.
+
+    `chains`: for "encoder", "decoder" and "cross", the kinds of attention that carry scores.
+    """
+    chains = chains or {}
     state = {name: value.double() for name, value in state.items()}
 
     def embed(side: str, tokens: list[int]) -> Tensor:
@@ -85,7 +120,9 @@ def forward(
     everything = torch.ones(len(source), len(source), dtype=torch.bool)
     for number in range(layers[0]):
         name = f"encoder.layers.{number}"
-        branch = attention(state, f"{name}.self_attn", x, x, heads, everything)
+        branch = attention(
+            state, f"{name}.self_attn", x, x, heads, everything, chains.get("encoder")
+        )
         x = residual(f"{name}.self_attn_residual", x, branch)
         x = layer_norm(state, f"{name}.self_attn_layer_norm", x)
         x = residual(f"{name}.ffn_residual", x, ffn(name, x))
@@ -97,10 +134,12 @@ def forward(
     cross = torch.ones(len(target), len(source), dtype=torch.bool)
     for number in range(layers[1]):
         name = f"decoder.layers.{number}"
-        branch = attention(state, f"{name}.self_attn", x, x, heads, past)
+        branch = attention(state, f"{name}.self_attn", x, x, heads, past, chains.get("decoder"))
         x = residual(f"{name}.self_attn_residual", x, branch)
         x = layer_norm(state, f"{name}.self_attn_layer_norm", x)
-        branch = attention(state, f"{name}.encoder_attn", x, memory, heads, cross)
+        branch = attention(
+            state, f"{name}.encoder_attn", x, memory, heads, cross, chains.get("cross")
+        )
         x = residual(f"{name}.encoder_attn_residual", x, branch)
         x = layer_norm(state, f"{name}.encoder_attn_layer_norm", x)
         x = residual(f"{name}.ffn_residual", x, ffn(name, x))
