@@ -140,6 +140,10 @@ class ScoreChain(nn.ModuleList):
             if not drop or draws[number] > self.p:
                 yield partial(self._run, layer, carried, next(below))
 
+    def __repr__(self) -> str:
+        # PyTorch's iterates.
+        return repr(nn.ModuleList(super().__iter__())).replace("ModuleList", "ScoreChain", 1)
+
     def _run(
         self,
         layer: nn.Module,

@@ -184,6 +184,12 @@ def test_layer_drop_leaves_a_chain_of_the_layers_that_ran(
     torch.testing.assert_close(model.eval()(**batch["net_input"])[0], dropped)
 
 
+def test_models_print_as_plain_ones_do(build: Callable[..., Any]) -> None:
+    plain, ours = repr(build(*DEPTH)), repr(build(*DEPTH, *ALL))
+    renamed = ours.replace("ScoreChain", "ModuleList").replace("ResidualAttention", "X")
+    assert renamed == plain.replace("MultiheadAttention", "X")
+
+
 def test_two_passes_before_one_backward_keep_apart(
     build: Callable[..., Any], batch: dict[str, Any]
 ) -> None:
