@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from admin_nmt.errors import UsageError
 from admin_nmt.initialization.registry import SCHEMES
-from admin_nmt.models._heads import layout_of
+from admin_nmt.models._heads import heads_of
 from admin_nmt.modules.residual_attention import residual_kinds
 
 
@@ -150,9 +150,9 @@ def check(cfg: AdminTransformerConfig) -> None:
             )
         if stack.layers < 1:
             raise UsageError(f"--{side}-layers must be at least 1, not {stack.layers}")
-    layout_of(cfg)
     _check_dropouts(cfg)
     _check_residual_attention(cfg)
+    heads_of(cfg)
 
 
 def _check_dropouts(cfg: AdminTransformerConfig) -> None:

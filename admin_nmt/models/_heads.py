@@ -7,7 +7,7 @@ what it says about itself.
 import json
 import os
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from admin_nmt.compat import load_checkpoint_file
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.modules.heads import (
     KINDS,
+    LayerHeads,
     Layout,
     format_layout,
     parse_heads,
@@ -27,6 +28,7 @@ from admin_nmt.modules.heads import (
     require_heads,
 )
 from admin_nmt.modules.multihead_attention import MultiheadAttention
+from admin_nmt.modules.residual_attention import residual_kinds
 
 #: First line of every file about heads that `admin-nmt` writes.
 FORMAT = "admin_nmt heads"
@@ -36,6 +38,8 @@ PLACES = {
     "A": ("decoder", "encoder_attn"),
     "D": ("decoder", "self_attn"),
 }
+#: Kind -> its name in `--residual-attention`.
+_RESIDUAL_NAMES = {"E": "encoder", "A": "cross", "D": "decoder"}
 
 
 def full_layout(cfg: Any) -> dict[str, tuple[int, ...]]:
@@ -49,28 +53,57 @@ def full_layout(cfg: Any) -> dict[str, tuple[int, ...]]:
     return layout
 
 
-def layout_of(cfg: Any) -> dict[str, tuple[int, ...]]:
-    """Heads per layer of the model that `cfg` describes.
+def heads_of(cfg: Any) -> dict[str, tuple[LayerHeads, ...]]:
+    """Heads of each layer of the model that `cfg` describes.
 
     Raises:
-        UsageError: `cfg.heads_per_layer` does not fit the other sizes.
+        UsageError: `cfg.heads_per_layer` does not fit the other options.
     """
     full = full_layout(cfg)
     given = parse_layout(cfg.heads_per_layer or "")
-    for kind, counts in given.items():
+    for kind, layers in given.items():
         if kind not in full:
             raise UsageError(f"--heads-per-layer: the model has no {KINDS[kind]}")
-        if len(counts) != len(full[kind]):
+        if len(layers) != len(full[kind]):
             raise UsageError(
-                f"--heads-per-layer gives {len(counts)} layers of {KINDS[kind]}; "
+                f"--heads-per-layer gives {len(layers)} layers of {KINDS[kind]}; "
                 f"the model has {len(full[kind])}"
             )
-        if max(counts) > full[kind][0]:
+        largest = max(layer.scores for layer in layers)
+        if largest > full[kind][0]:
             raise UsageError(
-                f"--heads-per-layer gives a layer of {KINDS[kind]} {max(counts)} heads; "
+                f"--heads-per-layer gives a layer of {KINDS[kind]} {largest} heads; "
                 f"--{PLACES[kind][0]}-attention-heads is {full[kind][0]}"
             )
-    return full | given
+        _check_chain(kind, layers, is_residual(cfg, kind))
+    return {kind: tuple(map(LayerHeads.whole, counts)) for kind, counts in full.items()} | given
+
+
+def _check_chain(kind: str, layers: Sequence[LayerHeads], residual: bool) -> None:
+    """Refuse heads without values in plain attention, and in residual attention heads whose scores
+    have nothing to be added to."""
+    counts = [layer.scores for layer in layers]
+    if not residual and any(layer != LayerHeads.whole(layer.scores) for layer in layers):
+        raise UsageError(
+            f"--heads-per-layer: heads without values need --residual-attention in {KINDS[kind]}"
+        )
+    if residual and counts != sorted(counts, reverse=True):
+        raise UsageError(
+            f"--heads-per-layer: with --residual-attention no layer of {KINDS[kind]} can have more "
+            f"heads than the layer below, whose scores it adds; got {','.join(map(str, counts))}"
+        )
+
+
+def layout_of(cfg: Any) -> dict[str, tuple[int, ...]]:
+    """How many heads each layer has, by kind; see `heads_of`."""
+    return {
+        kind: tuple(len(layer.values) for layer in layers) for kind, layers in heads_of(cfg).items()
+    }
+
+
+def is_residual(cfg: Any, kind: str) -> bool:
+    """Whether attention of this kind carries its scores from layer to layer."""
+    return _RESIDUAL_NAMES[kind] in residual_kinds(cfg.residual_attention)
 
 
 def attentions(model: Any) -> Iterator[tuple[str, int, str, MultiheadAttention]]:

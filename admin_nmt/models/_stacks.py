@@ -1,6 +1,5 @@
 """fairseq's encoder and decoder with our layers; everything else is inherited."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,9 +8,8 @@ from fairseq.models.transformer import TransformerDecoderBase, TransformerEncode
 from fairseq.modules.checkpoint_activations import checkpoint_wrapper
 from torch import Tensor, nn
 
-from admin_nmt.errors import UsageError
 from admin_nmt.initialization.scheme import Scheme, Stack
-from admin_nmt.models._heads import layout_of
+from admin_nmt.models._heads import heads_of
 from admin_nmt.modules.dropout import Dropout
 from admin_nmt.modules.residual import Residual
 from admin_nmt.modules.residual_attention import ResidualAttention, ScoreChain
@@ -24,11 +22,12 @@ from admin_nmt.modules.transformer_layer import (
 
 def head_counts(cfg: Any, stack: Stack, number: int) -> HeadCounts:
     """Heads of layer `number` (from 0) of a stack."""
-    layout = layout_of(cfg)
+    heads = heads_of(cfg)
     if stack == "encoder":
-        return HeadCounts(self_attn=layout["E"][number])
-    encoder_attn = layout["A"][number] if "A" in layout else 0
-    return HeadCounts(self_attn=layout["D"][number], encoder_attn=encoder_attn)
+        return HeadCounts(self_attn=heads["E"][number])
+    if "A" not in heads:
+        return HeadCounts(self_attn=heads["D"][number])
+    return HeadCounts(self_attn=heads["D"][number], encoder_attn=heads["A"][number])
 
 
 class _LayerSupply:
@@ -74,35 +73,15 @@ def _wrap(layer: nn.Module, cfg: Any) -> nn.Module:
     )
 
 
-def check_equal_heads(attention: str, counts: Sequence[int]) -> None:
-    """A chain adds the scores of head h to those of head h above: all layers need the same heads.
-
-    Raises:
-        UsageError: the head counts of the layers of one chain differ.
-    """
-    if len(set(counts)) > 1:
-        raise UsageError(
-            f"--residual-attention needs the same number of heads in every layer, but {attention} "
-            f"has {', '.join(map(str, counts))}"
-        )
-
-
 def _chained(layers: nn.ModuleList, stack: Stack, layer_drop: float) -> nn.ModuleList:
-    """`layers`, handing on their scores if their attention is residual.
-
-    Raises:
-        UsageError: a chain has layers with different head counts.
-    """
+    """`layers`, handing on their scores if their attention is residual."""
     every = all_layers(layers)
     names = {"self_scores": "self_attn", "cross_scores": "encoder_attn"}
     if stack == "encoder":
         del names["cross_scores"]
-    residual = False
-    for name in names.values():
-        attentions = [getattr(layer, name) for layer in every]
-        if isinstance(attentions[0], ResidualAttention):
-            residual = True
-            check_equal_heads(f"{stack} {name}", [a.num_heads for a in attentions])
+    residual = any(
+        isinstance(getattr(every[0], name), ResidualAttention) for name in names.values()
+    )
     return ScoreChain(every, tuple(names), layer_drop) if residual else layers
 
 

@@ -3,10 +3,15 @@
 A head is called `KIND:LAYER:HEAD`, counted from 1, as in the code of Michel et al. (2019,
 arXiv 1905.10650): `E` is encoder self-attention, `A` encoder-decoder attention, `D` decoder
 self-attention. A layout says how many heads each layer has: `E:8,7,0 A:8,8 D:8,8`.
+
+With residual attention a head may have queries and keys, which layers above need, and no values.
+Then the layout gives the number of heads with queries and keys and, in parentheses, which of them
+(from 1) have values: `E:4(1.3.4),2`. Only those are heads by name: `E:1:2` is the third of the four.
 """
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from admin_nmt.errors import UsageError
@@ -31,6 +36,32 @@ class Head(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.layer}:{self.head}"
+
+
+@dataclass(frozen=True)
+class LayerHeads:
+    """Heads of one layer.
+
+    Attributes:
+        scores: how many have queries and keys.
+        values: which of them (from 0, ascending) have values; those are the heads that are named.
+    """
+
+    scores: int
+    values: tuple[int, ...]
+
+    @classmethod
+    def whole(cls, count: int) -> "LayerHeads":
+        """`count` heads that lack nothing."""
+        return cls(count, tuple(range(count)))
+
+    def __str__(self) -> str:
+        if self == LayerHeads.whole(self.scores):
+            return str(self.scores)
+        return f"{self.scores}({'.'.join(str(value + 1) for value in self.values)})"
+
+
+NO_HEADS = LayerHeads(0, ())
 
 
 def parse_heads(text: str, option: str = "--heads") -> list[Head]:
@@ -94,26 +125,40 @@ def without(layout: Layout, removed: Iterable[Head]) -> dict[str, tuple[int, ...
     return {kind: tuple(layers) for kind, layers in counts.items()}
 
 
-def format_layout(layout: Layout) -> str:
+def format_layout(layout: Mapping[str, Sequence[int | LayerHeads]]) -> str:
     """`E:8,7,0 A:8,8 D:8,8`; kinds that the model lacks are left out."""
     return " ".join(
         f"{kind}:{','.join(map(str, layout[kind]))}" for kind in KINDS if layout.get(kind)
     )
 
 
-def parse_layout(text: str, option: str = "--heads-per-layer") -> dict[str, tuple[int, ...]]:
+_LAYER = r"\d+(?:\((?:\d+(?:\.\d+)*)?\))?"
+
+
+def parse_layout(text: str, option: str = "--heads-per-layer") -> dict[str, tuple[LayerHeads, ...]]:
     """The inverse of `format_layout`.
 
     Raises:
         UsageError: another form; the message names `option`.
     """
-    layout: dict[str, tuple[int, ...]] = {}
+    layout: dict[str, tuple[LayerHeads, ...]] = {}
     for part in text.split():
-        match = re.fullmatch(r"([EAD]):(\d+(?:,\d+)*)", part)
+        match = re.fullmatch(rf"([EAD]):({_LAYER}(?:,{_LAYER})*)", part)
         if not match or match[1] in layout:
             raise UsageError(
                 f"{option}: '{part}' is not a head count per layer such as E:8,7,0; "
                 "write 'E:8,7,0 A:8,8 D:8,8'"
             )
-        layout[match[1]] = tuple(int(number) for number in match[2].split(","))
+        layout[match[1]] = tuple(_layer(layer, option) for layer in match[2].split(","))
     return layout
+
+
+def _layer(text: str, option: str) -> LayerHeads:
+    """`8`, or `4(1.3)`."""
+    count, bracket, values = text.rstrip(")").partition("(")
+    if not bracket:
+        return LayerHeads.whole(int(count))
+    heads = LayerHeads(int(count), tuple(int(n) - 1 for n in values.split(".") if n))
+    if list(heads.values) != sorted({n for n in heads.values if 0 <= n < heads.scores}):
+        raise UsageError(f"{option}: {text} must name some of its {count} heads in ascending order")
+    return heads

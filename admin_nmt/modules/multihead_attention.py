@@ -34,6 +34,8 @@ class MultiheadAttention(nn.Module):
             None makes it self-attention.
         dropout: probability with which an attention weight is dropped in training.
         head_dim: K; D / H by default.
+        score_heads: heads that have queries and keys; H by default. More than H is for attention
+            that carries scores: there a head may serve the layers above without values of its own.
 
     Attributes:
         head_gate: factor on what each head read, before the output projection: (H,), or
@@ -52,6 +54,7 @@ class MultiheadAttention(nn.Module):
         kv_dim: int | None = None,
         dropout: float = 0.0,
         head_dim: int | None = None,
+        score_heads: int | None = None,
     ) -> None:
         super().__init__()
         if head_dim is None:
@@ -61,43 +64,52 @@ class MultiheadAttention(nn.Module):
         self.embed_dim = embed_dim
         self.num_heads = num_heads
         self.head_dim = head_dim
-        self.inner_dim = num_heads * head_dim
+        self.score_heads = num_heads if score_heads is None else score_heads
+        #: Rows of the q, k and v projections.
+        self.inner_dims = tuple(
+            heads * head_dim for heads in (self.score_heads, self.score_heads, num_heads)
+        )
         self.scaling = head_dim**-0.5
         self.self_attention = kv_dim is None
         self.encoder_decoder_attention = not self.self_attention
         self.dropout_module = Dropout(dropout, module_name="MultiheadAttention")
         self.head_gate = None
-        self.out_proj: nn.Linear | _Bias
-        if num_heads == 0:
-            self.out_proj = _Bias(embed_dim)
-        elif kv_dim is None:
-            self.qkv_proj = nn.Linear(embed_dim, 3 * self.inner_dim)
-            self.out_proj = nn.Linear(self.inner_dim, embed_dim)
-        else:
-            self.q_proj = nn.Linear(embed_dim, self.inner_dim)
-            self.kv_proj = nn.Linear(kv_dim, 2 * self.inner_dim)
-            self.out_proj = nn.Linear(self.inner_dim, embed_dim)
+        if self.score_heads and kv_dim is None:
+            self.qkv_proj = nn.Linear(embed_dim, sum(self.inner_dims))
+        elif self.score_heads:
+            self.q_proj = nn.Linear(embed_dim, self.inner_dims[0])
+            self.kv_proj = nn.Linear(kv_dim or embed_dim, sum(self.inner_dims[1:]))
+        self.out_proj: nn.Linear | _Bias = (
+            nn.Linear(num_heads * head_dim, embed_dim) if num_heads else _Bias(embed_dim)
+        )
         self.reset_parameters()
 
     def projections(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Views (weight, bias) of the q, k and v projections inside the fused ones."""
-        if self.num_heads == 0:
+        if self.score_heads == 0:
             return {}
         parts = [self.qkv_proj] if self.self_attention else [self.q_proj, self.kv_proj]
-        weights = [w for part in parts for w in part.weight.split(self.inner_dim)]
-        biases = [b for part in parts for b in part.bias.split(self.inner_dim)]
-        return dict(zip("qkv", zip(weights, biases, strict=True), strict=True))
+        sizes = (
+            [self.inner_dims] if self.self_attention else [self.inner_dims[:1], self.inner_dims[1:]]
+        )
+        weights = [
+            w for part, size in zip(parts, sizes, strict=True) for w in part.weight.split(size)
+        ]
+        biases = [b for part, size in zip(parts, sizes, strict=True) for b in part.bias.split(size)]
+        found = zip("qkv", zip(weights, biases, strict=True), strict=True)
+        return {name: part for name, part in found if part[0].numel()}
 
     def reset_parameters(self) -> None:
         """fairseq's initialisation: Xavier per projection, with gain 1/sqrt(2) for equal widths."""
         nn.init.zeros_(self.out_proj.bias)
-        if isinstance(self.out_proj, _Bias):  # no heads
+        if self.score_heads == 0:
             return
         equal_widths = self.self_attention or self.kv_proj.in_features == self.embed_dim
         with torch.no_grad():
             for weight, _ in self.projections().values():
                 nn.init.xavier_uniform_(weight, gain=1 / math.sqrt(2) if equal_widths else 1.0)
-        nn.init.xavier_uniform_(self.out_proj.weight)
+        if isinstance(self.out_proj, nn.Linear):
+            nn.init.xavier_uniform_(self.out_proj.weight)
 
     def forward(
         self,
@@ -169,13 +181,13 @@ class MultiheadAttention(nn.Module):
         """Queries (B, H, T, K), keys and values (B, H, S, K) with those of earlier steps, mask."""
         cache = self._get_input_buffer(incremental_state) if incremental_state is not None else {}
         if self.self_attention:
-            q, k, v = self._split_heads("qkv_proj", query, 3)
+            q, k, v = self._split_heads("qkv_proj", query, self.inner_dims)
         else:
-            (q,) = self._split_heads("q_proj", query, 1)
+            (q,) = self._split_heads("q_proj", query, self.inner_dims[:1])
             if static_kv and cache:
                 return q, cache["prev_key"], cache["prev_value"], cache["prev_key_padding_mask"]
             assert key is not None
-            k, v = self._split_heads("kv_proj", key, 2)
+            k, v = self._split_heads("kv_proj", key, self.inner_dims[1:])
         if incremental_state is None:
             return q, k, v, key_padding_mask
         if cache and not static_kv:
@@ -190,12 +202,15 @@ class MultiheadAttention(nn.Module):
         )
         return q, k, v, key_padding_mask
 
-    def _split_heads(self, projection: str, x: Tensor, count: int) -> tuple[Tensor, ...]:
-        """Project `x` (L, B, D): `count` tensors (B, H, L, K), views of one."""
-        length, batch, _ = x.shape
-        x = getattr(self, projection)(x) if self.num_heads else x.new_zeros((length, batch, 0))
-        x = x.view(length, batch, count, self.num_heads, self.head_dim)
-        return x.permute(2, 1, 3, 0, 4).unbind(0)
+    def _split_heads(
+        self, projection: str, x: Tensor, sizes: tuple[int, ...]
+    ) -> tuple[Tensor, ...]:
+        """Project `x` (L, B, D): a tensor (B, H, L, K) for each of the `sizes` H * K, views of one."""
+        x = getattr(self, projection)(x) if self.score_heads else x[..., :0]
+        return tuple(
+            part.unflatten(2, (size // self.head_dim, self.head_dim)).permute(1, 2, 0, 3)
+            for part, size in zip(x.split(sizes, dim=2), sizes, strict=True)
+        )
 
     def reorder_incremental_state(
         self, incremental_state: IncrementalState, new_order: Tensor

@@ -61,12 +61,23 @@ class ResidualAttention(MultiheadAttention):
             carried); else over their sum.
         in_place: the scores of the layer below may be overwritten; not so under activation
             checkpointing, which keeps them for the second forward pass.
+        value_heads: which of the `score_heads` (from 0) have values; None is all of them. The
+            others only add to the scores. A layer may have fewer score heads than the layer below:
+            it takes the first ones.
     """
 
-    def __init__(self, *args: Any, mean: bool = True, in_place: bool = True, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        mean: bool = True,
+        in_place: bool = True,
+        value_heads: tuple[int, ...] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.mean = mean
         self.in_place = in_place
+        self.value_heads = None if value_heads == tuple(range(self.score_heads)) else value_heads
 
     def forward(  # type: ignore[override]
         self,
@@ -81,7 +92,7 @@ class ResidualAttention(MultiheadAttention):
         need_head_weights: bool = False,
         prev_scores: Tensor | None = None,
         layers_below: int = 0,
-    ) -> tuple[Tensor, Tensor | None, Tensor]:
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Attend; arguments as in `MultiheadAttention.forward`, and
 
         Args:
@@ -89,23 +100,51 @@ class ResidualAttention(MultiheadAttention):
             layers_below: how many layers they are the sum of.
 
         Returns:
-            output and weights as `MultiheadAttention.forward`, and the raw scores (B, H, T, S).
+            output and weights as `MultiheadAttention.forward`, and the raw scores (B, H, T, S),
+            None from a layer without heads.
         """
+        if self.score_heads == 0:
+            out, none = super().forward(
+                query, key, value, key_padding_mask, incremental_state, need_weights, static_kv,
+                attn_mask, need_head_weights,
+            )  # fmt: skip
+            return out, none, None
         q, k, v, key_padding_mask = self._project(
             query, key, key_padding_mask, incremental_state, static_kv
         )
         bias = attention_bias(attn_mask, key_padding_mask, q.dtype)
         wanted = need_weights or need_head_weights
+        # Scores of heads that end here are not overwritten: autograd refuses that for views.
+        fewer = prev_scores is not None and prev_scores.shape[1] > self.score_heads
+        if prev_scores is not None and fewer:
+            prev_scores = prev_scores[:, : self.score_heads].contiguous()
         attend: Callable = residual_attention_with_weights if wanted else residual_attention
         context, scores, *weights = attend(
-            q, k, v, prev_scores, bias,
+            q, k, self._spread(v), prev_scores, bias,
             scale=self.scaling,
             layers=layers_below + 1 if self.mean else 1,
             dropout_p=self.dropout_module.active_p,
-            in_place=self.in_place,
+            in_place=self.in_place and not fewer,
         )  # fmt: skip
         of_heads = weights[0].transpose(0, 1) if wanted else None
-        return self._output(context), returned_weights(of_heads, need_head_weights), scores
+        if self.value_heads is not None:
+            context = context[:, list(self.value_heads)]
+            of_heads = self._of_values(of_heads)
+        out = self._output(context) if self.num_heads else self.out_proj(query)
+        return out, returned_weights(of_heads, need_head_weights), scores
+
+    def _spread(self, v: Tensor) -> Tensor:
+        """Values (B, H, S, K) in the places of their heads, zeros for heads that have none."""
+        if self.value_heads is None:
+            return v
+        spread = v.new_zeros((v.shape[0], self.score_heads, *v.shape[2:]))
+        return spread.index_copy(1, torch.tensor(self.value_heads, device=v.device).long(), v)
+
+    def _of_values(self, weights: Tensor | None) -> Tensor | None:
+        """Weights (H, B, T, S) of the heads that have values; one row of zeros if there are none."""
+        if weights is None or self.num_heads == 0:
+            return None if weights is None else torch.zeros_like(weights[:1])
+        return weights[list(self.value_heads or ())]
 
 
 class ScoreChain(nn.ModuleList):

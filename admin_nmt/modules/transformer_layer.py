@@ -20,6 +20,7 @@ from fairseq.modules.transformer_layer import (
 from torch import Tensor, nn
 
 from admin_nmt.modules.dropout import Dropout
+from admin_nmt.modules.heads import NO_HEADS, LayerHeads
 from admin_nmt.modules.multihead_attention import IncrementalState, MultiheadAttention
 from admin_nmt.modules.residual import Residual
 from admin_nmt.modules.residual_attention import ResidualAttention, residual_kinds
@@ -34,8 +35,8 @@ class HeadCounts:
         encoder_attn: of the encoder-decoder attention; ignored where there is none.
     """
 
-    self_attn: int
-    encoder_attn: int = 0
+    self_attn: LayerHeads
+    encoder_attn: LayerHeads = NO_HEADS
 
 
 def _use_own_dropout(layer: Any) -> None:
@@ -46,24 +47,23 @@ def _use_own_dropout(layer: Any) -> None:
 
 
 def _attention(
-    cfg: Any, kind: str, embed_dim: int, heads: int, kv_dim: int | None = None
+    cfg: Any, kind: str, embed_dim: int, heads: LayerHeads, kv_dim: int | None = None
 ) -> MultiheadAttention:
-    """Attention of a kind ("encoder", "decoder", "cross"), residual if `cfg` says so.
-
-    Without heads there are no scores to carry: that attention is always the plain one.
-    """
+    """Attention of a kind ("encoder", "decoder", "cross"), residual if `cfg` says so."""
     stack = cfg.encoder if kind == "encoder" else cfg.decoder
     arguments: dict[str, Any] = {
         "embed_dim": embed_dim,
-        "num_heads": heads,
+        "num_heads": len(heads.values),
         "kv_dim": kv_dim,
         "dropout": cfg.attention_dropout,
         "head_dim": embed_dim // stack.attention_heads,
     }
-    if heads == 0 or kind not in residual_kinds(cfg.residual_attention):
+    if kind not in residual_kinds(cfg.residual_attention):
         return MultiheadAttention(**arguments)
     return ResidualAttention(
         **arguments,
+        score_heads=heads.scores,
+        value_heads=heads.values,
         mean=cfg.residual_attention_reduce == "mean",
         in_place=not cfg.checkpoint_activations,
     )
@@ -95,7 +95,7 @@ class AdminTransformerEncoderLayer(TransformerEncoderLayerBase):
         layer_norm: bool = True,
         heads: HeadCounts | None = None,
     ) -> None:
-        self.heads = heads or HeadCounts(cfg.encoder.attention_heads)
+        self.heads = heads or HeadCounts(LayerHeads.whole(cfg.encoder.attention_heads))
         super().__init__(cfg)
         _use_own_dropout(self)
         self.self_attn_residual, self.ffn_residual = residuals
@@ -178,7 +178,7 @@ class AdminTransformerDecoderLayer(TransformerDecoderLayerBase):
         layer_norm: bool = True,
         heads: HeadCounts | None = None,
     ) -> None:
-        self.heads = heads or HeadCounts(*[cfg.decoder.attention_heads] * 2)
+        self.heads = heads or HeadCounts(*[LayerHeads.whole(cfg.decoder.attention_heads)] * 2)
         super().__init__(cfg, no_encoder_attn)
         _use_own_dropout(self)
         self.self_attn_residual, *cross, self.ffn_residual = residuals

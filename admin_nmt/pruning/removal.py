@@ -9,64 +9,143 @@ and a head that is masked leaves the sum without a trace: its rows of the q, k a
 """
 
 import copy
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from admin_nmt.evaluation.checkpoints import open_checkpoint
-from admin_nmt.models._heads import PLACES
-from admin_nmt.modules.heads import Head, format_layout, parse_heads, require_heads, without
+from admin_nmt.models._heads import PLACES, heads_of, is_residual, layout_of
+from admin_nmt.modules.heads import Head, LayerHeads, format_layout, parse_heads, require_heads
 from admin_nmt.pruning.loading import PLAIN, LoadedModel, is_stock, set_values
 
-#: Projections of an attention and how many heads' worth of rows each has per head.
-_PROJECTIONS = {"qkv_proj": 3, "q_proj": 1, "kv_proj": 2}
 
+def keep_heads(
+    state_dict: dict[str, Tensor],
+    name: str,
+    before: LayerHeads,
+    scores: Sequence[int],
+    values: Sequence[int],
+) -> None:
+    """Keep some heads of the attention module `name`, in place.
 
-def keep_heads(state_dict: dict[str, Tensor], name: str, kept: list[int], count: int) -> None:
-    """Keep the heads `kept` (from 0) of the `count` heads of the attention module `name`, in place.
-
-    Each of its matrices becomes a copy, so that nothing of the old one stays in memory.
+    Args:
+        state_dict: its matrices become copies, so that nothing of the old ones stays in memory.
+        name: of the module.
+        before: the heads it has.
+        scores: which of its heads keep queries and keys, in their new order.
+        values: which of `before.values` (by position there) keep values, in their new order.
     """
-    if not kept:
-        for key in [key for key in state_dict if key.startswith(f"{name}.")]:
-            if key != f"{name}.out_proj.bias":
-                del state_dict[key]
-        return
-    for projection, parts in _PROJECTIONS.items():
+    parts = {"q": (before.scores, scores), "k": (before.scores, scores)}
+    parts["v"] = (len(before.values), values)
+    for projection in ("qkv_proj", "q_proj", "kv_proj"):
         for suffix in ("weight", "bias"):
             key = f"{name}.{projection}.{suffix}"
             if key in state_dict:
-                rows = state_dict[key]
-                heads = rows.view(parts, count, -1, *rows.shape[1:])
-                state_dict[key] = heads[:, kept].reshape(-1, *rows.shape[1:]).clone()
-    columns = state_dict[f"{name}.out_proj.weight"]
-    heads = columns.view(columns.shape[0], count, -1)
-    state_dict[f"{name}.out_proj.weight"] = heads[:, kept].reshape(columns.shape[0], -1).clone()
+                chosen = [parts[part] for part in projection.removesuffix("_proj")]
+                state_dict[key] = _rows_of_heads(state_dict[key], chosen)
+                if not scores:
+                    del state_dict[key]
+    key = f"{name}.out_proj.weight"
+    if key in state_dict and not values:
+        del state_dict[key]
+    elif key in state_dict:
+        columns = state_dict[key]
+        heads = columns.view(columns.shape[0], len(before.values), -1)
+        state_dict[key] = heads[:, list(values)].reshape(columns.shape[0], -1).clone()
+
+
+def _rows_of_heads(rows: Tensor, parts: Sequence[tuple[int, Sequence[int]]]) -> Tensor:
+    """Rows of some heads of a fused projection; `parts`: (heads there are, those to keep)."""
+    size = len(rows) // sum(count for count, _ in parts)
+    pieces = rows.split([count * size for count, _ in parts])
+    return torch.cat(
+        [
+            piece.unflatten(0, (count, size))[list(kept)].flatten(0, 1)
+            for piece, (count, kept) in zip(pieces, parts, strict=True)
+            if count
+        ]
+    )
+
+
+def keep_chain(
+    layers: Sequence[LayerHeads], removed: Collection[tuple[int, int]]
+) -> list[tuple[list[int], list[int], LayerHeads]]:
+    """What residual attention keeps when heads are removed.
+
+    A head that goes in layer l keeps its queries and keys there if it stays in a layer above, whose
+    scores are a sum over all layers below. Heads are put in a new order, the same in all layers:
+    those that last longest first, so that every layer has the first heads of the layer below.
+
+    Args:
+        layers: heads of each layer.
+        removed: (layer, head) from 1, by name.
+
+    Returns:
+        for each layer: old places of the heads with queries and keys, in their new order; positions
+        in `values` of those with values, in their new order; and the heads of the layer then.
+    """
+    stay = [
+        {value for head, value in enumerate(heads.values, 1) if (layer, head) not in removed}
+        for layer, heads in enumerate(layers, 1)
+    ]
+    lasts = {
+        place: max((layer for layer, places in enumerate(stay) if place in places), default=-1)
+        for place in range(layers[0].scores)
+    }
+    order = sorted(lasts, key=lambda place: (-lasts[place], place))
+    kept = []
+    for layer, (heads, places) in enumerate(zip(layers, stay, strict=True)):
+        scores = [place for place in order if lasts[place] >= layer]
+        values = [new for new, place in enumerate(scores) if place in places]
+        positions = [heads.values.index(scores[new]) for new in values]
+        kept.append((scores, positions, LayerHeads(len(scores), tuple(values))))
+    return kept
+
+
+def keep_plain(
+    layers: Sequence[LayerHeads], removed: Collection[tuple[int, int]]
+) -> list[tuple[list[int], list[int], LayerHeads]]:
+    """The same for plain attention, where layers have nothing to do with each other."""
+    kept = []
+    for layer, heads in enumerate(layers, 1):
+        stay = [head for head in range(heads.scores) if (layer, head + 1) not in removed]
+        kept.append((stay, stay, LayerHeads.whole(len(stay))))
+    return kept
 
 
 def remove_heads(
-    state_dict: dict[str, Tensor], layout: dict[str, tuple[int, ...]], removed: Collection[Head]
-) -> dict[str, Tensor]:
-    """The state dict of an `admin_transformer` without the heads `removed`.
+    state_dict: dict[str, Tensor], cfg: Any, removed: Collection[Head]
+) -> tuple[dict[str, Tensor], str]:
+    """The state dict of an `admin_transformer` without the heads `removed`, and its layout.
 
     Args:
         state_dict: not changed; what is not affected is shared with the result.
-        layout: its head counts.
+        cfg: of the model.
         removed: heads that it has.
 
+    Returns:
+        the state dict, and `heads_per_layer` of the model that it belongs to.
+
     Raises:
-        UsageError: it has no such head.
+        UsageError: the model has no such head.
     """
-    require_heads(removed, layout)
+    require_heads(removed, layout_of(cfg))
     result = dict(state_dict)
-    for kind, layer in sorted({(head.kind, head.layer) for head in removed}):
-        count = layout[kind][layer - 1]
-        kept = [h for h in range(count) if Head(kind, layer, h + 1) not in removed]
+    after: dict[str, tuple[LayerHeads, ...]] = {}
+    for kind, layers in heads_of(cfg).items():
+        gone = {(head.layer, head.head) for head in removed if head.kind == kind}
+        after[kind] = layers
+        if not gone:
+            continue
+        kept = keep_chain(layers, gone) if is_residual(cfg, kind) else keep_plain(layers, gone)
         stack, attention = PLACES[kind]
-        keep_heads(result, f"{stack}.layers.{layer - 1}.{attention}", kept, count)
-    return result
+        for index, (before, (scores, values, _)) in enumerate(zip(layers, kept, strict=True)):
+            name = f"{stack}.layers.{index}.{attention}"
+            keep_heads(result, name, before, scores, values)
+        after[kind] = tuple(heads for *_, heads in kept)
+    return result, format_layout(after)
 
 
 def masked_heads(loaded: LoadedModel) -> set[Head]:
@@ -86,17 +165,15 @@ def pruned_checkpoint(loaded: LoadedModel, removed: Collection[Head]) -> dict[st
     dtype = next(value.dtype for value in state["model"].values() if value.is_floating_point())
     model = _cast(loaded.model.state_dict(), dtype)
     values: dict[str, Any] = dict(PLAIN) if is_stock(state, loaded.path) else {}
-    values |= {
-        "heads_per_layer": format_layout(without(loaded.layout, removed)),
-        "head_mask": None,
-    }
+    model, layout = remove_heads(model, loaded.model.cfg, removed)
+    values |= {"heads_per_layer": layout, "head_mask": None}
     if state.get("cfg") is not None:
         state["cfg"] = dict(state["cfg"]) | {"model": copy.copy(state["cfg"]["model"])}
         set_values(state["cfg"]["model"], values)
     if state.get("args") is not None:
         state["args"] = copy.copy(state["args"])
         set_values(state["args"], values)
-    state["model"] = remove_heads(model, loaded.layout, removed)
+    state["model"] = model
     state["last_optimizer_state"] = None
     return state
 

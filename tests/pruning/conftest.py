@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from admin_nmt.modules.heads import Head, format_layout
+from admin_nmt.modules.heads import Head
 
 
 def randomise(model: Any, seed: int) -> None:
@@ -39,16 +39,15 @@ def loaded(build: Callable[..., Any], task: Any) -> Callable[..., Any]:
 @pytest.fixture(scope="session")
 def without_heads(parse: Callable[..., Any], task: Any) -> Callable[..., Any]:
     """`without_heads(loaded, removed, *options)`: a model without these heads."""
-    from admin_nmt.modules.heads import without
     from admin_nmt.pruning.removal import remove_heads
 
     options_of = functools.cache(parse)
 
     def remove(source: Any, removed: set[Head], *options: str) -> Any:
-        layout = format_layout(without(source.layout, removed))
+        state, layout = remove_heads(source.model.state_dict(), source.model.cfg, removed)
         settings = vars(options_of(*options).model) | {"heads_per_layer": layout}
         model = task.build_model(Namespace(**settings)).eval()
-        model.load_state_dict(remove_heads(source.model.state_dict(), source.layout, removed))
+        model.load_state_dict(state)
         return model
 
     return remove

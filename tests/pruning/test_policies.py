@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from admin_nmt.errors import UsageError
 from admin_nmt.modules.heads import (
     Head,
+    LayerHeads,
     all_heads,
     format_layout,
     parse_heads,
@@ -100,11 +101,20 @@ def test_random_order_depends_on_the_seed_alone():
 
 @given(LAYOUTS)
 def test_layouts_and_names_are_read_as_they_are_written(layout):
-    assert parse_layout(format_layout(layout)) == layout
+    parsed = parse_layout(format_layout(layout))
+    assert format_layout(parsed) == format_layout(layout)
+    assert {k: tuple(x.scores for x in parsed[k]) for k in parsed} == layout
     heads = list(all_heads(layout))
     require_heads(heads, layout)
     if heads:
         assert parse_heads(",".join(map(str, heads))) == heads
+
+
+def test_heads_without_values_are_read_as_they_are_written():
+    text = "E:4(1.3.4),4,2(),0 D:3(2)"
+    layout = parse_layout(text)
+    assert format_layout(layout) == text
+    assert layout["E"][0] == LayerHeads(4, (0, 2, 3)) and layout["E"][2] == LayerHeads(2, ())
 
 
 def test_bare_numbers_go_on_in_the_same_layer():

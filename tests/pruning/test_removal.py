@@ -14,6 +14,8 @@ from admin_nmt.models._heads import apply_mask
 from admin_nmt.modules.heads import Head, all_heads, without
 
 SIZES = "--encoder-layers 2 --decoder-layers 3 --encoder-embed-dim 24 --decoder-embed-dim 32"
+DEEP = "--encoder-layers 4 --decoder-layers 3".split()
+SUM = ("--residual-attention-reduce", "sum")
 OPTIONS = {
     "admin": (),
     "narrow encoder": tuple(SIZES.split()),
@@ -22,6 +24,8 @@ OPTIONS = {
     ),
     "rezero, tied": ("--init-type", "rezero", "--share-all-embeddings"),
     "no cross": ("--no-cross-attention",),
+    "RealFormer": (*DEEP, "--residual-attention", "all"),
+    "RealFormer, sum": (*DEEP, "--residual-attention=encoder,cross", *SUM),
 }  # fmt: skip
 
 
@@ -83,19 +87,21 @@ def test_a_masked_head_contributes_nothing_and_the_bias_stays(
         torch.testing.assert_close(out, module.out_proj.bias.expand_as(out), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("options", [(), ("--residual-attention", "all")], ids=["plain", "chain"])
 def test_beam_search_finds_the_same_translations(
     loaded: Callable[..., Any],
     without_heads: Callable[..., Any],
     task: Any,
     batch: dict[str, Any],
+    options: tuple[str, ...],
 ) -> None:
     """Incremental decoding: caches of layers with fewer heads, and of layers with none."""
-    source = loaded()
+    source = loaded(*options)
     heads = {Head("D", 1, h) for h in (1, 2, 3, 4)} | {Head("A", 2, h) for h in (1, 2, 3, 4)}
     removed = heads | {Head("D", 2, 2), Head("A", 1, 1), Head("E", 1, 3)}
     mask(source.model, removed, source.layout)
     found = []
-    for model in (source.model, without_heads(source, removed)):
+    for model in (source.model, without_heads(source, removed, *options)):
         generator = task.build_generator([model], Namespace(beam=3, max_len_b=8))
         found.append(generator.generate([model], batch))
     for expected, got in zip(*found, strict=True):
@@ -104,7 +110,7 @@ def test_beam_search_finds_the_same_translations(
 
 
 def test_removing_in_two_steps_equals_one(
-    loaded: Callable[..., Any], without_heads: Callable[..., Any], batch: dict[str, Any]
+    loaded: Callable[..., Any], without_heads: Callable[..., Any]
 ) -> None:
     from admin_nmt.pruning.loading import LoadedModel
 
@@ -117,6 +123,45 @@ def test_removing_in_two_steps_equals_one(
     twice = without_heads(half, {Head("E", 1, 2), Head("A", 1, 2)})
     for name, value in once.state_dict().items():
         assert torch.equal(value, twice.state_dict()[name]), name
+
+
+def test_a_pruned_realformer_is_pruned_again_like_a_masked_one(
+    loaded: Callable[..., Any], without_heads: Callable[..., Any], batch: dict[str, Any]
+) -> None:
+    from admin_nmt.models._heads import layout_of
+    from admin_nmt.pruning.loading import LoadedModel
+
+    options = OPTIONS["RealFormer"]
+    source = loaded(*options)
+    first = {Head("E", 1, 1), Head("E", 3, 2), *(Head("E", 4, h) for h in (1, 2, 4))}
+    model = without_heads(source, first, *options)
+    # Head 3 lasts to the top, then head 1 to layer 3, 4 to layer 3, 2 to layer 2.
+    assert model.cfg.heads_per_layer == "E:4(1.3.4),4,3,1 A:4,4,4 D:4,4,4"
+    half = LoadedModel("", model, source.task, layout_of(model.cfg), "")
+    second = {Head("E", 1, 2), Head("E", 2, 3), Head("D", 3, 1)}
+    mask(half.model, second, half.layout)
+    expected = half.model(**batch["net_input"])[0]
+    twice = without_heads(half, second, *options)
+    torch.testing.assert_close(twice(**batch["net_input"])[0], expected, rtol=1e-5, atol=2e-5)
+
+
+def test_queries_and_keys_go_where_no_head_above_needs_them(
+    loaded: Callable[..., Any], without_heads: Callable[..., Any]
+) -> None:
+    """D = 32, 4 heads of 8: a head has 2 * 8 * 33 numbers for q and k, 8 * 33 + 8 * 32 for v, out."""
+    options = OPTIONS["RealFormer"]
+    source = loaded(*options)
+    scores, values = 2 * 8 * 33, 8 * 33 + 8 * 32
+    whole = sum(p.numel() for p in source.model.parameters())
+    for removed, saved in (
+        ({Head("E", 4, 1)}, scores + values),  # the top layer: nothing above
+        ({Head("E", 1, 1)}, values),  # needed above
+        ({Head("E", 3, 2), Head("E", 4, 2)}, 2 * (scores + values)),
+        ({Head("E", n, 3) for n in (1, 3, 4)}, 3 * values + 2 * scores),  # layer 2 needs layer 1
+        ({Head("D", n, h) for n in (1, 2, 3) for h in (1, 2, 3, 4)}, 12 * (scores + values)),
+    ):
+        pruned = without_heads(source, removed, *options)
+        assert sum(p.numel() for p in pruned.parameters()) == whole - saved, removed
 
 
 @pytest.mark.parametrize("removed", [set(), {Head("A", 1, 2), Head("E", 2, 1), Head("D", 1, 1)}])
@@ -140,20 +185,24 @@ def test_parameters_are_those_on_paper(
     assert num_parameters(pruned.state_dict()) == expected
 
 
+@pytest.mark.parametrize("options", [(), ("--residual-attention", "all")], ids=["plain", "chain"])
 def test_gradients_of_what_is_left_are_those_of_the_masked_model(
-    loaded: Callable[..., Any], without_heads: Callable[..., Any], batch: dict[str, Any]
+    loaded: Callable[..., Any],
+    without_heads: Callable[..., Any],
+    batch: dict[str, Any],
+    options: tuple[str, ...],
 ) -> None:
-    source = loaded()
+    source = loaded(*options)
     removed = {Head("E", 1, 2), Head("D", 1, 1), *(Head("A", 2, h) for h in (1, 2, 3, 4))}
     mask(source.model, removed, source.layout)
-    pruned = without_heads(source, removed)
+    pruned = without_heads(source, removed, *options)
     for model in (source.model, pruned):
         model.requires_grad_(True)
         (model(**batch["net_input"])[0].square().sum() / 1000).backward()
     masked = {name: p.grad for name, p in source.model.named_parameters()}
     from admin_nmt.pruning.removal import remove_heads
 
-    expected = remove_heads(masked, source.layout, removed)
+    expected, _ = remove_heads(masked, source.model.cfg, removed)
     for name, parameter in pruned.named_parameters():
         torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-4, atol=1e-5)
 
@@ -168,7 +217,7 @@ def test_heads_that_do_not_exist_are_refused(loaded: Callable[..., Any]) -> None
         (Head("D", 0, 1), r"D:0:1 does not exist"),
     ):
         with pytest.raises(UsageError, match=message):
-            remove_heads(source.model.state_dict(), source.layout, {head})
+            remove_heads(source.model.state_dict(), source.model.cfg, {head})
 
 
 @pytest.mark.parametrize(
@@ -178,6 +227,9 @@ def test_heads_that_do_not_exist_are_refused(loaded: Callable[..., Any]) -> None
         ("E:4,5", r"a layer of encoder self-attention 5 heads; --encoder-attention-heads is 4"),
         ("E:4,x", r"'E:4,x' is not a head count per layer"),
         ("E:4,4 E:4,4", r"'E:4,4' is not a head count per layer"),
+        ("E:4(1.2),4", r"heads without values need --residual-attention in encoder self-attention"),
+        ("E:4(2.1),4", r"4\(2.1\) must name some of its 4 heads in ascending order"),
+        ("E:4(5),4", r"4\(5\) must name some of its 4 heads"),
     ],
 )
 def test_head_counts_that_do_not_fit_are_refused(
@@ -185,6 +237,11 @@ def test_head_counts_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         build("--heads-per-layer", layout)
+
+
+def test_a_chain_cannot_grow(build: Callable[..., Any]) -> None:
+    with pytest.raises(UsageError, match=r"the layer below, whose scores it adds; got 3,4"):
+        build("--residual-attention", "encoder", "--heads-per-layer", "E:3,4")
 
 
 def test_a_state_dict_with_other_heads_is_refused_with_the_option_that_helps(
