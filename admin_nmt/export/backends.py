@@ -178,6 +178,7 @@ class FairseqBackend:
     ) -> None:
         import torch
         from fairseq import checkpoint_utils, utils
+        from fairseq.models import FairseqEncoderDecoderModel
 
         import admin_nmt.registration  # noqa: F401
         from admin_nmt.evaluation.generation import require_fitting_vocabulary
@@ -188,6 +189,8 @@ class FairseqBackend:
             [str(checkpoint)],
             arg_overrides={"data": str(data), "source_lang": source, "target_lang": target},
         )
+        if not isinstance(self.models[0], FairseqEncoderDecoderModel):
+            raise UserError(f"checkpoint {checkpoint} is no translation model with an encoder")
         cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
         self.device = torch.device("cuda" if cuda else "cpu")
         for model in self.models:

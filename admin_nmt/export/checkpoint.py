@@ -31,11 +31,19 @@ from admin_nmt.initialization.scheme import Depth, Stack
 from admin_nmt.modules.residual import Residual, ReZeroResidual, ScaledResidual
 
 #: Our options that do not change what a given state dict computes, or that folding takes care of.
-FOLDED_OPTIONS = {"init_type", "admin_profile", "admin_profile_batches", "admin_freeze_omega"}
+FOLDED_OPTIONS = {
+    "init_type",
+    "admin_profile",
+    "admin_profile_batches",
+    "admin_freeze_omega",
+    "residual_attention_reduce",  # of --residual-attention, which is refused
+}
 
 #: Why some options cannot be folded; others get a general reason.
 _REASONS = {
     "residual_attention": "a plain Transformer carries no attention scores from layer to layer",
+    "heads_per_layer": "in a plain Transformer all layers of a stack have the same number of heads",
+    "head_mask": "a plain Transformer has all its heads",
 }
 #: Ends of the names of parameters (`encoder.version` is none).
 _WEIGHTS = ("weight", "bias")
@@ -164,7 +172,7 @@ def check_foldable(path: str | Path, settings: Namespace) -> None:
         if field.name in plain | FOLDED_OPTIONS:
             continue
         value = getattr(settings, field.name)
-        if value and value != _plain(field.default):
+        if value and value not in (_plain(field.default), "none"):
             reason = _REASONS.get(field.name, "a plain Transformer has nothing of the kind")
             raise UserError(
                 f"checkpoint {path} cannot be folded: it was trained with "

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 from admin_nmt.data.text_pipeline import TextPipeline
 from admin_nmt.errors import UsageError, UserError
@@ -66,10 +67,10 @@ def _checkpoint(
     device: str,
     options: TextOptions | None,
 ) -> Translator:
-    import admin_nmt.registration  # noqa: F401
     from admin_nmt.evaluation.checkpoints import open_checkpoint, setting
 
     state = open_checkpoint(path)
+    _require_known_architecture(path, state)
     trained = setting(state, "task", "source_lang"), setting(state, "task", "target_lang")
     if data is None:
         data = str(setting(state, "task", "data") or "").split(os.pathsep)[0]
@@ -83,3 +84,16 @@ def _checkpoint(
         path, data_folder(data), text.source_lang, text.target_lang, threads, device
     )
     return Translator(backend, text.pipeline)
+
+
+def _require_known_architecture(path: Path, state: dict[str, Any]) -> None:
+    from fairseq.models import ARCH_MODEL_NAME_REGISTRY, MODEL_REGISTRY
+
+    import admin_nmt.registration  # noqa: F401
+    from admin_nmt.evaluation.checkpoints import architecture
+
+    arch = architecture(state)
+    if arch not in ARCH_MODEL_NAME_REGISTRY and arch not in MODEL_REGISTRY:
+        raise UserError(
+            f"checkpoint {path} is of architecture {arch or 'unknown'}, which is not registered here"
+        )

@@ -146,7 +146,7 @@ def word_model(
     """A checkpoint of ADMIN trained on `prepared` by a real process, with trained omegas."""
     folder = tmp_path_factory.mktemp("word-model")
     program(
-        "fairseq-train", prepared / "data-bin", "--arch", "admin_transformer_tiny", "--cpu",
+        "fairseq-train", prepared / "data-bin", "-s", "de", "-t", "en", "--arch", "admin_transformer_tiny", "--cpu",
         "--max-tokens", 600, "--optimizer", "radam", "--lr", 5e-3, "--max-epoch", 80,
         "--share-all-embeddings", "--dropout", 0, "--save-dir", folder, "--no-epoch-checkpoints",
         "--disable-validation", "--max-source-positions", 64, "--max-target-positions", 64,

@@ -35,7 +35,7 @@ MODELS = {
     "unequal widths": ("--encoder-embed-dim", "16", "--encoder-ffn-embed-dim", "24"),
     "no cross-attention": ("--no-cross-attention",),
     "unequal depths": ("--encoder-layers", "5", "--decoder-layers", "1"),
-    "frozen omega": ("--admin-freeze-omega",),
+    "frozen omega": ("--admin-freeze-omega", "--residual-attention", "none"),
     "learned positions": ("--encoder-learned-pos", "--decoder-learned-pos"),
     "60L-12L": ("--encoder-layers", "60", "--decoder-layers", "12"),
     "gelu, no final norm": ("--activation-fn", "gelu", "--no-decoder-final-norm"),
@@ -44,7 +44,7 @@ MODELS = {
     "admin-const, layernorm-embedding": ("--init-type", "admin-const", "--layernorm-embedding"),
     "deepnorm": ("--init-type", "deepnorm"),
     "deepnorm, layernorm-embedding": ("--init-type", "deepnorm", "--layernorm-embedding"),
-    "plain post-LN": ("--init-type", "default"),
+    "plain post-LN": ("--init-type", "default", "--residual-attention-reduce", "sum"),
     "pre-LN": (
         "--init-type", "default", "--encoder-normalize-before", "--decoder-normalize-before",
     ),
@@ -183,6 +183,9 @@ def test_weights_beyond_half_precision_are_reported(
     ("options", "reason"),
     [
         (("--init-type", "rezero"), "--init-type rezero has no LayerNorm"),
+        (("--residual-attention", "all"), "--residual-attention all, .* carries no attention"),
+        (("--residual-attention", "encoder"), "--residual-attention encoder, .* carries no"),
+        (("--head-mask", "E:1:1"), "--head-mask E:1:1, .* has all its heads"),
         (("--arch", "transformer"), "nothing to fold"),
         (("--arch", "lstm"), "of architecture lstm"),
     ],

@@ -1,0 +1,136 @@
+"""`admin-nmt translate`: raw text in, raw text out, with the exported folder and the checkpoint."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from admin_nmt.cli.main import main
+from tests.conftest import BIN
+from tests.export.test_bundle import ENGLISH, GERMAN
+
+
+def translate(
+    *args: object, data: bytes = b"", check: bool = True
+) -> subprocess.CompletedProcess[bytes]:
+    """Run the program with bytes on standard input."""
+    result = subprocess.run(
+        [str(BIN / "admin-nmt"), "translate", *map(str, args)],
+        input=data, capture_output=True, timeout=120,
+    )  # fmt: skip
+    if check:
+        assert result.returncode == 0, result.stderr.decode()
+    return result
+
+
+def fails(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, str]:
+    """Exit code and the only error line of a call in this process."""
+    code = main(["translate", *map(str, args)])
+    captured = capsys.readouterr()
+    errors = [line for line in captured.err.splitlines() if "error:" in line]
+    assert len(errors) == 1 and not captured.out and "Traceback" not in captured.err
+    return code, errors[0]
+
+
+def test_anything_from_standard_input_keeps_its_line(exported: Path) -> None:
+    """Empty lines, broken bytes, over-long lines and a last line without end, in a C locale."""
+    lines = [line.encode() for line in GERMAN]
+    long = " ".join(["Hund"] * 100).encode()
+    data = b"\n".join([*lines, b"Hund \xff.", long, lines[0]])
+    result = translate(exported, "--threads", 1, data=data)
+    output = result.stdout.decode().split("\n")
+    assert output[: len(GERMAN)] == ENGLISH
+    assert output[len(GERMAN) + 2 :] == [ENGLISH[0], ""]
+    said = result.stderr.decode()
+    assert "line 6 is not valid UTF-8" in said
+    assert "line 7 has 10" in said and "translated in 2 pieces" in said
+
+
+def test_a_checkpoint_finds_the_data_it_was_trained_on(word_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").write_text("\n".join(GERMAN) + "\n", encoding="utf-8")
+    translate(word_model, "--input", tmp_path / "in", "--output", tmp_path / "out")
+    assert (tmp_path / "out").read_text(encoding="utf-8") == "\n".join(ENGLISH) + "\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
+
+
+def test_translating_with_an_exported_folder_needs_neither_torch_nor_fairseq(
+    exported: Path,
+) -> None:
+    code = (
+        "import sys; sys.modules['torch'] = sys.modules['fairseq'] = None; "
+        "from admin_nmt_autoload import main; sys.exit(main())"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, "translate", str(exported)],
+        input=GERMAN[0].encode(), capture_output=True,
+    )  # fmt: skip
+    assert result.stdout.decode() == ENGLISH[0] + "\n", result.stderr.decode()
+
+
+def test_nbest_lines_have_number_score_and_text(exported: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").write_text("Hund läuft.\n\nKatze schläft.\n", encoding="utf-8")
+    output = tmp_path / "out"
+    command = ["translate", exported, "--input", tmp_path / "in", "--output", output]
+    assert main([*map(str, command), "--nbest", "2", "--threads", "1"]) == 0
+    rows = [line.split("\t") for line in output.read_text(encoding="utf-8").splitlines()]
+    assert [row[0] for row in rows] == ["1", "1", "2", "3", "3"]
+    assert [rows[0][2], rows[2][2], rows[3][2]] == ["dog runs.", "", "cat sleeps."]
+    assert 0 > float(rows[0][1]) > float(rows[1][1])
+
+
+def test_bad_calls_are_one_line_and_lose_nothing(
+    exported: Path,
+    word_model: Path,
+    prepared: Path,
+    data_bin: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = tmp_path / "text"
+    text.write_text("Hund.\n")
+    (tmp_path / "garbage.pt").write_bytes(b"PK\x03\x04 garbage")
+    cases = [
+        ((tmp_path / "missing",), 1, "missing"),
+        ((tmp_path / "garbage.pt",), 1, "garbage.pt"),
+        ((tmp_path,), 1, "is no exported folder: it has no export.json"),
+        ((exported, "--input", tmp_path / "no"), 1, "cannot read --input"),
+        ((exported, "--output", text), 1, "exists: give another name, or --force"),
+        ((exported, "--input", text, "--output", text, "--force"), 2, "is the input"),
+        ((exported, "--output", tmp_path / "no" / "out"), 2, "there is no folder"),
+        ((exported, "--beam", 0), 2, "--beam 0"),
+        ((exported, "--beam", 2, "--nbest", 3), 2, "--nbest 3 needs --beam"),
+        ((exported, "--threads", 0), 2, "--threads 0"),
+        ((exported, "--device", "tpu"), 2, "--device tpu: choose from auto, cpu, cuda"),
+        ((exported, "--data", prepared), 2, "is an exported folder, which has all settings"),
+        ((word_model, "--data", tmp_path / "no"), 1, "data folder not found"),
+        ((word_model, "--data", data_bin), 1, "has no preparation.json"),
+        ((word_model, "--source-lang", "en"), 2, "the checkpoint was trained with de"),
+    ]
+    for args, code, reason in cases:
+        monkeypatch.setattr(sys, "stdin", None)  # nothing is read before all is checked
+        found, line = fails(capsys, *args)
+        assert reason in line and found == code, (args, found, line)
+    assert text.read_text() == "Hund.\n"
+
+
+def test_a_checkpoint_of_an_unknown_architecture_is_refused_by_its_name(
+    make: Callable[..., Any], prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    _, path = make(tmp_path / "model.pt")
+    state = torch.load(path, weights_only=True)
+    state["cfg"]["model"].arch = "made_up"
+    torch.save(state, path)
+    for command in (
+        ["fold", path, "--output", tmp_path / "out.pt"],
+        ["export", path, prepared, "--output", tmp_path / "out"],
+        ["translate", path, "--data", prepared],
+    ):
+        code = main([*map(str, command)])
+        line = capsys.readouterr().err.strip().splitlines()[-1]
+        assert code == 1 and "of architecture made_up" in line, line
