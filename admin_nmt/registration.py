@@ -3,12 +3,18 @@
 import fairseq  # noqa: F401
 
 from admin_nmt import compat, frontdoor, recipes
+from admin_nmt.criterions import update_count
 from admin_nmt.initialization import training_start
 
 compat.apply()
 frontdoor.install()
 recipes.install()
 training_start.install()
+update_count.install()
 
+from admin_nmt.criterions import (  # noqa: E402, F401
+    label_smoothed_cross_entropy,
+    label_smoothed_cross_entropy_rdrop,
+)
 from admin_nmt.models import admin_transformer  # noqa: E402, F401
 from admin_nmt.optim import fused_adam, radam  # noqa: E402, F401

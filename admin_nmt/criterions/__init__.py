@@ -1,0 +1,1 @@
+"""Training criterions: thin fairseq classes around the losses in `admin_nmt.ops`."""

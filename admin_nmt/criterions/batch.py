@@ -1,0 +1,31 @@
+"""Repeating a batch for several passes, without changing it."""
+
+from typing import Any
+
+from torch import Tensor
+
+
+def repeat_batch(net_input: Any, batch_size: int, passes: int) -> Any:
+    """`net_input` with every sentence `passes` times, in blocks: all sentences, then all again.
+
+    Only what has a batch dimension is copied: tensors whose first dimension is the batch, or else
+    whose second is (time-first tensors); others, and everything when `passes` is 1, are handed on
+    as they are. Nothing is changed in place.
+
+    Args:
+        net_input: a tensor, or dicts, lists and tuples of them to any depth.
+        batch_size: B.
+        passes: m.
+    """
+    if passes == 1:
+        return net_input
+    if isinstance(net_input, dict):
+        return {key: repeat_batch(value, batch_size, passes) for key, value in net_input.items()}
+    if isinstance(net_input, list | tuple):
+        return type(net_input)(repeat_batch(value, batch_size, passes) for value in net_input)
+    if not isinstance(net_input, Tensor):
+        return net_input
+    for dim in range(min(2, net_input.dim())):
+        if net_input.shape[dim] == batch_size:
+            return net_input.repeat([passes if d == dim else 1 for d in range(net_input.dim())])
+    return net_input

@@ -1,0 +1,217 @@
+"""Label-smoothed cross-entropy without logits: `--criterion admin_label_smoothed_cross_entropy`.
+
+The loss of fairseq's `label_smoothed_cross_entropy`, computed by `admin_nmt.ops.linear_loss`. It is
+also the base of R-Drop, which only runs more passes.
+"""
+
+import logging
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from fairseq import utils
+from fairseq.criterions import FairseqCriterion, register_criterion
+from fairseq.criterions.label_smoothed_cross_entropy import (
+    LabelSmoothedCrossEntropyCriterion,
+    LabelSmoothedCrossEntropyCriterionConfig,
+)
+from fairseq.dataclass import ChoiceEnum
+from fairseq.logging import metrics
+from torch import Tensor, nn
+
+from admin_nmt.criterions.batch import repeat_batch
+from admin_nmt.criterions.output_layer import (
+    decoder_of,
+    linear_output_layer,
+    replaced_output_layer,
+)
+from admin_nmt.errors import UsageError
+from admin_nmt.ops.label_smoothing import CONVENTIONS, LabelSmoothing
+from admin_nmt.ops.linear_loss import linear_rdrop
+from admin_nmt.ops.rdrop import LossSums, rdrop_loss
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class AdminLabelSmoothedCrossEntropyConfig(LabelSmoothedCrossEntropyCriterionConfig):
+    """fairseq's options, plus the convention of label smoothing."""
+
+    label_smoothing_over: ChoiceEnum(list(CONVENTIONS)) = field(  # type: ignore[valid-type]
+        default="others",
+        metadata={
+            "help": "who shares the mass of label smoothing: others (epsilon/(V-1) for every type "
+            "but the true one, as in fairseq) or all (epsilon/V for every type, as in the paper "
+            "and in R-Drop's own code)"
+        },
+    )
+
+
+@register_criterion(
+    "admin_label_smoothed_cross_entropy", dataclass=AdminLabelSmoothedCrossEntropyConfig
+)
+class AdminLabelSmoothedCrossEntropyCriterion(FairseqCriterion):
+    """Loss of a sequence-to-sequence model or a language model, summed over tokens.
+
+    Where the model's output layer is not one matrix product (adaptive softmax, for example) the
+    plain path is taken, with a line in the log.
+    """
+
+    def __init__(
+        self,
+        task: Any,
+        sentence_avg: bool,
+        label_smoothing: float,
+        label_smoothing_over: Any = "others",
+        ignore_prefix_size: int = 0,
+        report_accuracy: bool = False,
+    ) -> None:
+        super().__init__(task)
+        if not 0 <= label_smoothing < 1:
+            raise UsageError(
+                f"--label-smoothing must be at least 0 and below 1, not {label_smoothing}"
+            )
+        if ignore_prefix_size < 0:
+            raise UsageError(f"--ignore-prefix-size must be at least 0, not {ignore_prefix_size}")
+        self.sentence_avg = sentence_avg
+        self.epsilon = label_smoothing
+        self.over = str(getattr(label_smoothing_over, "value", label_smoothing_over))
+        self.ignore_prefix_size = ignore_prefix_size
+        self.report_accuracy = report_accuracy
+        self._decoder: Any = None
+        self._output: nn.Module | None = None
+
+    def forward(
+        self, model: Any, sample: dict[str, Any], reduce: bool = True
+    ) -> tuple[Tensor, int, dict[str, Any]]:
+        """Loss of one batch.
+
+        Args:
+            model: a fairseq model with a decoder.
+            sample: fairseq's batch; never changed.
+            reduce: sum the loss over tokens; else return it per token, (B * T,), 0 at padding.
+
+        Returns:
+            the loss, the sample size (what the gradient is divided by), and the log.
+
+        Raises:
+            UsageError: the model has no decoder.
+        """
+        return self.loss_and_log(model, sample, passes=1, alpha=0.0, scale=1.0, reduce=reduce)
+
+    def loss_and_log(
+        self,
+        model: Any,
+        sample: dict[str, Any],
+        passes: int,
+        alpha: float,
+        scale: float,
+        reduce: bool = True,
+    ) -> tuple[Tensor, int, dict[str, Any]]:
+        """What `forward` returns, for `passes` forward passes at once.
+
+        Args:
+            passes: m.
+            alpha: weight of the divergence between the passes.
+            scale: factor of the loss of all passes together.
+            others: as for `forward`.
+        """
+        target = model.get_targets(sample, None)
+        self._find_output_layer(model)
+        if self._output is None or not reduce:
+            sums = self._plain(model, sample, target, passes, alpha, reduce)
+        else:
+            sums = self._fused(model, sample, target, passes, alpha)
+        sample_size = target.size(0) if self.sentence_avg else sample["ntokens"]
+        log = {
+            # Per pass, so that the figures are those of label_smoothed_cross_entropy.
+            "loss": sums.loss.detach().sum() / passes,
+            "nll_loss": sums.nll.sum() / passes,
+            "ntokens": sample["ntokens"],
+            "nsentences": target.size(0),
+            "sample_size": sample_size,
+        }
+        if passes > 1:
+            log["rdrop_kl"] = sums.kl.sum()
+            log["rdrop_ntokens"] = sample["ntokens"]
+        if self.report_accuracy:
+            assert sums.correct is not None
+            log["n_correct"] = sums.correct.sum() / passes
+            log["total"] = target[:, self.ignore_prefix_size :].ne(self.padding_idx).sum()
+        return sums.loss * scale, sample_size, log
+
+    def _find_output_layer(self, model: Any) -> None:
+        """Find the linear output layer once per model."""
+        decoder = decoder_of(model)
+        if decoder is self._decoder:
+            return
+        # Not registered as submodules: their parameters are the model's.
+        self.__dict__["_decoder"] = decoder
+        self.__dict__["_output"] = linear_output_layer(decoder)
+        if self._output is None:
+            logger.warning(
+                "the output layer of %s is not a linear map of its features: the loss is computed "
+                "from all logits, which is slower and takes more memory",
+                type(decoder).__name__,
+            )
+
+    def _smoothing(self, num_types: int) -> LabelSmoothing:
+        return LabelSmoothing.of(self.epsilon, num_types, self.over)
+
+    def _fused(
+        self, model: Any, sample: dict[str, Any], target: Tensor, passes: int, alpha: float
+    ) -> LossSums:
+        """Features to loss inside the decoder, without logits."""
+        sums: list[LossSums] = []
+        prefix = self.ignore_prefix_size
+
+        def loss_of(features: Tensor) -> Tensor:
+            assert self._output is not None
+            features = features.view(passes, *target.shape, -1)[:, :, prefix:]
+            weight: Any = self._output.weight
+            bias: Any = getattr(self._output, "bias", None)
+            sums.append(
+                linear_rdrop(
+                    features, weight, bias, target[:, prefix:], self._smoothing(weight.shape[0]),
+                    alpha, self.padding_idx, count_correct=self.report_accuracy,
+                )
+            )  # fmt: skip
+            return sums[0].loss
+
+        with replaced_output_layer(self._decoder, loss_of):
+            output = model(**repeat_batch(sample["net_input"], target.size(0), passes))
+        # The loss that went through the model and its wrappers: DDP hooks onto what it returns.
+        return LossSums(output[0], sums[0].nll, sums[0].kl, sums[0].correct)
+
+    def _plain(
+        self,
+        model: Any,
+        sample: dict[str, Any],
+        target: Tensor,
+        passes: int,
+        alpha: float,
+        reduce: bool,
+    ) -> LossSums:
+        """The loss from log-probabilities of all tokens."""
+        output = model(**repeat_batch(sample["net_input"], target.size(0), passes))
+        lprobs = model.get_normalized_probs(output, log_probs=True)
+        prefix = self.ignore_prefix_size
+        target = target[:, prefix:].reshape(-1)
+        lprobs = lprobs.view(passes, -1, *lprobs.shape[1:])[:, :, prefix:]
+        lprobs = lprobs.reshape(passes, len(target), -1)
+        smoothing = self._smoothing(lprobs.shape[-1])
+        return rdrop_loss(lprobs, target, smoothing, alpha, self.padding_idx, reduce)
+
+    @classmethod
+    def reduce_metrics(cls, logging_outputs: list[dict[str, Any]]) -> None:
+        """Metrics of fairseq's criterion, plus `rdrop_kl` in bits per token where it was measured."""
+        LabelSmoothedCrossEntropyCriterion.reduce_metrics(logging_outputs)
+        tokens = utils.item(sum(log.get("rdrop_ntokens", 0) for log in logging_outputs))
+        if tokens > 0:
+            kl = utils.item(sum(log.get("rdrop_kl", 0) for log in logging_outputs))
+            metrics.log_scalar("rdrop_kl", kl / tokens / math.log(2), tokens, round=4)
+
+    @staticmethod
+    def logging_outputs_can_be_summed() -> bool:
+        """Every figure is a sum."""
+        return True

@@ -1,0 +1,72 @@
+"""Computing a loss inside a model's forward pass, in place of its output layer.
+
+The fused loss needs the decoder's features and the weight of its output layer. It is computed where
+the decoder would have projected to the vocabulary, so that whatever wraps the model (DDP, FSDP)
+sees the weight used inside the forward pass.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from admin_nmt.errors import UsageError
+
+
+def decoder_of(model: Any) -> Any:
+    """The decoder of a fairseq model, whatever wraps it.
+
+    Raises:
+        UsageError: the model has none.
+    """
+    while hasattr(model, "module"):
+        model = model.module
+    decoder = getattr(model, "decoder", None)
+    if decoder is None or not hasattr(decoder, "output_layer"):
+        raise UsageError(
+            f"--criterion: {type(model).__name__} has no decoder that predicts tokens; this "
+            "criterion is for sequence-to-sequence and left-to-right language models"
+        )
+    return decoder
+
+
+@torch.no_grad()
+def linear_output_layer(decoder: Any) -> nn.Module | None:
+    """The submodule of `decoder` whose weight and bias are its output layer, if that is linear.
+
+    It is found by trying the usual candidates on random features: nothing is assumed of names or
+    classes, and a layer that does more than one matrix product is not taken for one that does.
+    """
+    if getattr(decoder, "adaptive_softmax", None) is not None:
+        return None
+    for name in ("output_projection", "fc_out", "embed_tokens"):
+        candidate = getattr(decoder, name, None)
+        weight = getattr(candidate, "weight", None)
+        if not isinstance(weight, Tensor) or weight.dim() != 2:
+            continue
+        features = torch.rand(1, 3, weight.shape[1], dtype=torch.float64) - 0.5
+        features = features.to(weight)
+        try:
+            found = decoder.output_layer(features)
+        except (RuntimeError, TypeError, AttributeError):
+            continue
+        bias = getattr(candidate, "bias", None)
+        expected = F.linear(features, weight, bias)
+        if torch.is_tensor(found) and found.shape == expected.shape:
+            scale = expected.abs().max().clamp_min(1e-30)
+            if (found - expected).abs().max() <= 1e-2 * scale:
+                return candidate
+    return None
+
+
+@contextmanager
+def replaced_output_layer(decoder: Any, function: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Within the context `decoder.output_layer(features)` is `function(features)`."""
+    decoder.output_layer = function
+    try:
+        yield
+    finally:
+        del decoder.output_layer
