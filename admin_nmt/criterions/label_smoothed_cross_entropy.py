@@ -23,6 +23,7 @@ from admin_nmt.criterions.batch import repeat_batch
 from admin_nmt.criterions.output_layer import (
     decoder_of,
     linear_output_layer,
+    log_probabilities,
     replaced_output_layer,
 )
 from admin_nmt.errors import UsageError
@@ -194,7 +195,7 @@ class AdminLabelSmoothedCrossEntropyCriterion(FairseqCriterion):
     ) -> LossSums:
         """The loss from log-probabilities of all tokens."""
         output = model(**repeat_batch(sample["net_input"], target.size(0), passes))
-        lprobs = model.get_normalized_probs(output, log_probs=True)
+        lprobs = log_probabilities(model, output)
         prefix = self.ignore_prefix_size
         target = target[:, prefix:].reshape(-1)
         lprobs = lprobs.view(passes, -1, *lprobs.shape[1:])[:, :, prefix:]

@@ -42,13 +42,13 @@ def linear_output_layer(decoder: Any) -> nn.Module | None:
     """
     if getattr(decoder, "adaptive_softmax", None) is not None:
         return None
+    generator = torch.Generator().manual_seed(0)  # the training's random numbers stay as they are
     for name in ("output_projection", "fc_out", "embed_tokens"):
         candidate = getattr(decoder, name, None)
         weight = getattr(candidate, "weight", None)
         if not isinstance(weight, Tensor) or weight.dim() != 2:
             continue
-        features = torch.rand(1, 3, weight.shape[1], dtype=torch.float64) - 0.5
-        features = features.to(weight)
+        features = (torch.rand((1, 3, weight.shape[1]), generator=generator) - 0.5).to(weight)
         try:
             found = decoder.output_layer(features)
         except (RuntimeError, TypeError, AttributeError):
@@ -60,6 +60,22 @@ def linear_output_layer(decoder: Any) -> nn.Module | None:
             if (found - expected).abs().max() <= 1e-2 * scale:
                 return candidate
     return None
+
+
+def log_probabilities(model: Any, net_output: Any) -> Tensor:
+    """Log-probabilities (..., V) of what a model returned, differentiable also for an adaptive
+    softmax (fairseq's own function for that writes into tensors that the backward needs)."""
+    adaptive = getattr(decoder_of(model), "adaptive_softmax", None)
+    if adaptive is None:
+        return model.get_normalized_probs(net_output, log_probs=True)
+    features = net_output[0]
+    head = torch.log_softmax(adaptive.head(features).float(), dim=-1)
+    shortlist = adaptive.cutoff[0]
+    parts = [head[..., :shortlist]]
+    for cluster, tail in enumerate(adaptive.tail):
+        prior = head[..., shortlist + cluster, None]
+        parts.append(torch.log_softmax(tail(features).float(), dim=-1) + prior)
+    return torch.cat(parts, dim=-1)
 
 
 @contextmanager

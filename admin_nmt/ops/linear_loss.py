@@ -173,7 +173,8 @@ class _LinearLoss(Function):
         m, N, D = kept.shape
         x = kept.new_empty((N, m, D), dtype=work.product_dtype).copy_(kept.transpose(0, 1))
         sums = features.new_zeros(4, dtype=torch.float64)
-        for rows, y in zip(x.split(size), target.split(size), strict=True):
+        for start in range(0, N, size):
+            rows, y = x[start : start + size], target[start : start + size]
             work.project(rows)
             if options.count_correct:
                 sums[3] += work.correct(y)

@@ -1,0 +1,161 @@
+"""The fused criterion is fairseq's `label_smoothed_cross_entropy`, for any model with a decoder."""
+
+import copy
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from tests.criterions.conftest import OURS, STILL, STOCK
+
+ARCHS = {
+    "ours, tied": ("--share-all-embeddings", *STILL),
+    "ours, untied": STILL,
+    "fairseq transformer": (
+        "--arch", "transformer_tiny", "--share-decoder-input-output-embed", *STILL,
+    ),
+    "lstm": ("--arch", "lstm", "--dropout", "0"),
+    "lstm, tied": (
+        "--arch", "lstm", "--decoder-embed-dim", "512", "--decoder-out-embed-dim", "512",
+        "--share-decoder-input-output-embed", "--dropout", "0",
+    ),
+    "fconv": ("--arch", "fconv_iwslt_de_en", "--dropout", "0"),
+}  # fmt: skip
+
+
+def losses(criterion: Any, model: Any, sample: Any) -> tuple[float, float, list[torch.Tensor]]:
+    """Loss, nll and the gradients of all parameters."""
+    model.zero_grad()
+    loss, _, log = criterion(model, sample)
+    loss.backward()
+    gradients = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+    return loss.item(), float(log["nll_loss"]), gradients
+
+
+@pytest.mark.parametrize("name", ARCHS)
+def test_loss_and_gradients_are_fairseqs(
+    build: Callable[..., Any], criterion: Callable[..., Any], batch: Any, name: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    model = build(*ARCHS[name])
+    model.train()
+    with caplog.at_level(logging.WARNING):
+        found = losses(criterion(*OURS), model, batch)
+    expected = losses(criterion(*STOCK), model, batch)
+    assert ("not a linear map" in caplog.text) == (name == "fconv")
+    assert found[:2] == pytest.approx(expected[:2], rel=1e-5)
+    assert len(found[2]) == len(expected[2]) > 5
+    largest = max(float(gradient.abs().max()) for gradient in expected[2])
+    for mine, theirs in zip(found[2], expected[2], strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-6 * largest)
+
+
+def test_adaptive_softmax_takes_the_plain_path_and_says_so_once(
+    build: Callable[..., Any], criterion: Callable[..., Any], batch: Any,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    """fairseq's criterion gives the same loss but fails in the backward pass."""
+    model = build("--adaptive-softmax-cutoff", "10,20", *STILL)
+    model.train()
+    ours = criterion(*OURS)
+    with caplog.at_level(logging.WARNING):
+        first = losses(ours, model, batch)
+        losses(ours, model, batch)
+    assert caplog.text.count("not a linear map") == 1
+    assert len(first[2]) == len(list(model.parameters()))
+    with torch.no_grad():
+        expected, _, log = criterion(*STOCK)(model, batch)
+    assert first[:2] == pytest.approx((expected.item(), float(log["nll_loss"])), rel=1e-5)
+    parameter = model.decoder.adaptive_softmax.tail[0][0].weight
+    index = divmod(int(parameter.grad.abs().argmax()), parameter.shape[1])
+    step, changed = 1e-2, []
+    for sign in (1, -1):
+        with torch.no_grad():
+            parameter[index] += sign * step
+            changed.append(ours(model, batch)[0].item())
+            parameter[index] -= sign * step
+    slope = (changed[0] - changed[1]) / (2 * step)
+    assert slope == pytest.approx(float(parameter.grad[index]), rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--ignore-prefix-size", "2"), ("--report-accuracy",), ("--sentence-avg",)],
+    ids=lambda options: options[0],
+)
+def test_options_mean_what_they_mean_in_fairseq(
+    build: Callable[..., Any], criterion: Callable[..., Any], batch: Any, options: tuple[str, ...]
+) -> None:
+    model = build(*STILL)
+    model.train()
+    loss, size, log = criterion(*OURS, *options)(model, batch)
+    expected, expected_size, expected_log = criterion(*STOCK, *options)(model, batch)
+    assert size == expected_size
+    assert log.keys() == expected_log.keys()
+    for name, value in expected_log.items():
+        assert float(log[name]) == pytest.approx(float(value), rel=1e-5), name
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_unreduced_loss_is_per_token_and_zero_at_padding(
+    build: Callable[..., Any], criterion: Callable[..., Any], batch: Any
+) -> None:
+    model = build(*STILL)
+    each, _, log = criterion(*OURS)(model, batch, reduce=False)
+    total, _, expected = criterion(*OURS)(model, batch)
+    assert each.shape == (batch["target"].numel(),)
+    assert (each[batch["target"].view(-1) == 1] == 0).all()
+    assert each.sum().item() == pytest.approx(total.item(), rel=1e-5)
+    assert float(log["nll_loss"]) == pytest.approx(float(expected["nll_loss"]), rel=1e-5)
+
+
+def test_the_batch_is_left_as_it_was(
+    build: Callable[..., Any], criterion: Callable[..., Any], batch: Any
+) -> None:
+    before = copy.deepcopy(batch["net_input"])
+    criterion(*OURS)(build(), batch)
+    for name, value in before.items():
+        assert torch.equal(batch["net_input"][name], value)
+
+
+def test_the_decoder_keeps_its_output_layer(
+    build: Callable[..., Any], criterion: Callable[..., Any], batch: Any
+) -> None:
+    """Also after a failure in the middle of the forward pass."""
+    model = build()
+    criterion(*OURS)(model, batch)
+    logits = model(**batch["net_input"])[0]
+    assert logits.dim() == 3
+    with pytest.raises(TypeError):
+        criterion(*OURS)(model, {**batch, "net_input": {**batch["net_input"], "unknown": 1}})
+    assert "output_layer" not in model.decoder.__dict__
+    assert not list(criterion(*OURS).parameters())
+
+
+def test_bad_options_are_one_line(criterion: Callable[..., Any]) -> None:
+    from admin_nmt.errors import UsageError
+
+    for options, message in (
+        (("--label-smoothing", "1"), "--label-smoothing must be at least 0 and below 1, not 1"),
+        (("--label-smoothing", "-0.1"), "--label-smoothing must be at least 0"),
+        (("--ignore-prefix-size", "-1"), "--ignore-prefix-size must be at least 0, not -1"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            criterion(*OURS, *options)
+
+
+def test_a_model_without_decoder_is_refused(criterion: Callable[..., Any], batch: Any) -> None:
+    from fairseq.models import FairseqEncoderModel
+
+    from admin_nmt.errors import UsageError
+
+    class Encoder(torch.nn.Module):
+        pass
+
+    model = FairseqEncoderModel.__new__(FairseqEncoderModel)
+    torch.nn.Module.__init__(model)
+    model.encoder = Encoder()
+    with pytest.raises(UsageError, match="FairseqEncoderModel has no decoder that predicts tokens"):
+        criterion(*OURS)(model, batch)

@@ -1,0 +1,174 @@
+"""R-Drop through `fairseq-train`: precisions, accumulation, ranks, validation with BLEU, resume."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from admin_nmt.compat import load_checkpoint_file
+from tests.conftest import run_program
+from tests.criterions.conftest import RDROP, STILL, STOCK
+from tests.train.test_two_ranks import run_ranks
+
+COMMON = (
+    "--arch", "admin_transformer_tiny", "--share-all-embeddings", "--seed", "3",
+    "--num-workers", "0", "--no-epoch-checkpoints",
+)  # fmt: skip
+
+
+def run_training(parse: Callable[..., Any], save_dir: Path, *options: str) -> dict[str, Any]:
+    """`fairseq-train` in this process; returns the last checkpoint."""
+    from fairseq_cli import train
+
+    train.main(parse(*COMMON, "--save-dir", str(save_dir), *options))
+    return load_checkpoint_file(save_dir / "checkpoint_last.pt")
+
+
+def training_metrics(state: dict[str, Any]) -> dict[str, float]:
+    return {
+        entry[1]: float(entry[3]["sum"]) / float(entry[3]["count"])
+        for entry in state["extra_state"]["metrics"]["train"]
+        if entry[2] == "AverageMeter" and entry[3].get("count")
+    }
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("--fp16", "--fp16-init-scale", "4"),
+        ("--bf16",),
+        ("--memory-efficient-fp16", "--fp16-init-scale", "4"),
+        ("--checkpoint-activations",),
+        ("--update-freq", "3"),
+        ("--sentence-avg",),
+        ("--rdrop-interval", "2"),
+        ("--rdrop-passes", "3"),
+        ("--arch", "transformer_tiny"),
+    ],
+    ids=lambda options: " ".join(options) or "float32",
+)
+def test_every_mode_learns(parse: Callable[..., Any], tmp_path: Path, options: tuple) -> None:
+    """From 5.5 bits a token (44 types) to well below, without an infinite value."""
+    state = run_training(
+        parse, tmp_path, *RDROP, "--rdrop-alpha", "1", "--dropout", "0.1", "--max-update", "60",
+        "--lr", "1e-2", "--clip-norm", "1", "--disable-validation", "--max-epoch", "20", *options,
+    )  # fmt: skip
+    assert all(torch.isfinite(value.float()).all() for value in state["model"].values())
+    found = training_metrics(state)
+    assert found["nll_loss"] < 5.2
+    assert found["rdrop_kl"] > 1e-4
+
+
+def test_checkpointed_activations_change_nothing(parse: Callable[..., Any], tmp_path: Path) -> None:
+    options = (*RDROP, "--dropout", "0.2", "--max-update", "3", "--disable-validation")
+    plain = run_training(parse, tmp_path / "plain", *options)["model"]
+    saved = run_training(parse, tmp_path / "saved", *options, "--checkpoint-activations")["model"]
+    assert plain.keys() == saved.keys()
+    for name, value in plain.items():
+        torch.testing.assert_close(saved[name], value, rtol=1e-4, atol=1e-6)
+
+
+def test_accumulated_batches_are_one_batch(parse: Callable[..., Any], tmp_path: Path) -> None:
+    """Ten batches of `--update-freq 10` and one that holds them all give the same update."""
+    options = (
+        *RDROP, *STILL, "--max-update", "1", "--disable-validation", "--init-type", "default",
+        "--optimizer", "sgd", "--lr", "0.1",
+    )  # fmt: skip
+    many = run_training(parse, tmp_path / "many", *options, "--update-freq", "100")
+    one = run_training(parse, tmp_path / "one", *options, "--max-tokens", "100000")
+    for name, value in one["model"].items():
+        torch.testing.assert_close(many["model"][name], value, rtol=1e-4, atol=1e-6)
+    for name in ("loss", "nll_loss"):
+        assert training_metrics(many)[name] == pytest.approx(training_metrics(one)[name], rel=1e-4)
+
+
+def test_two_ranks_sum_to_one(data_bin: Path, tmp_path: Path) -> None:
+    """Losses and weights of two ranks equal those of one rank with `--update-freq 2`."""
+    options = (
+        *RDROP, *STILL, "--optimizer", "sgd", "--lr", "0.1", "--max-update", "3",
+        "--init-type", "default", "--ddp-backend", "pytorch_ddp",
+    )  # fmt: skip
+    output = run_ranks(data_bin, tmp_path / "two", *options)
+    single = run_program(
+        "fairseq-train", data_bin, *COMMON, "--cpu", "--max-tokens", "150", "--update-freq", "2",
+        "--log-format", "json", "--log-interval", "1", "--save-dir", tmp_path / "one",
+        "--disable-validation", *options,
+    )  # fmt: skip
+    logs = [
+        [json.loads(line) for line in re.findall(r"train_inner \| (\{.*\})", text)]
+        for text in (output, single.stdout + single.stderr)
+    ]
+    assert len(logs[0]) == len(logs[1]) == 3
+    for two, one in zip(*logs, strict=True):
+        for name in ("loss", "nll_loss", "rdrop_kl", "gnorm"):
+            assert float(two[name]) == pytest.approx(float(one[name]), abs=2e-3), name
+    models = [
+        load_checkpoint_file(tmp_path / name / "checkpoint_last.pt")["model"]
+        for name in ("two", "one")
+    ]
+    for name, value in models[1].items():
+        torch.testing.assert_close(models[0][name], value, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_validation_with_bleu_and_ignored_prefix(data_bin: Path, tmp_path: Path) -> None:
+    """fairseq's R-Drop criterion crashes on either; figures of validation are the plain ones."""
+    program = (
+        "fairseq-train", data_bin, *COMMON, "--cpu", "--max-tokens", "300", "--optimizer", "adam",
+        "--lr", "1e-3", "--max-update", "2", "--no-save", "--dropout", "0.2", "--eval-bleu",
+        "--eval-bleu-args", '{"beam": 2}', "--log-format", "json", "--ignore-prefix-size", "1",
+    )  # fmt: skip
+    losses = {}
+    for options in (RDROP, STOCK):
+        result = run_program(*program, "--lr", "0", *options)
+        found = re.findall(r"\| valid \| (\{.*\})", result.stdout + result.stderr)
+        losses[options] = json.loads(found[-1])
+    assert "valid_bleu" in losses[RDROP] and "valid_rdrop_kl" not in losses[RDROP]
+    for name in ("valid_loss", "valid_nll_loss", "valid_ppl"):
+        ours, stock = float(losses[RDROP][name]), float(losses[STOCK][name])
+        assert ours == pytest.approx(stock, abs=2e-3)
+
+
+def test_resumed_run_keeps_the_interval(parse: Callable[..., Any], tmp_path: Path) -> None:
+    """R-Drop every third update: stopping after two updates must not shift it."""
+    options = (*RDROP, "--rdrop-interval", "3", "--dropout", "0.2", "--disable-validation")
+    whole = run_training(parse, tmp_path / "whole", *options, "--max-update", "5")
+    run_training(parse, tmp_path / "parts", *options, "--max-update", "2")
+    parts = run_training(parse, tmp_path / "parts", *options, "--max-update", "5")
+    for name, value in whole["model"].items():
+        assert torch.equal(parts["model"][name], value), name
+
+
+def test_bad_options_are_one_line_and_exit_2(data_bin: Path) -> None:
+    result = run_program(
+        "fairseq-train", data_bin, *COMMON, "--cpu", "--max-tokens", "300", "--optimizer", "adam",
+        *RDROP, "--rdrop-alpha", "-2", check=False,
+    )  # fmt: skip
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    assert "--rdrop-alpha must be a number of at least 0, not -2" in result.stderr.splitlines()[-1]
+
+
+def test_encoder_only_model_is_one_line(data_bin: Path, tmp_path: Path) -> None:
+    """`masked_lm` builds an encoder; there is nothing to predict token by token."""
+    import shutil
+
+    folder = tmp_path / "mlm"
+    folder.mkdir()
+    shutil.copy(data_bin / "dict.en.txt", folder / "dict.txt")
+    for kind in ("bin", "idx"):
+        shutil.copy(data_bin / f"train.de-en.en.{kind}", folder / f"train.{kind}")
+    result = run_program(
+        "fairseq-train", folder, "--task", "masked_lm", "--arch", "roberta", "--encoder-layers", "1",
+        "--encoder-embed-dim", "16", "--encoder-ffn-embed-dim", "16",
+        "--encoder-attention-heads", "2", "--tokens-per-sample", "20", "--max-positions", "20",
+        "--max-tokens", "200", "--cpu", "--optimizer", "adam", "--no-save", "--disable-validation",
+        "--num-workers", "0", *RDROP, check=False,
+    )  # fmt: skip
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    assert "has no decoder that predicts tokens" in result.stderr.splitlines()[-1]

@@ -1,0 +1,300 @@
+"""Chunked projection and loss against the loops of the papers, and what it may allocate."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.autograd import gradcheck
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from admin_nmt.ops.label_smoothing import CONVENTIONS, LabelSmoothing
+from admin_nmt.ops.linear_loss import linear_cross_entropy, linear_rdrop
+from admin_nmt.ops.rdrop import rdrop_loss, symmetric_kl
+from tests.reference import rdrop as reference
+
+PAD = 1
+
+
+def problem(m: int, shape: tuple[int, ...], D: int, V: int, seed: int = 0) -> list[Tensor]:
+    """Features (m, *shape, D), weight, bias in float64, and targets with padding."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*size: int) -> Tensor:
+        return torch.randn(size, generator=generator, dtype=torch.float64)
+
+    target = torch.randint(0, V, shape, generator=generator)
+    target.view(-1)[::4] = PAD
+    return [normal(m, *shape, D), normal(V, D), normal(V), target]
+
+
+def leaves(*tensors: Tensor, dtype: torch.dtype = torch.float64) -> list[Tensor]:
+    return [tensor.detach().to(dtype).requires_grad_() for tensor in tensors]
+
+
+@pytest.mark.parametrize("over", CONVENTIONS)
+@pytest.mark.parametrize("m", [1, 2, 3])
+@pytest.mark.parametrize("chunk_tokens", [1, 3, 100])
+def test_equals_the_papers_written_as_loops(m: int, over: str, chunk_tokens: int) -> None:
+    features, weight, bias, target = problem(m, (2, 4), D=3, V=7)
+    ours, twin = leaves(features, weight, bias), leaves(features, weight, bias)
+    found = linear_rdrop(
+        *ours, target, LabelSmoothing.of(0.2, 7, over), 3.0, PAD, chunk_tokens, count_correct=True
+    )
+    logits = (twin[0] @ twin[1].T + twin[2]).flatten(1, 2)
+    loss, nll, kl = reference.objective(
+        logits, target.view(-1).tolist(), 0.2, over, 3.0 if m > 1 else 0.0, PAD
+    )
+    assert found.loss.item() == pytest.approx(loss.item(), rel=1e-12)
+    assert found.nll.item() == pytest.approx(nll, rel=1e-12)
+    assert found.kl.item() == pytest.approx(kl if m > 1 else 0.0, rel=1e-11)
+    keep = target.view(-1) != PAD
+    right = (logits.argmax(-1) == target.view(-1)) & keep
+    assert found.correct is not None and found.correct.item() == right.sum().item()
+    (0.7 * found.loss).backward()
+    (0.7 * loss).backward()
+    for mine, theirs in zip(ours, twin, strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 2.5])
+@pytest.mark.parametrize("m", [1, 2, 3])
+def test_gradcheck(m: int, alpha: float) -> None:
+    features, weight, bias, target = problem(m, (5,), D=3, V=6, seed=1)
+    smoothing = LabelSmoothing.of(0.1, 6)
+
+    def loss(*inputs: Tensor) -> Tensor:
+        return linear_rdrop(*inputs, target, smoothing, alpha, PAD, chunk_tokens=2).loss
+
+    assert gradcheck(loss, tuple(leaves(features, weight, bias)))
+
+
+def plain(features: Tensor, weight: Tensor, bias: Tensor, target: Tensor, alpha: float) -> Any:
+    lprobs = torch.log_softmax(features.flatten(1, -2) @ weight.T + bias, dim=-1)
+    smoothing = LabelSmoothing.of(0.1, weight.shape[0])
+    return rdrop_loss(lprobs, target.reshape(-1), smoothing, alpha, PAD)
+
+
+@pytest.mark.parametrize("m", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [(torch.float32, 1e-5), (torch.bfloat16, 3e-2), (torch.float16, 2e-3)],
+)
+def test_lower_precision_stays_near_float64(m: int, dtype: torch.dtype, tolerance: float) -> None:
+    """Products round in `dtype`, nothing else: the loss itself keeps float32's digits."""
+    torch.manual_seed(0)
+    problem_ = problem(m, (6, 9), D=24, V=97, seed=2)
+    rounded = [tensor.to(dtype).double() for tensor in problem_[:3]]
+    ours, twin = leaves(*rounded, dtype=dtype), leaves(*rounded)
+    found = linear_rdrop(*ours, problem_[3], LabelSmoothing.of(0.1, 97), 5.0, PAD, chunk_tokens=10)
+    expected = plain(*twin, problem_[3], 5.0)
+    assert found.loss.dtype == torch.float32
+    assert found.loss.item() == pytest.approx(expected.loss.item(), rel=tolerance)
+    found.loss.backward()
+    expected.loss.backward()
+    for mine, theirs in zip(ours, twin, strict=True):
+        assert mine.grad is not None and theirs.grad is not None and mine.grad.dtype == dtype
+        error = (mine.grad.double() - theirs.grad).abs().max() / theirs.grad.abs().max()
+        assert error < tolerance
+
+
+def test_weight_gradient_is_accumulated_in_float32() -> None:
+    """4,000 equal contributions: a bfloat16 sum would stop growing after some 256 of them."""
+    features = torch.ones(4000, 2, dtype=torch.bfloat16)
+    weight = torch.zeros(4, 2, dtype=torch.bfloat16, requires_grad=True)
+    target = torch.zeros(4000, dtype=torch.long)
+    linear_cross_entropy(
+        features, weight, None, target, LabelSmoothing.of(0.0, 4), chunk_tokens=1
+    ).loss.backward()
+    assert weight.grad is not None
+    torch.testing.assert_close(weight.grad[0].float(), torch.full((2,), -3000.0), rtol=1e-2, atol=0)
+
+
+def test_float16_gradients_survive_a_loss_scale() -> None:
+    """Tiny gradients are lost in float16 unless they are scaled: with a loss scale they must be
+    those of float64 times the scale."""
+    features, weight, bias, target = problem(1, (3, 5), D=8, V=400, seed=3)
+    ours, twin = leaves(features, weight, bias, dtype=torch.float16), None
+    scale = 2.0**7
+    found = linear_rdrop(*ours, target, LabelSmoothing.of(0.1, 400), 0.0, PAD)
+    (found.loss * scale).backward()
+    twin = leaves(*ours)
+    (plain(*twin, target, 0.0).loss * scale).backward()
+    assert ours[1].grad is not None and twin[1].grad is not None
+    error = (ours[1].grad.double() - twin[1].grad).abs() / twin[1].grad.abs().clamp_min(1e-4)
+    assert error.max() < 5e-3
+
+
+def test_padding_contributes_nothing_whatever_it_holds() -> None:
+    features, weight, bias, target = problem(2, (3, 4), D=3, V=5)
+    features[:, target == PAD] = float("inf")
+    ours = leaves(features, weight, bias)
+    found = linear_rdrop(*ours, target, LabelSmoothing.of(0.1, 5), 1.0, PAD, chunk_tokens=2)
+    found.loss.backward()
+    assert torch.isfinite(found.loss)
+    for tensor in ours:
+        assert tensor.grad is not None and torch.isfinite(tensor.grad).all()
+    assert ours[0].grad is not None and (ours[0].grad[:, target == PAD] == 0).all()
+
+
+def test_only_padding_is_a_loss_of_zero() -> None:
+    features, weight, bias, target = problem(2, (2, 3), D=3, V=5)
+    ours = leaves(features, weight, bias)
+    found = linear_rdrop(*ours, torch.full_like(target, PAD), LabelSmoothing.of(0.1, 5), 1.0, PAD)
+    found.loss.backward()
+    assert found.loss.item() == found.nll.item() == found.kl.item() == 0
+    assert all(tensor.grad is not None and (tensor.grad == 0).all() for tensor in ours)
+
+
+def test_a_weight_used_twice_gets_both_gradients() -> None:
+    """Tied embeddings: the same parameter embeds the input and projects the output."""
+    torch.manual_seed(0)
+    tokens = torch.randint(0, 11, (9,))
+    grads = []
+    for fused in (True, False):
+        torch.manual_seed(1)
+        embedding = nn.Embedding(11, 4, dtype=torch.float64)
+        features = embedding(tokens).tanh()[None]
+        if fused:
+            sums = linear_rdrop(
+                features, embedding.weight, None, tokens, LabelSmoothing.of(0.1, 11), 0.0
+            )
+        else:
+            sums = rdrop_loss(
+                torch.log_softmax(features @ embedding.weight.T, -1),
+                tokens, LabelSmoothing.of(0.1, 11), 0.0,
+            )  # fmt: skip
+        sums.loss.backward()
+        grads.append(embedding.weight.grad)
+    torch.testing.assert_close(grads[0], grads[1], rtol=1e-12, atol=1e-14)
+
+
+def test_backward_may_run_twice_and_gradients_add_up() -> None:
+    ours = leaves(*problem(2, (4,), D=3, V=5)[:3])
+    target = torch.tensor([0, 2, 3, 4])
+    loss = linear_rdrop(*ours, target, LabelSmoothing.of(0.1, 5), 1.0).loss
+    loss.backward(retain_graph=True)
+    once = [tensor.grad.clone() for tensor in ours if tensor.grad is not None]
+    loss.backward()
+    for tensor, first in zip(ours, once, strict=True):
+        torch.testing.assert_close(tensor.grad, 2 * first)
+
+
+@pytest.mark.parametrize("wanted", [0, 1, 2])
+def test_each_input_may_be_frozen(wanted: int) -> None:
+    features, weight, bias, target = problem(2, (6,), D=3, V=5)
+    full = leaves(features, weight, bias)
+    smoothing = LabelSmoothing.of(0.1, 5)
+    linear_rdrop(*full, target, smoothing, 1.0, PAD).loss.backward()
+    some = [t if i == wanted else t.detach() for i, t in enumerate(leaves(features, weight, bias))]
+    linear_rdrop(*some, target, smoothing, 1.0, PAD).loss.backward()
+    for i, tensor in enumerate(some):
+        assert (tensor.grad is not None) == (i == wanted)
+    torch.testing.assert_close(some[wanted].grad, full[wanted].grad)
+
+
+def test_autocast_multiplies_in_low_precision_and_returns_full_gradients() -> None:
+    features, weight, bias, target = problem(2, (6, 5), D=16, V=50)
+    ours = leaves(features, weight, bias, dtype=torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = linear_rdrop(*ours, target, LabelSmoothing.of(0.1, 50), 2.0, PAD)
+    found.loss.backward()
+    exact = leaves(features, weight, bias)
+    expected = plain(*exact, target, 2.0)
+    expected.loss.backward()
+    assert 0 < abs(found.loss.item() / expected.loss.item() - 1) < 1e-2
+    for mine, theirs in zip(ours, exact, strict=True):
+        assert mine.grad is not None and theirs.grad is not None
+        assert mine.grad.dtype == torch.float32
+        assert (mine.grad - theirs.grad).abs().max() < 3e-2 * theirs.grad.abs().max()
+
+
+class _Largest(TorchDispatchMode):
+    """Remembers the largest tensor any operation made, and whether anything had (N, V) entries."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+
+    def __torch_dispatch__(
+        self, func: Callable, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, tuple | list) else [out]:
+            if isinstance(tensor, Tensor):
+                self.sizes.append(tensor.numel())
+        return out
+
+
+@pytest.mark.parametrize("m", [1, 2])
+def test_no_tensor_is_larger_than_one_chunk_of_logits(m: int) -> None:
+    N, D, V, chunk = 200, 4, 500, 10
+    features, weight, bias, target = problem(m, (N,), D, V)
+    ours = leaves(features, weight, bias)
+    with _Largest() as largest:
+        linear_rdrop(
+            *ours, target, LabelSmoothing.of(0.1, V), 1.0, PAD, chunk_tokens=chunk
+        ).loss.backward()
+    assert max(largest.sizes) == max(m * chunk * V, V * D)
+    with _Largest() as naive:
+        plain(*leaves(features, weight, bias), target, 1.0).loss.backward()
+    assert max(naive.sizes) >= m * N * V
+
+
+def test_without_gradients_none_are_computed() -> None:
+    features, weight, bias, target = problem(2, (6,), D=3, V=5)
+    ours = leaves(features, weight, bias)
+    smoothing = LabelSmoothing.of(0.1, 5)
+    with torch.no_grad():
+        quiet = linear_rdrop(*ours, target, smoothing, 1.0, PAD)
+    assert not quiet.loss.requires_grad
+    loud = linear_rdrop(*ours, target, smoothing, 1.0, PAD)
+    torch.testing.assert_close(quiet.loss, loud.loss.detach(), rtol=0, atol=0)
+    assert loud.loss.requires_grad and not loud.nll.requires_grad and not loud.kl.requires_grad
+
+
+def test_shapes_that_do_not_fit_are_refused() -> None:
+    features, weight, bias, target = problem(1, (6,), D=3, V=5)
+    with pytest.raises(ValueError, match="do not fit"):
+        linear_cross_entropy(features, weight, bias, target, LabelSmoothing.of(0.1, 5))
+
+
+def test_extreme_logits_give_finite_gradients() -> None:
+    features = torch.tensor([[[80.0], [-80.0]], [[-80.0], [80.0]]], requires_grad=True)
+    weight = torch.tensor([[10.0], [-10.0], [0.0]], requires_grad=True)
+    found = linear_rdrop(
+        features, weight, None, torch.tensor([1, 2]), LabelSmoothing.of(0.1, 3), 5.0
+    )
+    found.loss.backward()
+    assert torch.isfinite(found.loss) and found.kl > 1000
+    assert torch.isfinite(features.grad).all() and torch.isfinite(weight.grad).all()  # type: ignore[arg-type]
+
+
+def test_conventions_of_label_smoothing_have_mass_one_and_differ() -> None:
+    for over in CONVENTIONS:
+        smoothing = LabelSmoothing.of(0.3, 10, over)
+        assert smoothing.target + 10 * smoothing.each == pytest.approx(1)
+    assert LabelSmoothing.of(0.3, 10, "others").each == pytest.approx(0.3 / 9)
+    assert LabelSmoothing.of(0.3, 10, "all").each == pytest.approx(0.3 / 10)
+    with pytest.raises(ValueError, match="choose from others, all"):
+        LabelSmoothing.of(0.3, 10, "none")
+
+
+def test_label_smoothing_over_others_is_fairseqs() -> None:
+    from fairseq.criterions.label_smoothed_cross_entropy import label_smoothed_nll_loss
+
+    lprobs = torch.log_softmax(torch.randn(8, 13, dtype=torch.float64), -1)
+    target = torch.randint(0, 13, (8,))
+    expected, expected_nll = label_smoothed_nll_loss(lprobs, target, 0.1)
+    loss, nll = LabelSmoothing.of(0.1, 13).loss(lprobs, target)
+    torch.testing.assert_close(loss.sum(), expected.sum())
+    torch.testing.assert_close(nll.sum(), expected_nll.sum())
+
+
+def test_divergence_is_zero_for_equal_passes_and_symmetric() -> None:
+    a, b = (torch.log_softmax(torch.randn(4, 9, dtype=torch.float64), -1) for _ in range(2))
+    assert symmetric_kl(torch.stack([a, a])).abs().max() < 1e-15
+    torch.testing.assert_close(symmetric_kl(torch.stack([a, b])), symmetric_kl(torch.stack([b, a])))
+    both = (a.exp() * (a - b)).sum(-1) + (b.exp() * (b - a)).sum(-1)
+    torch.testing.assert_close(symmetric_kl(torch.stack([a, b])), both / 2)

@@ -1,0 +1,22 @@
+"""Runs the tests of the Triton kernels in Triton's interpreter, where there is no GPU."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels' own tests ran on the GPU")
+def test_kernels_in_the_interpreter() -> None:
+    pytest.importorskip("triton")
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider",
+         str(Path(__file__).parent / "triton")],
+        capture_output=True, text=True, timeout=280,
+        env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout[-5000:]
+    assert result.stdout.count(".") >= 19, result.stdout  # not skipped
