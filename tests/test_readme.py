@@ -104,3 +104,17 @@ def test_option_table_lists_our_options() -> None:
     )
     for name in ours:
         assert f"`--{name.replace('_', '-')}" in README
+
+
+def test_criterion_table_lists_our_criterions_and_their_options() -> None:
+    from fairseq.criterions.label_smoothed_cross_entropy import (
+        LabelSmoothedCrossEntropyCriterionConfig,
+    )
+
+    from admin_nmt.criterions.label_smoothed_cross_entropy_rdrop import RDropConfig
+
+    for name in ("admin_label_smoothed_cross_entropy", "label_smoothed_cross_entropy_rdrop"):
+        assert f"`--criterion {name}`" in README
+    inherited = LabelSmoothedCrossEntropyCriterionConfig.__dataclass_fields__
+    for name in set(RDropConfig.__dataclass_fields__) - set(inherited):
+        assert f"`--{name.replace('_', '-')} " in README

@@ -88,7 +88,11 @@ def test_recipe_builds_its_model_at_full_size(name: str, task: Any) -> None:
     depth = re.search(r"(\d+)l_(\d+)l", name)
     expected = (int(depth[1]), int(depth[2])) if depth else (6, 6)
     assert (len(model.encoder.layers), len(model.decoder.layers)) == expected
-    assert model.cfg.init_type == ("default" if "baseline" in name else "admin")
+    plain = "baseline" in name or "rdrop" in name
+    assert model.cfg.init_type == ("default" if plain else "admin")
+    carried = model.cfg.residual_attention if "realformer" in name else "none"
+    assert carried == ("all" if "realformer" in name else "none")
+    assert cfg.criterion._name.endswith("_rdrop") == ("rdrop" in name)
     assert model.decoder.output_projection.weight is model.encoder.embed_tokens.weight
 
 
