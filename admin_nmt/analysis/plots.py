@@ -133,3 +133,24 @@ def plot_head_maps(
             axes.locator_params(integer=True)
     figure.colorbar(image, ax=grid, label=label)
     _save(figure, path)
+
+
+def plot_panels(
+    panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]],
+    path: str | os.PathLike[str],
+    *,
+    xlabel: str,
+    ylabel: str,
+) -> None:
+    """Panels side by side: title -> label of a curve -> (x, y); curves named alike look alike."""
+    figure, every = _figure(len(panels))
+    labels = list(dict.fromkeys(label for curves in panels.values() for label in curves))
+    for axes, (title, curves) in zip(every, panels.items(), strict=True):
+        for label, (x, y) in curves.items():
+            style = ":" if "random" in label else "-"
+            color = f"C{labels.index(label) % 10}"
+            axes.plot(x, y, linestyle=style, color=color, marker=".", label=label)
+        axes.set(xlabel=xlabel, ylabel=ylabel, title=title, ylim=(0, None))
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    _save(figure, path)

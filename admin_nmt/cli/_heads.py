@@ -2,8 +2,12 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from admin_nmt.errors import UsageError
+
+if TYPE_CHECKING:
+    from admin_nmt.evaluation.generation import SearchOptions
 
 
 def add_model_arguments(parser: argparse.ArgumentParser, several: bool = False) -> None:
@@ -91,3 +95,14 @@ def require_folders(*paths: str | None) -> None:
             raise UsageError(f"{path} is a folder: give the name of a file")
         if not Path(path).absolute().parent.is_dir():
             raise UsageError(f"folder of {path} does not exist")
+
+
+def search_options(args: argparse.Namespace) -> "SearchOptions":
+    """How to search, from the options of `add_search_arguments`."""
+    from admin_nmt.evaluation.generation import SearchOptions
+
+    if Path(args.output).is_file():
+        raise UsageError(f"--output {args.output} is a file: give the name of a folder")
+    return SearchOptions(
+        beam=args.beam, lenpen=args.lenpen, max_tokens=args.decode_max_tokens, cpu=args.cpu
+    )

@@ -33,7 +33,9 @@ SUBCOMMANDS = {
     "export": "export",
     "translate": "translate",
     "importance": "importance",
+    "ablate": "ablate",
     "prune": "prune",
+    "prune-sweep": "prune_sweep",
 }
 
 

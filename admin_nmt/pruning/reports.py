@@ -1,11 +1,13 @@
 """Results about heads for people: tables of text."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from admin_nmt.modules.heads import KINDS, Head, Layout, format_layout, without
+from admin_nmt.pruning.ablation import ALL_BUT_ONE, ONE_HEAD, Ablation
 from admin_nmt.pruning.heads import Measurement
 from admin_nmt.pruning.importance import normalize_by_layer
+from admin_nmt.pruning.sweep import GROUPS, Curve
 
 
 def importance_table(measurement: Measurement) -> str:
@@ -56,3 +58,76 @@ def removal_report(
 
 def _total(layout: Layout) -> int:
     return sum(sum(counts) for counts in layout.values())
+
+
+def ablation_table(bleu: float, rows: Sequence[Ablation], level: float = 0.05) -> str:
+    """One row per head and experiment; a star where both tests are below `level`."""
+    from tabulate import tabulate
+
+    titles = {ONE_HEAD: "without the head", ALL_BUT_ONE: "with this head only in its layer"}
+    lines = [f"BLEU of the whole model: {bleu:.2f}"]
+    for experiment, title in titles.items():
+        chosen = [row for row in rows if row.experiment == experiment]
+        if not chosen:
+            continue
+        table = tabulate(
+            [
+                (
+                    row.head,
+                    f"{row.bleu:.2f}",
+                    f"{row.difference:+.2f}",
+                    f"{row.p_bootstrap:.4f}",
+                    f"{row.p_randomisation:.4f}",
+                    "*" if _is_significant(row, level) else "",
+                )
+                for row in chosen
+            ],
+            headers=("head", "BLEU", "difference", "p (bs)", "p (ar)", ""),
+            colalign=("left", "right", "right", "right", "right", "left"),
+            disable_numparse=True,
+        )
+        significant = [row for row in chosen if _is_significant(row, level)]
+        better = sum(row.difference > 0 for row in significant)
+        lines += [
+            "",
+            title,
+            table,
+            f"{len(significant)} of {len(chosen)} differ significantly (* p < {level} in both "
+            f"tests, not corrected for their number), {better} of them upwards",
+        ]
+        if experiment == ALL_BUT_ONE:
+            lines += ["", "best single head of each layer", _best_of_layers(chosen)]
+    return "\n".join(lines)
+
+
+def _is_significant(row: Ablation, level: float) -> bool:
+    return max(row.p_bootstrap, row.p_randomisation) < level
+
+
+def _best_of_layers(rows: Sequence[Ablation]) -> str:
+    from tabulate import tabulate
+
+    best: dict[str, Ablation] = {}
+    for row in rows:
+        layer = row.head.rpartition(":")[0]
+        if layer not in best or row.difference > best[layer].difference:
+            best[layer] = row
+    cells = [(layer, row.head, f"{row.difference:+.2f}") for layer, row in best.items()]
+    return tabulate(cells, headers=("layer", "head", "difference"), disable_numparse=True)
+
+
+def sweep_table(curves: Sequence[Curve]) -> str:
+    """BLEU by share of removed heads: a row per step, a column per curve."""
+    from tabulate import tabulate
+
+    several = len({curve.checkpoint for curve in curves}) > 1
+    headers = ["removed"] + [
+        f"{GROUPS[curve.group]}\n{curve.order}"
+        + (f"\n{Path(curve.checkpoint).stem}" if several else "")
+        for curve in curves
+    ]
+    rows = [
+        [f"{points[0].fraction:.0%}", *(f"{point.bleu:.2f}" for point in points)]
+        for points in zip(*(curve.points for curve in curves), strict=True)
+    ]
+    return tabulate(rows, headers=headers, disable_numparse=True, stralign="right")

@@ -1,0 +1,171 @@
+"""What each head does alone: BLEU without it, and BLEU of its layer with it only.
+
+Sections 3.1 and 3.2 of arXiv 1905.10650. Each difference comes with the p-values of two paired
+tests against the whole model; they are not corrected for the number of heads.
+"""
+
+import dataclasses
+import json
+import logging
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from admin_nmt.errors import UserError
+from admin_nmt.evaluation.progress import progress
+from admin_nmt.evaluation.significance import compare_systems
+from admin_nmt.files import atomic_write
+from admin_nmt.modules.heads import Head, Layout, all_heads
+from admin_nmt.pruning.masked_translation import MaskedTranslator
+
+logger = logging.getLogger(__name__)
+
+ONE_HEAD, ALL_BUT_ONE = EXPERIMENTS = ("one-head", "all-but-one")
+FORMAT = "admin_nmt ablation"
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """One setting.
+
+    Attributes:
+        experiment: `one-head`: without `head`; `all-but-one`: its layer has no other head.
+        head: name.
+        bleu: of the translation.
+        difference: to the whole model's BLEU.
+        p_bootstrap: of paired bootstrap resampling.
+        p_randomisation: of approximate randomisation.
+    """
+
+    experiment: str
+    head: str
+    bleu: float
+    difference: float
+    p_bootstrap: float
+    p_randomisation: float
+
+
+def settings_of(
+    layout: Layout, experiments: Sequence[str], kinds: Collection[str]
+) -> list[tuple[str, Head, set[Head]]]:
+    """(experiment, head, heads to mask), for all heads of the `kinds`.
+
+    In a layer with one head there is no other to mask: `all-but-one` leaves it out.
+    """
+    settings = []
+    for experiment in experiments:
+        for head in all_heads(layout):
+            if head.kind not in kinds:
+                continue
+            if experiment == ONE_HEAD:
+                settings.append((experiment, head, {head}))
+                continue
+            count = layout[head.kind][head.layer - 1]
+            others = {Head(head.kind, head.layer, h) for h in range(1, count + 1)} - {head}
+            if others:
+                settings.append((experiment, head, others))
+    return settings
+
+
+def ablate(
+    translator: MaskedTranslator,
+    experiments: Sequence[str] = EXPERIMENTS,
+    kinds: Collection[str] = "EAD",
+    *,
+    num_bootstrap: int = 1000,
+    num_randomisation: int = 10000,
+    seed: int = 12345,
+) -> tuple[float, list[Ablation]]:
+    """Translate and test every setting.
+
+    Returns:
+        BLEU of the whole model, and a row for each setting.
+    """
+    test_set = translator.test_set
+    settings = settings_of(translator.loaded.layout, experiments, kinds)
+    whole = translator.translate(())
+    done = sum(translator.is_done(removed) for *_, removed in settings)
+    if done:
+        logger.info("%d of %d translations are there already", done, len(settings))
+    with progress(logger, "translating", "settings", total=len(settings), initial=done) as bar:
+        for *_, removed in settings:
+            if not translator.is_done(removed):
+                translator.translate(removed)
+                bar.update()
+    rows = []
+    for experiment, head, removed in progress(logger, "testing", "settings", settings):
+        comparison = compare_systems(
+            {"whole": whole, "masked": translator.translate(removed)},
+            test_set.references,
+            metrics=("bleu",),
+            lowercase=test_set.lowercase,
+            num_bootstrap=num_bootstrap,
+            num_randomisation=num_randomisation,
+            seed=seed,
+        )
+        result = comparison.results[1]
+        assert result.p_bootstrap is not None and result.p_randomisation is not None
+        rows.append(
+            Ablation(
+                experiment,
+                str(head),
+                result.score,
+                result.difference,
+                float(result.p_bootstrap),
+                float(result.p_randomisation),
+            )
+        )
+    return test_set.bleu(whole), rows
+
+
+def save_ablation(
+    bleu: float, rows: Sequence[Ablation], described: dict[str, Any], path: Path
+) -> None:
+    """Write results as JSON; `described` says what was measured."""
+    content = {"format": FORMAT, "version": 1, **described, "bleu": bleu}
+    content["results"] = [dataclasses.asdict(row) for row in rows]
+    with atomic_write(path) as stream:
+        json.dump(content, stream, indent=1)
+        stream.write("\n")
+
+
+def load_ablation(path: str | Path) -> tuple[dict[str, Any], list[Ablation]]:
+    """Read what `save_ablation` wrote.
+
+    Raises:
+        UserError: it is no such file.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        if content["format"] != FORMAT:
+            raise ValueError("written by something else")
+        return content, [Ablation(**row) for row in content["results"]]
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} was not written by 'admin-nmt ablate' ({error})") from error
+
+
+def agreement(ours: Sequence[Ablation], theirs: Sequence[Ablation]) -> tuple[int, float]:
+    """Pearson correlation of the BLEU differences of single heads on two test sets (section 4.2).
+
+    Returns:
+        number of heads in both, and r; NaN if it is undefined.
+    """
+    a, b = ({row.head: row.difference for row in rows if row.experiment == ONE_HEAD}
+            for rows in (ours, theirs))  # fmt: skip
+    pairs = [(a[head], b[head]) for head in a if head in b]
+    return len(pairs), pearson(pairs)
+
+
+def pearson(pairs: Sequence[tuple[float, float]]) -> float:
+    """Correlation of the two columns; NaN if one of them does not vary."""
+    if not pairs:
+        return math.nan
+    mean_x = math.fsum(x for x, _ in pairs) / len(pairs)
+    mean_y = math.fsum(y for _, y in pairs) / len(pairs)
+    covariance = math.fsum((x - mean_x) * (y - mean_y) for x, y in pairs)
+    norm = math.hypot(*(x - mean_x for x, _ in pairs)) * math.hypot(*(y - mean_y for _, y in pairs))
+    return covariance / norm if norm else math.nan

@@ -1,0 +1,215 @@
+"""Translating a test set again and again with one model in memory and other heads masked each time.
+
+Every translation is kept in a file named after the model and the masked heads, so nothing is
+translated twice: neither after an interruption nor when two experiments meet in one setting.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from admin_nmt.errors import UsageError, UserError
+from admin_nmt.evaluation.evaluate import choose_reference
+from admin_nmt.evaluation.generation import SearchOptions
+from admin_nmt.evaluation.preparation import read_preparation
+from admin_nmt.evaluation.scoring import build_metrics
+from admin_nmt.evaluation.text import detokenize, merge_bpe, read_lines, require_equal_counts
+from admin_nmt.files import atomic_write, make_directory
+from admin_nmt.models._heads import attentions
+from admin_nmt.modules.heads import Head
+from admin_nmt.pruning.loading import LoadedModel
+
+SETTINGS = "settings.json"
+
+
+@contextmanager
+def masked(model: Any, heads: Collection[Head]) -> Iterator[None]:
+    """Let the heads contribute nothing inside the block; those masked before stay so."""
+    before = [(attention, attention.head_gate) for *_, attention in attentions(model)]
+    try:
+        for kind, layer, _, attention in attentions(model):
+            off = [head.head - 1 for head in heads if head[:2] == (kind, layer)]
+            if off:
+                like = attention.out_proj.bias
+                mask = torch.ones(attention.num_heads, dtype=like.dtype, device=like.device)
+                mask[off] = 0.0
+                earlier = attention.head_gate
+                attention.head_gate = mask if earlier is None else mask * earlier
+        yield
+    finally:
+        for attention, gate in before:
+            attention.head_gate = gate
+
+
+class TestSet:
+    """One subset with its reference, and the folder where its translations are kept.
+
+    Args:
+        data: folder made by `fairseq-preprocess` or `admin-nmt prepare`.
+        subset: such as `test`.
+        target: language code.
+        options: how to search.
+        folder: for translations and results; made if missing.
+        reference: untouched reference file; None as in `evaluate`.
+        max_sentences: only the first so many sentences.
+
+    Raises:
+        UserError: the folder holds translations made in another way, or the reference is bad.
+        UsageError: `max_sentences` is below 1.
+    """
+
+    __test__ = False  # not a test for pytest
+
+    def __init__(
+        self,
+        data: str | os.PathLike[str],
+        subset: str,
+        target: str,
+        options: SearchOptions,
+        folder: str | os.PathLike[str],
+        reference: str | None = None,
+        max_sentences: int | None = None,
+    ) -> None:
+        if max_sentences is not None and max_sentences < 1:
+            raise UsageError(f"--max-sentences {max_sentences}: give a number of at least 1")
+        preparation = read_preparation(data)
+        self.subset = subset
+        self.target = target
+        self.options = options
+        self.max_sentences = max_sentences
+        self.lowercase = preparation.lowercase
+        self.given = choose_reference(reference, preparation, subset, target)
+        self.folder = make_directory(folder)
+        self.metric = build_metrics(("bleu",), lowercase=self.lowercase)["BLEU"]
+        self.references: list[str] = []
+        self._require_same_settings(
+            dataclasses.asdict(options)
+            | {"data": str(Path(data).absolute()), "subset": subset, "max_sentences": max_sentences}
+        )
+
+    def _require_same_settings(self, settings: dict[str, Any]) -> None:
+        path = self.folder / SETTINGS
+        if not path.exists():
+            with atomic_write(path) as stream:
+                json.dump(settings, stream, indent=1)
+            return
+        try:
+            earlier = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"cannot read {path}: {error}") from error
+        for name, value in settings.items():
+            if earlier.get(name) != value:
+                raise UserError(
+                    f"--output {self.folder} holds translations made with {name} "
+                    f"{earlier.get(name)}, now it is {value}: give another folder"
+                )
+
+    def set_references(self, binarised: Sequence[str]) -> None:
+        """Choose the reference: the given one, else the binarised one, detokenised."""
+        lines = self.given.lines
+        if lines is None:
+            lines = detokenize([merge_bpe(line) for line in binarised], self.target)
+        else:
+            lines = lines[: self.max_sentences]
+        require_equal_counts(self.given.origin, lines, f"subset {self.subset}", binarised)
+        self.references = lines
+
+    def bleu(self, hypotheses: Sequence[str]) -> float:
+        """sacreBLEU of a translation of the whole set."""
+        return float(self.metric.corpus_score(hypotheses, [self.references]).score)
+
+    @property
+    def signature(self) -> str:
+        """sacreBLEU's, known after the first score."""
+        return self.metric.get_signature().format()
+
+
+class MaskedTranslator:
+    """Translations of one model with heads masked.
+
+    Args:
+        loaded: the model; it is left as it was.
+        test_set: what to translate; its references are set.
+    """
+
+    def __init__(self, loaded: LoadedModel, test_set: TestSet) -> None:
+        from fairseq.dataclass.configs import GenerationConfig
+
+        self.loaded = loaded
+        self.test_set = test_set
+        self.folder = make_directory(test_set.folder / "translations" / loaded.fingerprint[:16])
+        options = GenerationConfig(beam=test_set.options.beam, lenpen=test_set.options.lenpen)
+        self.generator = loaded.task.build_generator([loaded.model], options)
+        self.batches, binarised = self._load()
+        test_set.set_references(binarised)
+        self.num_sentences = len(binarised)
+
+    def _load(self) -> tuple[list[Any], list[str]]:
+        """The set in batches on the model's device, and its reference in pieces of words."""
+        from fairseq import utils
+
+        task, subset = self.loaded.task, self.test_set.subset
+        if subset not in task.datasets:
+            task.load_dataset(subset)
+        dataset = task.dataset(subset)
+        if dataset.tgt is None:
+            raise UserError(f"subset {subset} has no reference to score translations against")
+        number = min(len(dataset), self.test_set.max_sentences or len(dataset))
+        indices = [i for i in dataset.ordered_indices().tolist() if i < number]
+        limits = utils.resolve_max_positions(
+            task.max_positions(), self.loaded.model.max_positions()
+        )
+        for i in indices:
+            if any(size > limit for size, limit in zip(dataset.size(i), limits, strict=True)):
+                raise UserError(
+                    f"sentence {i + 1} of subset {subset} is longer than the model's {limits} "
+                    "positions"
+                )
+        max_tokens = self.test_set.options.max_tokens
+        batches = dataset.batch_by_size(indices, max_tokens=max_tokens)
+        cuda = next(self.loaded.model.parameters()).is_cuda
+        samples = [dataset.collater([dataset[i] for i in batch]) for batch in batches]
+        references = [self._text(dataset.tgt[i]) for i in range(number)]
+        return [utils.move_to_cuda(s) if cuda else s for s in samples], references
+
+    def _text(self, tokens: Any) -> str:
+        dictionary = self.loaded.task.target_dictionary
+        return dictionary.string(tokens, extra_symbols_to_ignore={dictionary.eos()})
+
+    def path(self, removed: Collection[Head]) -> Path:
+        """Where the translation without the heads `removed` is kept."""
+        names = ",".join(map(str, sorted(removed)))
+        return self.folder / f"{hashlib.sha256(names.encode()).hexdigest()[:20]}.txt"
+
+    def is_done(self, removed: Collection[Head]) -> bool:
+        """Whether it is there already."""
+        return self.path(removed).exists()
+
+    def translate(self, removed: Collection[Head]) -> list[str]:
+        """Detokenised translations in corpus order with the heads `removed` masked."""
+        path = self.path(removed)
+        if not path.exists():
+            lines = detokenize(self._decode(removed), self.test_set.target)
+            with atomic_write(path) as stream:
+                stream.writelines(f"{line}\n" for line in lines)
+        # Read back in any case: what is scored does not depend on when it was translated.
+        lines = read_lines(path)
+        require_equal_counts(str(path), lines, self.test_set.subset, self.test_set.references)
+        return lines
+
+    def _decode(self, removed: Collection[Head]) -> list[str]:
+        task, model = self.loaded.task, self.loaded.model
+        found: dict[int, str] = {}
+        with masked(model, removed):
+            for sample in self.batches:
+                hypotheses = task.inference_step(self.generator, [model], sample)
+                for number, best in zip(sample["id"].tolist(), hypotheses, strict=True):
+                    found[number] = merge_bpe(self._text(best[0]["tokens"].int().cpu()))
+        return [found[number] for number in range(self.num_sentences)]

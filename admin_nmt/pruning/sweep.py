@@ -1,0 +1,162 @@
+"""Curves of BLEU over the share of heads removed (figures 3 and 4 of arXiv 1905.10650).
+
+Heads go in order of importance, or at random as a control; of all kinds together, or of one kind
+while the others keep theirs. Importance is measured once, as in the paper, or again after each step
+with the heads removed so far masked (`rerank`).
+"""
+
+import dataclasses
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from admin_nmt.errors import UsageError
+from admin_nmt.evaluation.progress import progress
+from admin_nmt.files import atomic_write
+from admin_nmt.modules.heads import Head, Layout
+from admin_nmt.pruning.masked_translation import MaskedTranslator, masked
+from admin_nmt.pruning.policies import num_to_remove
+
+logger = logging.getLogger(__name__)
+
+FORMAT = "admin_nmt sweep"
+#: Letters of kinds that are pruned together -> title.
+GROUPS = {"EAD": "all heads", "E": "encoder self", "A": "encoder-decoder", "D": "decoder self"}
+
+
+@dataclass(frozen=True)
+class Point:
+    """BLEU with some heads masked.
+
+    Attributes:
+        fraction: of the heads of the group that were to go.
+        removed: their names.
+        bleu: of the translation.
+    """
+
+    fraction: float
+    removed: tuple[str, ...]
+    bleu: float
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Points of one checkpoint, one group of kinds, one order.
+
+    Attributes:
+        checkpoint: file.
+        group: key of `GROUPS`.
+        order: `importance`, `rerank`, or `random` with its seed.
+        points: the fraction grows.
+    """
+
+    checkpoint: str
+    group: str
+    order: str
+    points: tuple[Point, ...]
+
+
+def fractions(step: float, largest: float) -> list[float]:
+    """0, step, 2 step, ... up to `largest`.
+
+    Raises:
+        UsageError: a step that is not positive, or a fraction above 1.
+    """
+    if not 0 < step <= 1:
+        raise UsageError(f"--step {step:g}: give a fraction above 0 and up to 1")
+    if not 0 <= largest <= 1:
+        raise UsageError(f"--largest {largest:g}: give a fraction between 0 and 1")
+    return [round(i * step, 9) for i in range(int(round(largest / step, 9)) + 1)]
+
+
+def removed_by(
+    order: Sequence[Head], layout: Layout, group: str, steps: Sequence[float]
+) -> list[list[Head]]:
+    """For each fraction the heads of the group that go: the first ones of `order`."""
+    candidates = [head for head in order if head.kind in group]
+    total = sum(sum(layout.get(kind, ())) for kind in group)
+    return [candidates[: num_to_remove(fraction, total)] for fraction in steps]
+
+
+def removed_reranked(
+    measure_order: Callable[[], Sequence[Head]],
+    model: Any,
+    layout: Layout,
+    group: str,
+    steps: Sequence[float],
+) -> list[list[Head]]:
+    """The same with importance measured after each step, the heads removed so far masked.
+
+    Args:
+        measure_order: measures the model as it is; least important first.
+        model: its heads are masked meanwhile.
+        layout: head counts of the model.
+        group: letters of the kinds.
+        steps: fractions, growing.
+    """
+    total = sum(sum(layout.get(kind, ())) for kind in group)
+    removed: list[Head] = []
+    result = []
+    for fraction in steps:
+        missing = num_to_remove(fraction, total) - len(removed)
+        if missing > 0:
+            with masked(model, removed):
+                order = measure_order()
+            left = [head for head in order if head.kind in group and head not in removed]
+            removed = removed + left[:missing]
+        result.append(list(removed))
+    return result
+
+
+def translate_curves(
+    translator: MaskedTranslator,
+    planned: Sequence[tuple[str, str, list[list[Head]]]],
+    steps: Sequence[float],
+) -> list[Curve]:
+    """Measure BLEU of all points; those that are there already cost nothing.
+
+    Args:
+        translator: of one checkpoint.
+        planned: (group, order, heads removed at each step).
+        steps: fractions.
+    """
+    todo = {translator.path(removed) for *_, points in planned for removed in points}
+    missing = [path for path in todo if not path.exists()]
+    if len(missing) < len(todo):
+        logger.info("%d of %d points are there already", len(todo) - len(missing), len(todo))
+    curves = []
+    with progress(logger, "translating", "points", total=len(missing)) as bar:
+        for group, order, points in planned:
+            measured = []
+            for fraction, removed in zip(steps, points, strict=True):
+                known = translator.is_done(removed)
+                bleu = translator.test_set.bleu(translator.translate(removed))
+                bar.update(not known)
+                measured.append(Point(fraction, tuple(map(str, sorted(removed))), bleu))
+            curves.append(Curve(translator.loaded.path, group, order, tuple(measured)))
+    return curves
+
+
+def save_curves(curves: Sequence[Curve], described: dict[str, Any], path: Path) -> None:
+    """Write curves as JSON; `described` says what was measured."""
+    content = {"format": FORMAT, "version": 1, **described}
+    content["curves"] = [dataclasses.asdict(curve) for curve in curves]
+    with atomic_write(path) as stream:
+        json.dump(content, stream, indent=1)
+        stream.write("\n")
+
+
+def panels(curves: Sequence[Curve]) -> dict[str, dict[str, tuple[list[float], list[float]]]]:
+    """Title of a group -> label of a curve -> (percent of heads removed, BLEU), for a plot."""
+    several = len({curve.checkpoint for curve in curves}) > 1
+    found: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
+    for curve in curves:
+        label = f"{Path(curve.checkpoint).stem} {curve.order}" if several else curve.order
+        found.setdefault(GROUPS[curve.group], {})[label] = (
+            [100 * point.fraction for point in curve.points],
+            [point.bleu for point in curve.points],
+        )
+    return found
