@@ -1,0 +1,320 @@
+"""The commands: from a checkpoint to a smaller one that every other program takes."""
+
+import json
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from admin_nmt.cli.main import main
+from admin_nmt.modules.heads import Head
+
+
+@pytest.fixture(scope="session")
+def checkpoint(parse: Callable[..., Any], task: Any, tmp_path_factory: Any) -> Callable[..., Path]:
+    """`checkpoint(*options, seed=1)`: a random model in a file as fairseq's trainer writes it."""
+    from omegaconf import OmegaConf
+
+    from tests.pruning.conftest import randomise
+
+    def save(*options: str, seed: int = 1) -> Path:
+        torch.manual_seed(seed)
+        cfg = parse(*options)
+        model = task.build_model(cfg.model)
+        randomise(model, seed)
+        state = {
+            "args": None,
+            "cfg": OmegaConf.to_container(cfg, resolve=True, enum_to_str=True),
+            "model": model.state_dict(),
+            "optimizer_history": [{"criterion_name": "x", "optimizer_name": "x",
+                                   "lr_scheduler_state": {}, "num_updates": 3}],
+            "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0},
+                            "val_loss": None},
+            "last_optimizer_state": {"state": torch.zeros(5)},
+            "task_state": {},
+        }  # fmt: skip
+        path = tmp_path_factory.mktemp("checkpoint") / "model.pt"
+        torch.save(state, path)
+        return path
+
+    return save
+
+
+STOCK = "--arch transformer --encoder-layers 3 --decoder-layers 2 --encoder-embed-dim 32 "
+STOCK += "--decoder-embed-dim 32 --encoder-ffn-embed-dim 32 --decoder-ffn-embed-dim 32 "
+STOCK += "--encoder-attention-heads 4 --decoder-attention-heads 4 --share-all-embeddings"
+MODELS = {
+    "ours": ("--encoder-layers", "3"),
+    "fairseq's": tuple(STOCK.split()),
+    "RealFormer": ("--encoder-layers", "3", "--residual-attention", "all"),
+}
+
+
+def load(path: Path) -> Any:
+    """A model as `fairseq-generate` builds it: from the checkpoint alone."""
+    from fairseq import checkpoint_utils
+
+    (model,), _, _ = checkpoint_utils.load_model_ensemble_and_task([str(path)])
+    return model.eval()
+
+
+@pytest.mark.parametrize("options", MODELS.values(), ids=MODELS)
+def test_importance_then_prune_gives_what_the_masked_model_gives(
+    checkpoint: Callable[..., Path],
+    data_bin: Path,
+    tmp_path: Path,
+    batch: dict[str, Any],
+    options: tuple[str, ...],
+) -> None:
+    from admin_nmt.pruning.loading import load_model
+    from admin_nmt.pruning.masked_translation import masked
+
+    path, scores, pruned = checkpoint(*options), tmp_path / "heads.json", tmp_path / "pruned.pt"
+    base = [str(data_bin), "--path", str(path), "--cpu"]
+    plot = tmp_path / "heads.png"
+    assert main(["importance", *base, "--max-batches", "2", "--output", str(scores),
+                 "--plot", str(plot)]) == 0  # fmt: skip
+    assert plot.stat().st_size > 1000
+    chosen = tmp_path / "list.json"
+    assert main(["prune", *base, "--importance", str(scores), "--fraction", "0.4", "--output",
+                 str(pruned), "--list", str(chosen)]) == 0  # fmt: skip
+    order = json.loads(scores.read_text())["measurements"][0]["order"]
+    removed = json.loads(chosen.read_text())["removed"]
+    assert len(order) == 28 and sorted(removed) == sorted(order[:12])  # ceil(0.4 * 28)
+
+    source = load_model(str(path), data_bin, subset="train", cpu=True)
+    heads = {Head(kind, int(layer), int(head)) for kind, layer, head in
+             (name.split(":") for name in removed)}  # fmt: skip
+    with masked(source.model, heads):
+        expected = source.model(**batch["net_input"])[0]
+    logits = load(pruned)(**batch["net_input"])[0]
+    torch.testing.assert_close(logits, expected, rtol=1e-5, atol=2e-5)
+    # Equal to the checkpoint itself, which fairseq's own model computes.
+    stock = load(path)(**batch["net_input"])[0]
+    torch.testing.assert_close(source.model(**batch["net_input"])[0], stock, rtol=1e-5, atol=2e-5)
+    assert pruned.stat().st_size < path.stat().st_size
+    # And again, from the pruned one.
+    again = tmp_path / "again.pt"
+    assert main(["prune", str(data_bin), "--path", str(pruned), "--cpu", "--max-batches", "1",
+                 "--encoder-self", "0.5", "--output", str(again)]) == 0  # fmt: skip
+    assert torch.isfinite(load(again)(**batch["net_input"])[0]).all()
+
+
+@pytest.mark.parametrize(
+    ("policy", "layout"),
+    [
+        (["--heads", "E:3:1,E:3:2,3,A:1:2"], "E:4,4,1 A:3,4 D:4,4"),
+        (["--uniform", "--encoder-self", "0.5", "--cross", "0.25"], "E:2,2,2 A:3,3 D:4,4"),
+        (["--decoder-self", "1"], "E:4,4,4 A:4,4 D:0,0"),
+        (["--fraction", "1", "--random"], "E:0,0,0 A:0,0 D:0,0"),
+        (["--fraction", "0"], "E:4,4,4 A:4,4 D:4,4"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_policies_reach_the_checkpoint(
+    checkpoint: Callable[..., Path],
+    data_bin: Path,
+    tmp_path: Path,
+    batch: dict[str, Any],
+    policy: list[str],
+    layout: str,
+) -> None:
+    path, pruned = checkpoint(*MODELS["ours"]), tmp_path / "pruned.pt"
+    base = [str(data_bin), "--path", str(path), "--cpu", "--max-batches", "1"]
+    assert main(["prune", *base, *policy, "--output", str(pruned)]) == 0
+    model = load(pruned)
+    assert model.cfg.heads_per_layer == layout
+    assert torch.isfinite(model(**batch["net_input"])[0]).all()
+
+
+def test_protected_attention_and_minimum_are_kept(
+    checkpoint: Callable[..., Path], data_bin: Path, tmp_path: Path
+) -> None:
+    path, pruned = checkpoint(*MODELS["ours"]), tmp_path / "pruned.pt"
+    base = [str(data_bin), "--path", str(path), "--cpu", "--max-batches", "1"]
+    assert main(["prune", *base, "--fraction", "0.5", "--protect-cross", "--min-heads", "1",
+                 "--output", str(pruned)]) == 0  # fmt: skip
+    counts = [int(n) for n in re.findall(r"\d", load(pruned).cfg.heads_per_layer)]
+    assert len(counts) == 7 and sum(counts) == 14 and min(counts) >= 1
+    assert "A:4,4" in load(pruned).cfg.heads_per_layer
+
+
+BAD = {
+    "no policy": ([], 2, "say which heads: --fraction"),
+    "two policies": (["--fraction", ".1", "--cross", ".1"], 2, "--fraction and --cross exclude"),
+    "no such head": (["--heads", "E:9:1"], 2, "head E:9:1 does not exist: the model has 3 layers"),
+    "budget": (["--fraction", "1.2"], 2, "--fraction 1.2: give a fraction of heads between 0"),
+    "minimum": (
+        ["--fraction", "1", "--min-heads", "1"], 2,
+        "28 heads cannot be removed; with --min-heads 1 at most 21 can",
+    ),
+    "folder": (["--fraction", "0", "--output", "nowhere/x.pt"], 2, "folder of nowhere/x.pt does"),
+    "scores": (["--fraction", "0", "--importance", "none.json"], 1, "cannot read none.json"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("options", "code", "message"), BAD.values(), ids=BAD)
+def test_bad_input_is_one_line_and_writes_nothing(
+    checkpoint: Callable[..., Path],
+    data_bin: Path,
+    tmp_path: Path,
+    capsys: Any,
+    monkeypatch: Any,
+    options: list[str],
+    code: int,
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = checkpoint(*MODELS["ours"])
+    arguments = ["prune", str(data_bin), "--path", str(path), "--cpu", "--output", "out.pt"]
+    assert main([*arguments, *options]) == code
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if "error:" in x]
+    assert line.startswith("admin-nmt prune: error: ") and message in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_scores_of_another_model_are_refused(
+    checkpoint: Callable[..., Path], data_bin: Path, tmp_path: Path, capsys: Any
+) -> None:
+    scores = tmp_path / "heads.json"
+    other, path = checkpoint(*MODELS["ours"], seed=2), checkpoint(*MODELS["ours"])
+    assert main(["importance", str(data_bin), "--path", str(other), "--cpu", "--max-batches", "1",
+                 "--output", str(scores)]) == 0  # fmt: skip
+    assert main(["prune", str(data_bin), "--path", str(path), "--cpu", "--fraction", ".1",
+                 "--importance", str(scores), "--output", str(tmp_path / "out.pt")]) == 1  # fmt: skip
+    assert "holds the importance of another model" in capsys.readouterr().err
+    assert not (tmp_path / "out.pt").exists()
+
+
+def test_ablation_covers_all_heads_and_resumes(
+    checkpoint: Callable[..., Path], data_bin: Path, tmp_path: Path, capsys: Any
+) -> None:
+    path = checkpoint("--encoder-layers", "1", "--decoder-layers", "1", "--heads-per-layer", "E:2")
+    output = tmp_path / "out"
+    command = ["ablate", str(data_bin), "--path", str(path), "--cpu", "--beam", "1",
+               "--max-sentences", "12", "--paired-bs-n", "50", "--paired-ar-n", "50",
+               "--output", str(output)]  # fmt: skip
+    assert main(command) == 0
+    first = json.loads((output / "ablation.json").read_text())
+    assert first["num_sentences"] == 12 and (output / "ablation.png").stat().st_size > 1000
+    names = [row["head"] for row in first["results"] if row["experiment"] == "one-head"]
+    assert names == ["E:1:1", "E:1:2", *(f"A:1:{h}" for h in (1, 2, 3, 4)),
+                     *(f"D:1:{h}" for h in (1, 2, 3, 4))]  # fmt: skip
+    assert len(first["results"]) == 20
+    for row in first["results"]:
+        assert row["difference"] == pytest.approx(row["bleu"] - first["bleu"])
+    # With two heads, "without the first" and "only the second" are one translation.
+    by_name = {(row["experiment"], row["head"]): row["bleu"] for row in first["results"]}
+    assert by_name["one-head", "E:1:1"] == by_name["all-but-one", "E:1:2"]
+    files = sorted((output / "translations").rglob("*.txt"))
+    assert len(files) == 1 + 2 + 8 + 8
+
+    # Interrupted: what is there is not translated again, what is missing is.
+    marked = "a translation that only this file has\n" * 12
+    files[3].write_text(marked)
+    files[5].unlink()
+    assert main([*command, "--compare", str(output / "ablation.json")]) == 0
+    assert files[3].read_text() == marked and files[5].exists()
+    assert "on 10 heads: Pearson" in capsys.readouterr().out
+    # Other settings would mix figures.
+    command[command.index("--beam") + 1] = "2"
+    assert main(command) == 1
+    assert "holds translations made with beam 1, now it is 2" in capsys.readouterr().err
+
+
+def test_sweep_repeats_no_point_and_follows_the_order(
+    checkpoint: Callable[..., Path], data_bin: Path, tmp_path: Path, capsys: Any
+) -> None:
+    paths = [str(checkpoint("--decoder-layers", "1", seed=seed)) for seed in (1, 2)]
+    output = tmp_path / "out"
+    command = ["prune-sweep", str(data_bin), "--path", *paths, "--cpu", "--beam", "1",
+               "--max-sentences", "10", "--max-batches", "1", "--step", "0.5", "--largest", "1",
+               "--groups", "EAD", "A", "--rerank", "--output", str(output)]  # fmt: skip
+    assert main(command) == 0
+    curves = json.loads((output / "sweep.json").read_text())["curves"]
+    assert [(c["group"], c["order"]) for c in curves] == 2 * [
+        (g, o) for g in ("EAD", "A") for o in ("importance", "rerank", "random 1")
+    ]
+    for curve in curves:
+        total = 16 if curve["group"] == "EAD" else 4
+        assert [len(p["removed"]) for p in curve["points"]] == [0, total // 2, total]
+        assert all(a < b for a, b in zip(map(set, (p["removed"] for p in curve["points"])),
+                                         map(set, (p["removed"] for p in curve["points"][1:])),
+                                         strict=False))  # fmt: skip
+        if curve["group"] == "A":
+            assert {name[0] for name in curve["points"][2]["removed"]} == {"A"}
+    assert (output / "sweep.png").stat().st_size > 1000
+    before = {path: path.stat().st_mtime_ns for path in output.rglob("*.txt")}
+    capsys.readouterr()
+    assert main(command) == 0
+    assert {path: path.stat().st_mtime_ns for path in output.rglob("*.txt")} == before
+    assert "all heads" in capsys.readouterr().out
+    assert json.loads((output / "sweep.json").read_text())["curves"] == curves
+
+
+def test_pruned_and_masked_models_go_through_the_front_door(
+    program: Callable[..., subprocess.CompletedProcess[str]],
+    checkpoint: Callable[..., Path],
+    data_bin: Path,
+    tmp_path: Path,
+) -> None:
+    """fairseq-generate, fairseq-train --finetune-from-model --head-mask, average, prune."""
+    from admin_nmt.evaluation.generation import SearchOptions, in_corpus_order, parse_line
+    from admin_nmt.pruning.loading import load_model
+    from admin_nmt.pruning.masked_translation import MaskedTranslator, TestSet
+
+    path, pruned = checkpoint(*MODELS["ours"]), tmp_path / "pruned.pt"
+    heads = "E:3:1,2,3,4,A:1:2,D:2:1"
+    assert main(["prune", str(data_bin), "--path", str(path), "--cpu", "--heads", heads,
+                 "--output", str(pruned)]) == 0  # fmt: skip
+
+    # The same translations from the pruned file as from the model with masked heads.
+    out = program("fairseq-generate", data_bin, "--path", pruned, "--cpu", "--beam", "2",
+                  "--max-tokens", "300").stdout  # fmt: skip
+    parsed = [p for line in out.splitlines() if (p := parse_line(line)) and p[0] == "H"]
+    hypotheses = in_corpus_order({number: text for _, number, text in parsed}, 20, "hypothesis")
+    test_set = TestSet(data_bin, "test", "en", SearchOptions(beam=2), tmp_path / "translations")
+    source = load_model(str(path), data_bin, subset="test", cpu=True)
+    from admin_nmt.modules.heads import parse_heads
+
+    masked_lines = MaskedTranslator(source, test_set).translate(set(parse_heads(heads)))
+    from admin_nmt.evaluation.text import detokenize
+
+    assert detokenize(hypotheses, "en") == masked_lines
+
+    # Train on: heads are taken over, one more is masked from the start by a file.
+    mask = tmp_path / "mask.json"
+    mask.write_text(json.dumps({"format": "admin_nmt heads", "removed": ["E:1:2", "A:1:3"]}))
+    program("fairseq-train", data_bin, "--arch", "admin_transformer_tiny", "--encoder-layers", "3",
+            "--finetune-from-model", pruned, "--head-mask", mask, "--cpu", "--optimizer", "radam",
+            "--lr", "1e-2", "--max-tokens", "500", "--max-epoch", "2", "--weight-decay", "0",
+            "--save-dir", tmp_path / "run", "--disable-validation")  # fmt: skip
+    last = tmp_path / "run" / "checkpoint_last.pt"
+    mask.unlink()  # the checkpoint has the list, not the name of the file
+    before, after = load(pruned), load(last)
+    assert after.cfg.heads_per_layer == before.cfg.heads_per_layer == "E:4,4,0 A:3,4 D:4,3"
+    assert after.cfg.head_mask == "E:1:2,A:1:3"
+    columns = [model.encoder.layers[0].self_attn.out_proj.weight.view(32, 4, 8)
+               for model in (before, after)]  # fmt: skip
+    changed = (columns[0] - columns[1]).abs().amax((0, 2)) > 1e-6
+    assert changed.tolist() == [True, False, True, True]
+
+    # Average two epochs, then remove the masked heads: same outputs.
+    average, final = tmp_path / "average.pt", tmp_path / "final.pt"
+    assert main(["average", "--inputs", str(tmp_path / "run"), "--num-epoch-checkpoints", "2",
+                 "--output", str(average)]) == 0  # fmt: skip
+    assert main(["prune", str(data_bin), "--path", str(average), "--cpu", "--fraction", "0",
+                 "--output", str(final)]) == 0  # fmt: skip
+    model = load(final)
+    assert model.cfg.heads_per_layer == "E:3,4,0 A:2,4 D:4,3" and not model.cfg.head_mask
+    sample = source.task.dataset("test").collater(
+        [source.task.dataset("test")[i] for i in range(5)]
+    )
+    torch.testing.assert_close(
+        model(**sample["net_input"])[0], load(average)(**sample["net_input"])[0],
+        rtol=1e-5, atol=2e-5,
+    )  # fmt: skip
