@@ -1,0 +1,304 @@
+"""Our criterions against fairseq's: output projection and loss alone, and the whole training step.
+
+    python benchmarks/rdrop.py DATA [--shape 3-3-256 --shape 6-6-512] [--vocabulary 32000]
+
+One process, interleaved, medians; ratios above 1 mean ours is faster. `projection and loss` runs
+forward and backward from the decoder's features to the gradients of features and weight, on the
+targets of real batches; its peak memory is that of a process of its own, above what it held before.
+The training step is that of fairseq's `transformer` with its own criterion against
+`admin_transformer` with ours. All models have dropout 0.1; R-Drop's alpha is 5.
+"""
+
+import argparse
+import logging
+import statistics
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tabulate import tabulate
+from torch import Tensor, nn
+
+import admin_nmt  # noqa: F401
+
+STOCK = ("label_smoothed_cross_entropy", "label_smoothed_cross_entropy_with_rdrop")
+OURS = ("admin_label_smoothed_cross_entropy", "label_smoothed_cross_entropy_rdrop")
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", metavar="DATA", help="folder made by fairseq-preprocess")
+    parser.add_argument(
+        "--shape", action="append", metavar="ENC-DEC-DIM",
+        help="encoder layers, decoder layers, D; repeatable (default 3-3-256 and 6-6-512)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--vocabulary", type=int, action="append", metavar="V",
+        help="also measure projection and loss with random targets of V types; repeatable",
+    )  # fmt: skip
+    parser.add_argument("--max-tokens", type=int, default=4000)
+    parser.add_argument("--batches", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
+    parser.add_argument("--no-steps", action="store_true", help="projection and loss only")
+    parser.add_argument("--memory-of", nargs=4, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def build(data: str, arch: str, criterion: str, shape: Sequence[int]) -> tuple[Any, Any, Any]:
+    """Task, model and criterion from the options of `fairseq-train`."""
+    from fairseq import options, tasks
+    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+
+    encoder_layers, decoder_layers, dim = shape
+    args = [
+        data, "--arch", arch, "--cpu", "--share-all-embeddings",
+        "--encoder-layers", str(encoder_layers), "--decoder-layers", str(decoder_layers),
+        "--encoder-embed-dim", str(dim), "--encoder-ffn-embed-dim", str(4 * dim),
+        "--encoder-attention-heads", "4", "--decoder-attention-heads", "4",
+        "--dropout", "0.1", "--attention-dropout", "0.1", "--activation-dropout", "0.1",
+        "--criterion", criterion, "--label-smoothing", "0.1",
+        *(["--rdrop-alpha", "5"] if "rdrop" in criterion else []),
+    ]  # fmt: skip
+    cfg = convert_namespace_to_omegaconf(
+        options.parse_args_and_arch(options.get_training_parser(), args)
+    )
+    torch.manual_seed(1)
+    task = tasks.setup_task(cfg.task)
+    return task, task.build_model(cfg.model), task.build_criterion(cfg.criterion)
+
+
+def batches(task: Any, max_tokens: int, count: int) -> list[Any]:
+    """Training batches in random order."""
+    task.load_dataset("train")
+    iterator = task.get_batch_iterator(task.dataset("train"), max_tokens=max_tokens, seed=1)
+    found = iter(iterator.next_epoch_itr(shuffle=True))
+    return [next(found) for _ in range(count)]
+
+
+class OutputOnly(nn.Module):
+    """A model that is nothing but a decoder's output projection: features in, logits out."""
+
+    def __init__(self, num_types: int, dim: int) -> None:
+        super().__init__()
+        self.output_projection = nn.Linear(dim, num_types, bias=False)
+        nn.init.normal_(self.output_projection.weight, std=dim**-0.5)
+
+    @property
+    def decoder(self) -> "OutputOnly":
+        """Where our criterions look for the output layer."""
+        return self
+
+    def output_layer(self, features: Tensor) -> Tensor:
+        """Logits."""
+        return self.output_projection(features)
+
+    def forward(self, src_tokens: Tensor) -> tuple[Tensor, None]:
+        """`src_tokens` are features here (fairseq's R-Drop criterion wants an input of that name)."""
+        return self.output_layer(src_tokens), None
+
+    def get_normalized_probs(self, output: tuple[Tensor, None], log_probs: bool) -> Tensor:
+        """As fairseq's models: in float32."""
+        function = torch.log_softmax if log_probs else torch.softmax
+        return function(output[0].float(), dim=-1)
+
+    def get_targets(self, sample: Any, output: Any) -> Tensor:
+        """The targets."""
+        return sample["target"]
+
+
+def interleave(
+    functions: Sequence[Callable[[int], None]], rounds: int, warm_up: int, synchronize: Callable
+) -> list[float]:
+    """Median seconds of each function over `rounds` rounds; each is called with the round."""
+    times: list[list[float]] = [[] for _ in functions]
+    for number in range(rounds + warm_up):
+        order = list(range(len(functions)))
+        for index in order[number % len(order) :] + order[: number % len(order)]:
+            synchronize()
+            start = time.perf_counter()
+            functions[index](number)
+            synchronize()
+            if number >= warm_up:
+                times[index].append(time.perf_counter() - start)
+    return [statistics.median(values) for values in times]
+
+
+def loss_problem(args: argparse.Namespace, dim: int, num_types: int | None) -> tuple[Any, list]:
+    """The stub model and samples whose input is random features."""
+    task, _, _ = build(args.data, "transformer", STOCK[0], (1, 1, 16))
+    samples = []
+    generator = torch.Generator().manual_seed(0)
+    types = num_types or len(task.target_dictionary)
+    for batch in batches(task, args.max_tokens, args.batches):
+        target = batch["target"]
+        if num_types:
+            random = torch.randint(4, num_types, target.shape, generator=generator)
+            target = torch.where(target == task.target_dictionary.pad(), target, random)
+        features = torch.randn((*target.shape, dim), generator=generator)
+        features = features.to(args.device, getattr(torch, args.dtype)).requires_grad_()
+        samples.append(
+            {"target": target.to(args.device), "ntokens": batch["ntokens"],
+             "net_input": {"src_tokens": features}}
+        )  # fmt: skip
+    model = OutputOnly(types, dim).to(args.device, getattr(torch, args.dtype)).train()
+    return model, samples
+
+
+def loss_step(criterion: Any, model: Any, sample: Any) -> None:
+    """Forward and backward of projection and loss."""
+    features = sample["net_input"]["src_tokens"]
+    model.zero_grad(set_to_none=True)
+    features.grad = None
+    # fairseq's R-Drop criterion replaces the input by its double.
+    loss, _, _ = criterion(model, {**sample, "net_input": dict(sample["net_input"])})
+    loss.backward()
+
+
+def peak_memory(args: argparse.Namespace, criterion: str, dim: int, num_types: int | None) -> float:
+    """Peak MiB of one step above the start, in a process of its own."""
+    options = [criterion, str(dim), str(num_types or 0), str(args.max_tokens)]
+    result = subprocess.run(
+        [sys.executable, __file__, args.data, "--memory-of", *options, "--device", args.device,
+         "--dtype", args.dtype, "--threads", str(args.threads)],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return float(result.stdout.split()[-1])
+
+
+def print_own_peak(args: argparse.Namespace) -> None:
+    """What `peak_memory` starts: one step, its peak above the memory held before."""
+    criterion, dim, num_types, max_tokens = args.memory_of
+    args.batches, args.max_tokens = 1, int(max_tokens)
+    model, samples = loss_problem(args, int(dim), int(num_types) or None)
+    _, _, made = build(args.data, "transformer", criterion, (1, 1, 16))
+    if args.device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        loss_step(made, model, samples[0])
+        print((torch.cuda.max_memory_allocated() - before) / 2**20)
+        return
+    # Start the libraries' own buffers with a batch of one sentence.
+    few = {**samples[0], "target": samples[0]["target"][:1], "ntokens": 1}
+    features = samples[0]["net_input"]["src_tokens"]
+    loss_step(made, model, {**few, "net_input": {"src_tokens": features.detach()[:1]}})
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    before = status_kib("VmRSS")
+    loss_step(made, model, samples[0])
+    print((status_kib("VmHWM") - before) / 1024)
+
+
+def status_kib(name: str) -> int:
+    """A line of /proc/self/status, KiB (Linux)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(name)).split()[1])
+
+
+def measure_losses(args: argparse.Namespace, dim: int, num_types: int | None) -> list[list[Any]]:
+    """Rows without and with R-Drop."""
+    model, samples = loss_problem(args, dim, num_types)
+    names = [STOCK[0], OURS[0], STOCK[1], OURS[1]]
+    criterions = [build(args.data, "transformer", name, (1, 1, 16))[2] for name in names]
+    steps = [
+        lambda number, c=criterion: loss_step(c, model, samples[number % len(samples)])
+        for criterion in criterions
+    ]
+    synchronize = torch.cuda.synchronize if args.device == "cuda" else lambda: None
+    seconds = interleave(steps, args.batches, 2, synchronize)
+    memory = [peak_memory(args, name, dim, num_types) for name in names]
+    types = model.output_projection.out_features
+    rows = []
+    for kind, first in (("label smoothing", 0), ("R-Drop", 2)):
+        row = [dim, types, kind, seconds[first], seconds[first + 1]]
+        row += [seconds[first] / seconds[first + 1], memory[first], memory[first + 1]]
+        rows.append([*row, memory[first] / memory[first + 1]])
+    return rows
+
+
+def measure_steps(args: argparse.Namespace, shape: Sequence[int]) -> list[list[Any]]:
+    """Rows of the whole training step without and with R-Drop."""
+    from admin_nmt.optim.radam import RAdam
+
+    task, _, _ = build(args.data, "transformer", STOCK[0], (1, 1, 16))
+    samples = batches(task, args.max_tokens, args.batches)
+    rows = []
+    for kind, stock, ours in zip(("label smoothing", "R-Drop"), STOCK, OURS, strict=True):
+        steps = []
+        for arch, name in (
+            ("transformer", stock),
+            ("transformer", ours),
+            ("admin_transformer", ours),
+        ):
+            _, model, criterion = build(args.data, arch, name, shape)
+            own = arch == "admin_transformer"
+            optimizer = (RAdam if own else torch.optim.RAdam)(
+                model.parameters(), lr=1e-4, decoupled_weight_decay=True
+            )
+            steps.append(training_step(model.train(), criterion, optimizer, samples))
+        seconds = interleave(steps, args.batches, 2, lambda: None)
+        rows.append(
+            ["{}L-{}L D={}".format(*shape), kind, *seconds, seconds[0] / seconds[1],
+             seconds[0] / seconds[2]]
+        )  # fmt: skip
+    return rows
+
+
+def training_step(model: Any, criterion: Any, optimizer: Any, samples: list) -> Callable:
+    """One update as a function of the round."""
+
+    def step(number: int) -> None:
+        sample = samples[number % len(samples)]
+        optimizer.zero_grad()
+        loss, sample_size, _ = criterion(model, {**sample, "net_input": dict(sample["net_input"])})
+        (loss / sample_size).backward()
+        optimizer.step()
+
+    return step
+
+
+def main() -> None:
+    """Measure and print two tables."""
+    args = parse_arguments()
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(args.threads)
+    if args.memory_of:
+        print_own_peak(args)
+        return
+    shapes = [[int(n) for n in text.split("-")] for text in args.shape or ("3-3-256", "6-6-512")]
+    print(f"{args.max_tokens} tokens a batch, {args.threads} threads, medians of {args.batches}")
+    rows = [
+        row
+        for shape in shapes
+        for num_types in (None, *(args.vocabulary or ()))
+        for row in measure_losses(args, shape[2], num_types)
+    ]
+    headers = [
+        "D",
+        "V",
+        "projection and loss",
+        "fairseq s",
+        "ours s",
+        "ratio",
+        "MiB",
+        "MiB",
+        "ratio",
+    ]
+    print(tabulate(rows, headers=headers, floatfmt=".3f"), flush=True)
+    if not args.no_steps:
+        rows = [row for shape in shapes for row in measure_steps(args, shape)]
+        headers = ["shape", "training step", "fairseq s", "our loss s", "all ours s"]
+        headers += ["ratio, our loss", "ratio, all ours"]
+        print(tabulate(rows, headers=headers, floatfmt=".3f"))
+
+
+if __name__ == "__main__":
+    main()
