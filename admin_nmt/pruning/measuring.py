@@ -6,9 +6,8 @@ that of training.
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from itertools import islice
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from admin_nmt.errors import UsageError, UserError
+from admin_nmt.evaluation.batches import random_batches, rank_and_count
 from admin_nmt.evaluation.progress import progress
 from admin_nmt.models._heads import attentions
 from admin_nmt.pruning.heads import Measurement
@@ -145,7 +145,7 @@ def measure(
     for option, value in (("--max-tokens", max_tokens), ("--max-batches", max_batches)):
         if value is not None and value < 1:
             raise UsageError(f"{option} {value}: give a number of at least 1")
-    batches = _batches(loaded, subset, max_tokens, max_batches, seed)
+    batches = random_batches(loaded.task, loaded.model, subset, max_tokens, seed, max_batches)
     sums = _Sums(loaded.layout, granularity)
     with progress(logger, "measuring heads", "batches", total=len(batches)) as bar:
         for sample in batches:
@@ -164,56 +164,6 @@ def measure(
         "num_examples": {kind: int(count) for kind, count in sums.examples.items()},
     }  # fmt: skip
     return Measurement(loaded.path, loaded.fingerprint, loaded.layout, sums.scores(), settings)
-
-
-class _Batches:
-    """This rank's batches, on the model's device; its length is known."""
-
-    def __init__(self, batches: Iterable, length: int, device: torch.device) -> None:
-        self.batches, self.length, self.device = batches, length, device
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __iter__(self) -> Iterator[Mapping[str, Any]]:
-        from fairseq import utils
-
-        for sample in islice(self.batches, self.length):
-            yield utils.move_to_cuda(sample) if self.device.type == "cuda" else sample
-
-
-def _batches(
-    loaded: LoadedModel, subset: str, max_tokens: int, max_batches: int | None, seed: int
-) -> _Batches:
-    """Batches in random order (fairseq sorts sentences by length), the same for any number of
-    ranks."""
-    from fairseq import utils
-
-    rank, num_ranks = rank_and_count()
-    task, model = loaded.task, loaded.model
-    if subset not in task.datasets:
-        task.load_dataset(subset)
-    epoch = task.get_batch_iterator(
-        dataset=task.dataset(subset),
-        max_tokens=max_tokens,
-        max_positions=utils.resolve_max_positions(task.max_positions(), model.max_positions()),
-        ignore_invalid_inputs=True,
-        seed=seed,
-        num_shards=num_ranks,
-        shard_id=rank,
-        disable_iterator_cache=True,
-    ).next_epoch_itr(shuffle=True)
-    length = len(epoch)
-    if max_batches is not None:
-        length = min(length, len(range(rank, max_batches, num_ranks)))
-    return _Batches(epoch, length, next(model.parameters()).device)
-
-
-def rank_and_count() -> tuple[int, int]:
-    """This process's rank and their number; (0, 1) without torch.distributed."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1
 
 
 def _add_up_over_ranks(tensor: Tensor) -> None:
