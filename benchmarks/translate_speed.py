@@ -1,0 +1,201 @@
+"""Sentences per second: `fairseq-generate` against the exported folder, and what folding saves.
+
+    python benchmarks/translate_speed.py CKPT DATA [--quantization float32 int8] [--rounds 3] [--threads 2]
+
+CKPT is an `admin_transformer`, DATA the folder of `admin-nmt prepare` it was trained on. All systems
+translate the same test set with the same beam, one after the other in every round:
+
+    fairseq-generate          the checkpoint
+    fairseq-generate, folded  its folded form in our layers: the same without omegas
+    fairseq-generate, stock   its folded form as fairseq's own `transformer`
+    admin-nmt translate       its exported folder, from raw text to raw text
+
+Seconds of fairseq-generate are those that it prints, for search alone, without start and text;
+those of the exported folder include tokenisation, BPE and their undoing. Printed are medians over
+the rounds, the ratio to the first row, BLEU of the detokenised output, and how many translations
+are those of the first row. Below: seconds of one forward pass over the test set with the
+references given (no search), model by model in turn.
+"""
+
+import argparse
+import logging
+import re
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from sacrebleu.metrics import BLEU
+from tabulate import tabulate
+
+import admin_nmt  # noqa: F401
+from admin_nmt.evaluation.averaging import save_checkpoint
+from admin_nmt.evaluation.checkpoints import open_checkpoint
+from admin_nmt.evaluation.generation import (
+    SearchOptions,
+    generate_command,
+    in_corpus_order,
+    parse_line,
+    trained_direction,
+)
+from admin_nmt.export import export_bundle, fold_checkpoint, load_translator
+from admin_nmt.export.checkpoint import model_settings
+from admin_nmt.export.rebuild import build_model
+from admin_nmt.export.text import Text, data_folder, load_text
+from admin_nmt.export.translator import Translator
+
+#: Seconds of one run, and its raw translations.
+Run = tuple[float, list[str]]
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("checkpoint", metavar="CKPT")
+    parser.add_argument("data", metavar="DATA")
+    parser.add_argument("--subset", default="test")
+    parser.add_argument("--quantization", nargs="+", default=["float32", "int8"])
+    parser.add_argument("--beam", type=int, default=5)
+    parser.add_argument("--max-tokens", type=int, default=12000, help="of fairseq-generate")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    return parser.parse_args()
+
+
+def fairseq_generate(path: Path, args: argparse.Namespace, text: Text) -> Run:
+    """Run the program; seconds are those it reports."""
+    options = SearchOptions(beam=args.beam, max_tokens=args.max_tokens, cpu=True)
+    languages = text.source_lang, text.target_lang
+    command = generate_command(data_folder(args.data), str(path), args.subset, *languages, options)
+    result = subprocess.run(
+        ["env", f"OMP_NUM_THREADS={args.threads}", *command],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    seconds = re.search(r"Translated .* in ([\d.]+)s", result.stdout + result.stderr)
+    parsed = [found for line in result.stdout.splitlines() if (found := parse_line(line))]
+    found = {number: sentence for kind, number, sentence in parsed if kind == "H"}
+    assert seconds is not None
+    output = in_corpus_order(found, len(found), "hypothesis")
+    return float(seconds[1]), [text.pipeline.decode(line) for line in output]
+
+
+def exported(translator: Translator, args: argparse.Namespace, lines: list[str]) -> Run:
+    """Raw text to raw text."""
+    start = time.perf_counter()
+    found = translator.translate(lines, beam=args.beam)
+    return time.perf_counter() - start, found
+
+
+def folded_checkpoints(checkpoint: str, folder: Path) -> dict[str, Path]:
+    """The folded model as `admin_transformer` without omegas, and as fairseq's `transformer`."""
+    folded, _ = fold_checkpoint(checkpoint)
+    stock = folder / "stock.pt"
+    save_checkpoint(folded, stock)
+    settings = folded["cfg"]["model"] | {"init_type": "default", "arch": "admin_transformer"}
+    folded["cfg"]["model"] = settings | {"_name": "admin_transformer"}
+    ours = folder / "folded.pt"
+    save_checkpoint(folded, ours)
+    return {"fairseq-generate, folded": ours, "fairseq-generate, stock": stock}
+
+
+def forward_seconds(
+    models: dict[str, Any], batches: list[dict[str, torch.Tensor]], rounds: int
+) -> dict[str, float]:
+    """Median seconds of one pass over all batches, models in turn."""
+    seconds: dict[str, list[float]] = {name: [] for name in models}
+    with torch.no_grad():
+        for _ in range(rounds + 1):  # the first warms the caches
+            for name, model in models.items():
+                start = time.perf_counter()
+                for batch in batches:
+                    model(**batch)
+                seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(times[1:]) for name, times in seconds.items()}
+
+
+def forward_table(
+    args: argparse.Namespace, text: Text, paths: dict[str, Path]
+) -> list[tuple[str, float]]:
+    """Forward passes over the test set in batches of `--max-tokens`."""
+    from fairseq import tasks
+    from fairseq.tasks.translation import TranslationConfig
+
+    torch.set_num_threads(args.threads)
+    models = {}
+    for name, path in paths.items():
+        state = open_checkpoint(path)
+        kind = "transformer" if name.endswith("stock") else "admin_transformer"
+        models[name] = build_model(model_settings(state), state["model"], kind)
+    config = TranslationConfig(data=str(data_folder(args.data)))
+    config.source_lang, config.target_lang = text.source_lang, text.target_lang
+    task = tasks.setup_task(config)
+    task.load_dataset(args.subset)
+    iterator = task.get_batch_iterator(task.dataset(args.subset), max_tokens=args.max_tokens)
+    batches = [batch["net_input"] for batch in iterator.next_epoch_itr(shuffle=False)]
+    return list(forward_seconds(models, batches, args.rounds).items())
+
+
+def main() -> None:
+    """Measure all systems round by round and print the tables."""
+    args = parse_arguments()
+    logging.disable(logging.INFO)
+    text = load_text(args.data, trained_direction(args.checkpoint))
+    raw = data_folder(args.data) / "raw" / args.subset
+    lines, reference = (
+        Path(f"{raw}.{lang}").read_text(encoding="utf-8").splitlines()
+        for lang in (text.source_lang, text.target_lang)
+    )
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        paths = {"fairseq-generate": Path(args.checkpoint)}
+        paths |= folded_checkpoints(args.checkpoint, folder)
+        systems: dict[str, Callable[[], Run]] = {
+            system: lambda path=path: fairseq_generate(path, args, text)  # type: ignore[misc]
+            for system, path in paths.items()
+        }
+        for quantization in args.quantization:
+            export_bundle(
+                args.checkpoint, args.data, folder / quantization, quantization=quantization
+            )
+            translator = load_translator(folder / quantization, threads=args.threads)
+            systems[f"admin-nmt translate, {quantization}"] = (
+                lambda translator=translator: exported(translator, args, lines)  # type: ignore[misc]
+            )
+        runs: dict[str, list[Run]] = {system: [] for system in systems}
+        for _ in range(args.rounds):
+            for system, run in systems.items():
+                runs[system].append(run())
+        forward = forward_table(args, text, paths)
+    print_tables(args, runs, forward, reference)
+
+
+def print_tables(
+    args: argparse.Namespace,
+    runs: dict[str, list[Run]],
+    forward: list[tuple[str, float]],
+    reference: list[str],
+) -> None:
+    """Search, then forward passes."""
+    first = next(iter(runs.values()))
+    base = statistics.median(seconds for seconds, _ in first)
+    rows = []
+    for system, found in runs.items():
+        seconds = statistics.median(seconds for seconds, _ in found)
+        output = found[0][1]
+        bleu = BLEU().corpus_score(output, [reference]).score
+        same = sum(a == b for a, b in zip(output, first[0][1], strict=True))
+        rows.append([system, len(output) / seconds, base / seconds, bleu, same])
+    print(f"{len(reference)} sentences, beam {args.beam}, {args.threads} threads, ", end="")
+    print(f"medians of {args.rounds} rounds")
+    print(tabulate(rows, ["system", "sentences/s", "ratio", "BLEU", "same"], floatfmt=".2f"))
+    print()
+    rows = [[name, seconds, forward[0][1] / seconds] for name, seconds in forward]
+    print(tabulate(rows, ["forward pass", "s", "ratio"], floatfmt=".3f"))
+
+
+if __name__ == "__main__":
+    main()
