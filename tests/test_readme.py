@@ -59,6 +59,8 @@ def test_train_profile_and_scores_run_as_written(
     shrink = "--encoder-layers 2 --decoder-layers 1 --encoder-embed-dim 16 --cpu"
     shrink += " --encoder-ffn-embed-dim 16 --encoder-attention-heads 2 --decoder-attention-heads 2"
     (tmp_path / "test.en").write_text("w1 w2 w3\n" * 20)
+    (tmp_path / "text.de").write_text("w1 w2 w3\n\n")
+    (tmp_path / "codes").write_text("#version: 0.2\nw 1\n")
     for name in ("hypotheses.detok", "baseline.detok", "ours.detok"):
         (tmp_path / name).write_text("w1 w2 w4\n" * 19 + "w1 w2 w3 w4\n")
     extra = {
@@ -66,6 +68,7 @@ def test_train_profile_and_scores_run_as_written(
         "--disable-validation --save-dir checkpoints --required-batch-size-multiple 1",
         "profile": shrink,
         "evaluate": "--cpu --beam 1",
+        "export": "--bpe-codes codes --source-lang de --target-lang en",
     }
     ran = []
     for command in commands():
@@ -79,6 +82,8 @@ def test_train_profile_and_scores_run_as_written(
     assert set(ran) >= {"fairseq-train", "profile", "average", "evaluate", "score", "compare"}
     assert (tmp_path / "profile.png").exists()
     assert (tmp_path / "comparison.json").exists()
+    assert {"fold", "export", "translate"} <= set(ran)
+    assert (tmp_path / "text.en").read_text().count("\n") == 2
 
 
 def test_architecture_table_lists_what_is_registered() -> None:

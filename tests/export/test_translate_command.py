@@ -1,5 +1,6 @@
 """`admin-nmt translate`: raw text in, raw text out, with the exported folder and the checkpoint."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -134,3 +135,19 @@ def test_a_checkpoint_of_an_unknown_architecture_is_refused_by_its_name(
         code = main([*map(str, command)])
         line = capsys.readouterr().err.strip().splitlines()[-1]
         assert code == 1 and "of architecture made_up" in line, line
+
+
+def test_the_python_example_of_the_readme_runs(
+    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (example,) = [
+        block for block in re.findall(r"```python\n(.*?)```", readme, re.S) if "load_tr" in block
+    ]
+    (tmp_path / "text.de").write_text("Hund läuft.\n\nKatze schläft.\n", encoding="utf-8")
+    example = example.replace("Ein Hund läuft.", "Hund läuft.")
+    example = example.replace("text.de", str(tmp_path / "text.de"))
+    names: dict[str, Any] = {}
+    exec(example.replace('"exported"', repr(str(exported))), names)
+    assert capsys.readouterr().out == "dog runs.\n\ncat sleeps.\n"
+    assert names["translator"].translate(["Hund läuft."]) == ["dog runs."]

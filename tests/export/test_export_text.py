@@ -1,0 +1,99 @@
+"""Which direction a checkpoint translates, and how raw text becomes what it reads."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from admin_nmt.data import bpe
+from admin_nmt.data.text_pipeline import TextPipeline
+from admin_nmt.errors import UsageError, UserError
+from admin_nmt.export.text import TextOptions, load_text
+
+SETTINGS = {
+    "source_lang": "de",
+    "target_lang": "en",
+    "tokenizer_langs": {"de": "de", "en": "en"},
+    "normalize": True,
+    "aggressive_hyphens": True,
+    "lowercase": True,
+    "bpe": {"codes": "codes", "separator": "@@"},
+}
+
+
+@pytest.fixture
+def prepared_folder(tmp_path: Path) -> Path:
+    """`data-bin` of a prepared folder, without the data."""
+    data = tmp_path / "data-bin"
+    data.mkdir()
+    (data / "preparation.json").write_text(json.dumps(SETTINGS))
+    bpe.learn(bpe.count_words(["der Hund und the dog"] * 3), 9, data / "codes")
+    return data
+
+
+def test_a_prepared_folder_says_everything(prepared_folder: Path) -> None:
+    for path in (prepared_folder, prepared_folder.parent):
+        text = load_text(path)
+        assert (text.source_lang, text.target_lang) == ("de", "en")
+        assert text.pipeline == TextPipeline.load(prepared_folder)
+
+
+def test_the_reverse_direction_swaps_the_tokenizers(prepared_folder: Path) -> None:
+    there, back = load_text(prepared_folder), load_text(prepared_folder, ("en", "de"))
+    assert (back.source_lang, back.target_lang) == ("en", "de")
+    assert (back.pipeline.source, back.pipeline.target) == (
+        there.pipeline.target,
+        there.pipeline.source,
+    )
+
+
+@pytest.mark.parametrize("trained", [(None, None), ("en", "de")])
+def test_the_exported_settings_give_the_same_pipeline(
+    prepared_folder: Path, tmp_path: Path, trained: tuple[str | None, str | None]
+) -> None:
+    text = load_text(prepared_folder, trained)
+    new = tmp_path / "new"
+    new.mkdir()
+    shutil.copyfile(text.pipeline.codes, new / "codes")
+    (new / "preparation.json").write_text(json.dumps(text.settings("codes")))
+    again = TextPipeline.load(new)
+    assert (again.source, again.target) == (text.pipeline.source, text.pipeline.target)
+    line = "Der „Hunde-Freund“ – und ich"
+    assert again.encode(line) == text.pipeline.encode(line)
+
+
+def test_a_folder_that_is_not_prepared_is_described_by_options(
+    prepared_folder: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    options = TextOptions(
+        prepared_folder / "codes", "de", "en", normalize=True, aggressive_hyphens=True, lowercase=True
+    )  # fmt: skip
+    assert load_text(other, options=options).pipeline == TextPipeline.load(prepared_folder)
+    with pytest.raises(UserError, match="give --bpe-codes FILE, --source-lang and --target-lang"):
+        load_text(other, ("de", "en"))
+
+
+@pytest.mark.parametrize(
+    ("trained", "options", "reason"),
+    [
+        (("de", "en"), {"source_lang": "en"}, "--source-lang en: the checkpoint was trained with"),
+        (("de", "en"), {"target_lang": "fr"}, "--target-lang fr: the checkpoint was trained with"),
+        ((None, None), {"bpe_codes": "codes"}, "has a preparation.json that names its codes"),
+        (("fr", "en"), {}, "was prepared for de and en, not for fr to en"),
+    ],
+)
+def test_contradictions_are_refused(
+    prepared_folder: Path, trained: tuple[str | None, str | None], options: dict, reason: str
+) -> None:
+    with pytest.raises((UserError, UsageError), match=reason):
+        load_text(prepared_folder, trained, TextOptions(**options))
+
+
+def test_a_missing_folder_and_a_strange_language_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"data folder not found: .*missing"):
+        load_text(tmp_path / "missing")
+    with pytest.raises(UserError, match="knows no language 'xx'"):
+        load_text(tmp_path, options=TextOptions("codes", "xx", "en"))
