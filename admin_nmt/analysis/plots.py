@@ -2,7 +2,8 @@
 
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -153,4 +154,51 @@ def plot_panels(
         axes.set(xlabel=xlabel, ylabel=ylabel, title=title, ylim=(0, None))
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
+    _save(figure, path)
+
+
+def plot_distributions(
+    models: Mapping[str, Mapping[int, Sequence[Sequence[float]]]],
+    path: str | os.PathLike[str],
+    *,
+    ylabel: str,
+    title: str,
+    highest: float | None = None,
+) -> None:
+    """A violin per layer and head, coloured by its median; a panel per model, all on one scale.
+
+    Args:
+        models: title of the panel -> layer -> head -> numbers.
+        path: file to write.
+        ylabel: what the numbers are.
+        title: above everything.
+        highest: top of the scale; default: the largest number there is.
+    """
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    def numbers_of_all() -> Iterator[float]:
+        for layers in models.values():
+            for heads in layers.values():
+                yield from (max(numbers) for numbers in heads)
+
+    top = highest or max(numbers_of_all(), default=0.0) or 1.0
+    width = max((len(layers) for layers in models.values()), default=1)
+    size = (min(2.5 + 0.7 * width, 24), 2.6 * len(models) + 0.4)
+    figure = Figure(figsize=size, layout="constrained")
+    for axes, (label, layers) in zip(
+        figure.subplots(len(models), 1, squeeze=False)[:, 0], models.items(), strict=True
+    ):
+        for layer, heads in layers.items():
+            for index, numbers in enumerate(heads):
+                place = layer + 0.8 * ((index + 0.5) / len(heads) - 0.5)
+                (body,) = axes.violinplot(
+                    [numbers], [place], widths=0.75 / len(heads), showextrema=False
+                )["bodies"]
+                body.set(color=colormaps["coolwarm"](statistics.median(numbers) / top), alpha=0.9)
+        axes.set(ylabel=ylabel, title=label, ylim=(0, top), xlabel="layer")
+        axes.title.set_fontsize(9)
+        axes.yaxis.label.set_fontsize(8)
+        axes.locator_params(axis="x", integer=True)
+    figure.suptitle(f"{title}: heads coloured by their median", fontsize=10)
     _save(figure, path)

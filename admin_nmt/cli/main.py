@@ -32,6 +32,7 @@ SUBCOMMANDS = {
     "fold": "fold",
     "export": "export",
     "translate": "translate",
+    "analyze": "analyze",
     "importance": "importance",
     "ablate": "ablate",
     "prune": "prune",

@@ -1,0 +1,177 @@
+"""Watching a model's attention over held-out text: entropy per head, divergence of neighbours.
+
+Each query token gives one number per head (entropy) and one per head and pair of adjacent layers
+(divergence of the same head index in layer l - 1 and l, as in RealFormer's analysis). At most so
+many tokens are kept, whatever the size of the data; attention weights themselves are never kept
+beyond the layer above.
+"""
+
+import logging
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from admin_nmt.analysis.distributions import entropy, jensen_shannon
+from admin_nmt.errors import UsageError, UserError
+from admin_nmt.evaluation.batches import random_batches
+from admin_nmt.evaluation.progress import progress
+from admin_nmt.models._heads import attentions
+from admin_nmt.modules.heads import KINDS
+
+logger = logging.getLogger(__name__)
+
+#: What is measured, and what it is called in plots.
+QUANTITIES = {
+    "entropy": "attention entropy (bits)",
+    "divergence": "divergence from the layer below",
+}
+
+
+@dataclass
+class AttentionStatistics:
+    """What the heads of one model did.
+
+    Attributes:
+        values: quantity -> (kind, layer from 1) -> (H, N), one number per head and query token;
+            divergence has no entry for first layers.
+        num_tokens: kind -> N.
+    """
+
+    values: dict[str, dict[tuple[str, int], Tensor]]
+    num_tokens: dict[str, int]
+
+    def medians(self, quantity: str) -> dict[str, list[list[float]]]:
+        """kind -> layer -> head -> median over tokens; the first layer of divergences is NaN."""
+        found: dict[str, list[list[float]]] = {}
+        for (kind, _), heads in self.values["entropy"].items():
+            found.setdefault(kind, []).append([math.nan] * len(heads))
+        for (kind, layer), heads in self.values[quantity].items():
+            found[kind][layer - 1] = heads.median(dim=1).values.tolist()
+        return found
+
+
+@dataclass
+class _Watcher:
+    """Receives the weights of one attention after the other and keeps what they show."""
+
+    limit: int
+    visible: dict[str, Tensor] = field(default_factory=dict)
+    below: dict[str, Tensor] = field(default_factory=dict)
+    values: dict[str, dict[tuple[str, int], list[Tensor]]] = field(
+        default_factory=lambda: {name: {} for name in QUANTITIES}
+    )
+    seen: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
+
+    def start(self, visible: dict[str, Tensor]) -> None:
+        """A new batch; `visible` (B, T) by kind is false at padded queries."""
+        self.visible, self.below = visible, {}
+
+    def take(self, kind: str, layer: int, weights: Tensor) -> None:
+        """Weights (H, B, T, S) of one layer, in forward order."""
+        room = self.limit - self.seen[kind]
+        weights = weights[:, self.visible[kind]][:, : max(room, 0)].float()  # (H, N, S)
+        self._keep("entropy", kind, layer, entropy(weights))
+        if kind in self.below:
+            heads = min(len(weights), len(self.below[kind]))
+            divergence = jensen_shannon(weights[:heads], self.below[kind][:heads])
+            self._keep("divergence", kind, layer, divergence)
+        self.below[kind] = weights
+
+    def finish(self) -> None:
+        """The batch has ended."""
+        for kind, mask in self.visible.items():
+            self.seen[kind] = min(self.limit, self.seen[kind] + int(mask.sum()))
+
+    def full(self) -> bool:
+        """Whether no kind needs another token."""
+        return all(self.seen[kind] >= self.limit for kind in self.visible)
+
+    def _keep(self, quantity: str, kind: str, layer: int, numbers: Tensor) -> None:
+        self.values[quantity].setdefault((kind, layer), []).append(numbers.cpu())
+
+
+@contextmanager
+def _watched(model: Any, watcher: _Watcher) -> Iterator[None]:
+    """Let `watcher` see the weights of every attention of `model`."""
+    handles = []
+
+    def ask(module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        return args, {**kwargs, "need_weights": True, "need_head_weights": True}
+
+    for kind, layer, _, attention in attentions(model):
+        if attention.num_heads == 0:
+            continue
+
+        def tell(
+            module: Any, args: Any, output: tuple, kind: str = kind, layer: int = layer
+        ) -> tuple:
+            watcher.take(kind, layer, output[1])
+            return (output[0], output[1].mean(dim=0), *output[2:])
+
+        handles.append(attention.register_forward_pre_hook(ask, with_kwargs=True))
+        handles.append(attention.register_forward_hook(tell))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.no_grad()
+def watch_attention(
+    model: Any,
+    task: Any,
+    subset: str,
+    num_tokens: int = 8192,
+    max_tokens: int = 1024,
+    seed: int = 1,
+) -> AttentionStatistics:
+    """Statistics over `num_tokens` query tokens of each kind, or all there are.
+
+    Args:
+        model: an `AdminTransformerModel` in evaluation mode.
+        task: fairseq's translation task over the data.
+        subset: of the data; sentences are drawn at random.
+        num_tokens: N; for encoder self-attention these are source tokens, else target tokens.
+        max_tokens: of one batch.
+        seed: of the draw.
+
+    Raises:
+        UsageError: a number that makes no sense.
+        UserError: the subset is empty, or weights are not finite.
+    """
+    for option, value in (("--num-tokens", num_tokens), ("--max-tokens", max_tokens)):
+        if value < 1:
+            raise UsageError(f"{option} {value}: give a number of at least 1")
+    watcher = _Watcher(num_tokens)
+    with _watched(model, watcher), progress(logger, "watching", "tokens", total=num_tokens) as bar:
+        for sample in random_batches(task, model, subset, max_tokens, seed):
+            net_input = sample["net_input"]
+            source = net_input["src_tokens"].ne(model.encoder.padding_idx)
+            target = net_input["prev_output_tokens"].ne(model.decoder.padding_idx)
+            watcher.start({"E": source, "A": target, "D": target})
+            model(**net_input, features_only=True)
+            watcher.finish()
+            bar.update(min(watcher.seen.values()) - bar.n)
+            if watcher.full():
+                break
+    values = {
+        quantity: {place: torch.cat(parts, dim=1) for place, parts in sorted_places(found)}
+        for quantity, found in watcher.values.items()
+    }
+    if not values["entropy"]:
+        raise UserError(f"subset {subset} has no sentence to look at")
+    if not all(numbers.isfinite().all() for numbers in values["entropy"].values()):
+        raise UserError("attention weights are not finite: the model has diverged")
+    return AttentionStatistics(values, watcher.seen)
+
+
+def sorted_places(found: dict[tuple[str, int], Any]) -> list[tuple[tuple[str, int], Any]]:
+    """Entries by kind in the usual order, then by layer."""
+    order = list(KINDS)
+    return sorted(found.items(), key=lambda item: (order.index(item[0][0]), item[0][1]))

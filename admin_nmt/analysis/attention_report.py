@@ -1,0 +1,96 @@
+"""Attention statistics as JSON, CSV, a table and plots."""
+
+import csv
+import io
+import json
+import os
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from tabulate import tabulate
+from torch import Tensor
+
+from admin_nmt.analysis.attention import QUANTITIES, AttentionStatistics
+from admin_nmt.analysis.plots import plot_distributions, plot_head_maps
+from admin_nmt.files import atomic_write
+from admin_nmt.modules.heads import KINDS
+
+#: A violin of more points looks the same and takes longer.
+_DRAWN = 2000
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+def rows_of(label: str, found: AttentionStatistics) -> list[dict[str, Any]]:
+    """One row per quantity, kind, layer and head: mean and quantiles over tokens."""
+    rows = []
+    for quantity, places in found.values.items():
+        for (kind, layer), heads in places.items():
+            for head, numbers in enumerate(heads, 1):
+                rows.append(
+                    {"model": label, "quantity": quantity, "kind": kind, "layer": layer,
+                     "head": head, "num_tokens": numbers.numel(), "mean": numbers.mean().item()}
+                    | _quantiles(numbers)
+                )  # fmt: skip
+    return rows
+
+
+def _quantiles(numbers: Tensor) -> dict[str, float]:
+    found = torch.quantile(numbers, torch.tensor(QUANTILES))
+    return {f"q{round(100 * q):02}": x for q, x in zip(QUANTILES, found.tolist(), strict=True)}
+
+
+def table(models: Mapping[str, AttentionStatistics]) -> str:
+    """Mean over heads of the medians, by quantity and kind, a column per model."""
+    rows = []
+    for quantity in QUANTITIES:
+        for kind, name in KINDS.items():
+            row: list[Any] = [quantity, name]
+            for found in models.values():
+                heads = [x for layer in found.medians(quantity).get(kind, []) for x in layer]
+                finite = [x for x in heads if x == x]
+                row.append(statistics.fmean(finite) if finite else None)
+            rows.append(row)
+    headers = ["mean over heads of the median", "attention", *models]
+    return tabulate(rows, headers=headers, floatfmt=".3f", missingval="-")
+
+
+def write_report(
+    models: Mapping[str, AttentionStatistics],
+    output: str | os.PathLike[str],
+    settings: Mapping[str, Any],
+) -> None:
+    """`heads.csv`, `attention.json` and the plots of all models into the folder `output`."""
+    output = Path(output)
+    rows = [row for label, found in models.items() for row in rows_of(label, found)]
+    content = {
+        "settings": dict(settings),
+        "num_tokens": {label: found.num_tokens for label, found in models.items()},
+        "heads": rows,
+    }
+    with atomic_write(output / "attention.json") as stream:
+        json.dump(content, stream, indent=1)
+        stream.write("\n")
+    with atomic_write(output / "heads.csv") as stream:
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        stream.write(text.getvalue())
+    for quantity, label in QUANTITIES.items():
+        maps = {title: found.medians(quantity) for title, found in models.items()}
+        plot_head_maps(maps, output / f"{quantity}-heads.png", label=f"median {label}")
+        for kind, name in KINDS.items():
+            panels = {title: by_layer(found, quantity, kind) for title, found in models.items()}
+            if any(panels.values()):
+                path = output / f"{quantity}-{name.replace(' ', '-')}.png"
+                top = 1.0 if quantity == "divergence" else None
+                plot_distributions(panels, path, ylabel=label, title=name, highest=top)
+
+
+def by_layer(found: AttentionStatistics, quantity: str, kind: str) -> dict[int, list[list[float]]]:
+    """layer -> head -> numbers of up to `_DRAWN` tokens."""
+    places = found.values[quantity].items()
+    return {layer: heads[:, :_DRAWN].tolist() for (which, layer), heads in places if which == kind}

@@ -1,0 +1,218 @@
+"""Entropy and divergence of attention against loops, over random models of every kind."""
+
+import csv
+import json
+import math
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from admin_nmt.analysis.attention import watch_attention
+from admin_nmt.analysis.attention_report import rows_of, table
+from admin_nmt.analysis.distributions import entropy, jensen_shannon
+from admin_nmt.errors import UsageError
+
+REALFORMER = ("--residual-attention", "all", "--init-type", "default")
+
+
+def distribution(numbers: list[float]) -> list[float]:
+    return [x / sum(numbers) for x in numbers]
+
+
+def slow_entropy(p: list[float]) -> float:
+    return -sum(x * math.log2(x) for x in p if x > 0)
+
+
+def slow_divergence(p: list[float], q: list[float]) -> float:
+    """Mean of the two Kullback-Leibler divergences from the middle."""
+    total = 0.0
+    for a, b in zip(p, q, strict=True):
+        middle = (a + b) / 2
+        total += (a * math.log2(a / middle) if a else 0) / 2
+        total += (b * math.log2(b / middle) if b else 0) / 2
+    return total
+
+
+pairs = st.integers(1, 6).flatmap(
+    lambda n: st.tuples(
+        *[
+            st.lists(st.floats(0, 1), min_size=n, max_size=n).filter(lambda x: sum(x) > 0.01)
+            for _ in range(2)
+        ]
+    )
+)
+
+
+@given(pairs)
+@settings(max_examples=60, deadline=None)
+def test_entropy_and_divergence_are_their_definitions(numbers: tuple) -> None:
+    p, q = map(distribution, numbers)
+    tensors = [torch.tensor(x, dtype=torch.float64) for x in (p, q)]
+    assert entropy(tensors[0]).item() == pytest.approx(slow_entropy(p), abs=1e-9)
+    found = jensen_shannon(*tensors).item()
+    assert found == pytest.approx(slow_divergence(p, q), abs=1e-9)
+    assert 0 <= found <= 1
+
+
+def test_extremes() -> None:
+    sharp = torch.tensor([[1.0, 0, 0, 0], [0, 1, 0, 0]])
+    assert entropy(sharp).tolist() == [0, 0]
+    assert entropy(torch.full((4,), 0.25)).item() == pytest.approx(2)
+    assert jensen_shannon(sharp[0], sharp[1]).item() == pytest.approx(1)
+    assert jensen_shannon(sharp[0], sharp[0]).item() == 0
+
+
+def expected_numbers(model: Any, task: Any, num_tokens: int) -> dict[str, dict]:
+    """By hand: weights of every attention, sentence by sentence, token by token."""
+    from admin_nmt.evaluation.batches import random_batches
+    from admin_nmt.models._heads import attentions
+
+    caught: dict[tuple[str, int], Tensor] = {}
+
+    def catch(place: tuple[str, int]) -> Callable:
+        def hook(module: Any, args: Any, kwargs: Any) -> None:
+            arguments = {**kwargs, "need_head_weights": True}
+            if arguments.get("prev_scores") is not None:  # may be overwritten
+                arguments["prev_scores"] = arguments["prev_scores"].clone()
+            caught[place] = type(module).forward(module, *args, **arguments)[1]
+
+        return hook
+
+    handles = [
+        attention.register_forward_pre_hook(catch((kind, layer)), with_kwargs=True)
+        for kind, layer, _, attention in attentions(model)
+    ]
+    values: dict[str, dict] = {"entropy": {}, "divergence": {}}
+    seen = dict.fromkeys("EAD", 0)
+    for sample in random_batches(task, model, "train", 100, 1):
+        model(**sample["net_input"])
+        for (kind, layer), weights in caught.items():
+            tokens = sample["net_input"]["src_tokens" if kind == "E" else "prev_output_tokens"]
+            count = seen[kind]
+            for sentence, row in enumerate(tokens.tolist()):
+                for position, token in enumerate(row):
+                    if token == 1 or count >= num_tokens:
+                        continue
+                    count += 1
+                    for head in range(weights.shape[0]):
+                        p = weights[head, sentence, position].double().tolist()
+                        key = (kind, layer, head)
+                        values["entropy"].setdefault(key, []).append(slow_entropy(p))
+                        if layer > 1:
+                            q = caught[kind, layer - 1][head, sentence, position].double().tolist()
+                            values["divergence"].setdefault(key, []).append(slow_divergence(p, q))
+        for kind in seen:
+            last = values["entropy"][kind, 1, 0]
+            seen[kind] = len(last)
+        if min(seen.values()) >= num_tokens:
+            break
+    for handle in handles:
+        handle.remove()
+    return values
+
+
+@pytest.mark.parametrize("options", [(), REALFORMER], ids=["admin", "realformer"])
+def test_statistics_equal_loops_over_tokens(
+    build: Callable[..., Any], task: Any, options: tuple[str, ...]
+) -> None:
+    model = build(*options).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+        expected = expected_numbers(model, task, 70)
+        found = watch_attention(model, task, "train", num_tokens=70, max_tokens=100)
+    assert found.num_tokens == {"E": 70, "A": 70, "D": 70}
+    for quantity in ("entropy", "divergence"):
+        rows = {
+            (kind, layer, head): numbers.tolist()
+            for (kind, layer), heads in found.values[quantity].items()
+            for head, numbers in enumerate(heads)
+        }
+        assert rows.keys() == expected[quantity].keys()
+        for key, numbers in rows.items():
+            assert numbers == pytest.approx(expected[quantity][key], abs=2e-5), key
+
+
+def test_watching_leaves_the_model_as_it_was(build: Callable[..., Any], task: Any) -> None:
+    model = build().eval()
+    sample = task.dataset("train").collater([task.dataset("train")[0]])
+    before = model(**sample["net_input"])[0]
+    watch_attention(model, task, "train", num_tokens=10)
+    assert torch.equal(model(**sample["net_input"])[0], before)
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_number_of_tokens_does_not_depend_on_the_batches(
+    build: Callable[..., Any], task: Any
+) -> None:
+    """Memory is bounded by --num-tokens: later tokens are not kept."""
+    model = build().eval()
+    for limit in (1, 37, 10**6):
+        found = watch_attention(model, task, "train", num_tokens=limit, max_tokens=60)
+        for heads in found.values["entropy"].values():
+            assert heads.shape[1] <= limit
+        assert limit == 10**6 or set(found.num_tokens.values()) == {limit}
+    assert found.num_tokens["A"] == sum(len(task.dataset("train")[i]["target"]) for i in range(200))
+    with pytest.raises(UsageError, match="--num-tokens 0"):
+        watch_attention(model, task, "train", num_tokens=0)
+
+
+def test_rows_and_table_show_every_head(build: Callable[..., Any], task: Any) -> None:
+    found = watch_attention(build().eval(), task, "train", num_tokens=50)
+    rows = rows_of("m", found)
+    assert len(rows) == 3 * 2 * 4 + 3 * 1 * 4  # entropy of all layers, divergence of the second
+    for row in rows:
+        assert row["q05"] <= row["q25"] <= row["q50"] <= row["q75"] <= row["q95"]
+        assert row["num_tokens"] == 50
+    text = table({"one": found, "two": found})
+    assert "encoder-decoder attention" in text and "one" in text and "two" in text
+
+
+def test_analyze_command_compares_models(
+    data_bin: Path, tmp_path: Path, build: Callable[..., Any], parse: Callable[..., Any],
+    program: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:  # fmt: skip
+    """fairseq's own transformer beside a RealFormer of another depth, through the front door."""
+    for name, options in (
+        ("stock", ("--arch", "transformer_tiny", "--encoder-layers", "1")),
+        ("real", REALFORMER),
+    ):
+        program(
+            "fairseq-train", data_bin, "--arch", "admin_transformer_tiny", "--cpu", "--max-tokens",
+            300, "--optimizer", "adam", "--lr", "1e-3", "--max-update", 1, "--save-dir",
+            tmp_path / name, "--disable-validation", "--num-workers", 0, *options,
+        )  # fmt: skip
+    output = tmp_path / "report"
+    result = program(
+        "admin-nmt", "analyze", data_bin, "--path", tmp_path / "stock" / "checkpoint_last.pt",
+        tmp_path / "real" / "checkpoint_last.pt", "--label", "stock", "real", "--num-tokens", 60,
+        "--output", output, "--cpu",
+    )  # fmt: skip
+    assert "stock" in result.stdout and "divergence" in result.stdout
+    names = {path.name for path in output.iterdir()}
+    assert names == {
+        "attention.json", "heads.csv", "entropy-heads.png", "divergence-heads.png",
+        "entropy-encoder-self-attention.png", "entropy-decoder-self-attention.png",
+        "entropy-encoder-decoder-attention.png", "divergence-encoder-self-attention.png",
+        "divergence-decoder-self-attention.png", "divergence-encoder-decoder-attention.png",
+    }  # fmt: skip
+    with (output / "heads.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    content = json.loads((output / "attention.json").read_text())
+    assert len(rows) == len(content["heads"]) and {row["model"] for row in rows} == {
+        "stock",
+        "real",
+    }
+    refused = program(
+        "admin-nmt", "analyze", data_bin, "--path", data_bin / "dict.de.txt", "--output", output,
+        check=False,
+    )  # fmt: skip
+    assert refused.returncode == 1 and "Traceback" not in refused.stderr
+    assert refused.stderr.splitlines()[-1].startswith("admin-nmt analyze: error: ")
