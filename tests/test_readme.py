@@ -19,7 +19,7 @@ RUN_ELSEWHERE = {
     "bash data_prep/": "tests/data/test_prepare_cli.py",
     "bash scripts/train-multi": "tests/distributed",
     "sbatch": "tests/distributed",
-    "bash scripts/": "tests/configs",
+    "bash scripts/": "tests/scripts/test_pipelines.py",
     "fairseq-hydra-train": "tests/configs",
 }
 
@@ -67,6 +67,7 @@ def test_train_profile_and_scores_run_as_written(
         "fairseq-train": f"{shrink} --max-epoch 10 --fp16-no-flatten-grads --lr 1e-3 "
         "--disable-validation --save-dir checkpoints --required-batch-size-multiple 1",
         "profile": shrink,
+        "analyze": "--cpu --num-tokens 50",
         "evaluate": "--cpu --beam 1",
         "export": "--bpe-codes codes --source-lang de --target-lang en",
     }
