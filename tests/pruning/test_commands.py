@@ -256,6 +256,33 @@ def test_sweep_repeats_no_point_and_follows_the_order(
     assert json.loads((output / "sweep.json").read_text())["curves"] == curves
 
 
+def test_commands_of_the_readme_run_as_written(
+    checkpoint: Callable[..., Path], data_bin: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    from tests.test_readme import commands
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    path = checkpoint("--encoder-layers", "1", "--decoder-layers", "1", "--heads-per-layer", "E:1")
+    path.rename(tmp_path / "checkpoints" / "average.pt")
+    search = ["--beam", "1", "--max-sentences", "3"]
+    extra = {
+        "importance": ["--max-batches", "1"],
+        "prune": [],
+        "ablate": [*search, "--paired-bs-n", "5", "--paired-ar-n", "5"],
+        "prune-sweep": search,
+    }
+    ran = []
+    for words in map(str.split, commands()):
+        if words[0] == "admin-nmt" and words[1] in extra:
+            words = [str(data_bin) if word == "DATA" else word for word in words[1:]]
+            assert main([*words, "--cpu", *extra[words[0]]]) == 0
+            ran.append(words[0])
+    assert ran == list(extra)
+    for name in ("heads.png", "pruned.pt", "ablation/ablation.png", "sweep/sweep.png"):
+        assert (tmp_path / name).is_file()
+
+
 def test_pruned_and_masked_models_go_through_the_front_door(
     program: Callable[..., subprocess.CompletedProcess[str]],
     checkpoint: Callable[..., Path],

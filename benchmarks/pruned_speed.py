@@ -1,0 +1,197 @@
+"""A model with half of its heads removed against the whole model: one process, interleaved.
+
+    python benchmarks/pruned_speed.py [--fraction 0.5] [--dim 512] [--layers 6] [--threads 2]
+
+Random weights and random sentences, because speed does not depend on them; heads go in random order
+over all three kinds. Printed are medians and ratios (above 1: the pruned model is faster) of the
+encoder's forward pass, of a training step (label-smoothed cross-entropy, Adam) and of greedy decoding
+of one sentence; and the parameter count against the one on paper. The last line compares one pass
+for head importance with a training step of the whole model over the same batch.
+"""
+
+import argparse
+import logging
+import statistics
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from tabulate import tabulate
+
+import admin_nmt  # noqa: F401
+from admin_nmt.models._heads import layout_of
+from admin_nmt.pruning.measuring import gate_gradients
+from admin_nmt.pruning.policies import choose, global_budget, random_order
+from admin_nmt.pruning.removal import parameters_per_head, remove_heads
+
+VOCABULARY = 8000
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--fraction", type=float, default=0.5, help="of all heads")
+    parser.add_argument("--dim", type=int, default=512)
+    parser.add_argument("--heads", type=int, default=8)
+    parser.add_argument("--layers", type=int, default=6, help="of each stack")
+    parser.add_argument("--sentences", type=int, default=64, help="in a batch")
+    parser.add_argument("--length", type=int, default=32, help="tokens of a sentence")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=2)
+    return parser.parse_args()
+
+
+def build(args: argparse.Namespace) -> tuple[Any, Any, Any]:
+    """A task over an artificial vocabulary, the whole model and the pruned one."""
+    from fairseq.data import Dictionary
+    from fairseq.models import build_model
+    from fairseq.tasks.translation import TranslationConfig, TranslationTask
+
+    dictionary = Dictionary()
+    for number in range(VOCABULARY - dictionary.nspecial):
+        dictionary.add_symbol(f"w{number}")
+    config = TranslationConfig(source_lang="a", target_lang="b")
+    task = TranslationTask(config, dictionary, dictionary)
+    sizes = {
+        f"{side}_{name}": value
+        for side in ("encoder", "decoder")
+        for name, value in (
+            ("layers", args.layers),
+            ("embed_dim", args.dim),
+            ("ffn_embed_dim", 4 * args.dim),
+            ("attention_heads", args.heads),
+        )
+    }
+    settings = Namespace(
+        arch="admin_transformer",
+        init_type="default",
+        share_all_embeddings=True,
+        dropout=0.1,
+        **sizes,
+    )
+    torch.manual_seed(1)
+    whole: Any = build_model(settings, task)
+    layout = layout_of(whole.cfg)
+    order = random_order(layout, 1)
+    removed = choose(order, layout, global_budget(layout, args.fraction))
+    state, text = remove_heads(whole.state_dict(), whole.cfg, removed)
+    settings.heads_per_layer = text
+    pruned: Any = build_model(settings, task)
+    pruned.load_state_dict(state)
+    saved = len(removed) * parameters_per_head(args.dim, args.dim // args.heads)
+    counts = [sum(p.numel() for p in model.parameters()) for model in (whole, pruned)]
+    print(f"{len(removed)} of {len(order)} heads removed: {text}")
+    print(
+        f"parameters {counts[0]:,} -> {counts[1]:,}; on paper {counts[0] - saved:,}: "
+        f"{'equal' if counts[1] == counts[0] - saved else 'NOT EQUAL'}"
+    )
+    return task, whole, pruned
+
+
+def random_batch(args: argparse.Namespace, task: Any, sentences: int) -> dict[str, Any]:
+    """A fairseq batch of sentences of equal length."""
+    dictionary = task.source_dictionary
+    shape = (sentences, args.length)
+    source = torch.randint(dictionary.nspecial, len(dictionary), shape)
+    target = torch.randint(dictionary.nspecial, len(dictionary), shape)
+    target[:, -1] = dictionary.eos()
+    previous = target.roll(1, dims=1)
+    net_input = {
+        "src_tokens": source,
+        "src_lengths": torch.full((sentences,), args.length),
+        "prev_output_tokens": previous,
+    }
+    return {"net_input": net_input, "target": target, "ntokens": target.numel()}
+
+
+def interleaved(runs: list[Callable[[], None]], rounds: int) -> list[float]:
+    """Median seconds of each, after one round of warming up, in alternating order."""
+    times: list[list[float]] = [[] for _ in runs]
+    for number in range(rounds + 1):
+        order = list(range(len(runs)))
+        for index in order if number % 2 else order[::-1]:
+            start = time.perf_counter()
+            runs[index]()
+            if number:
+                times[index].append(time.perf_counter() - start)
+    return [statistics.median(values) for values in times]
+
+
+def encode(model: Any, batch: dict[str, Any]) -> Callable[[], None]:
+    """A forward pass of the encoder."""
+
+    def run() -> None:
+        model.eval()
+        with torch.no_grad():
+            model.encoder(batch["net_input"]["src_tokens"], batch["net_input"]["src_lengths"])
+
+    return run
+
+
+def train(task: Any, model: Any, batch: dict[str, Any]) -> Callable[[], None]:
+    """A whole update with Adam."""
+    from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterion
+
+    criterion = LabelSmoothedCrossEntropyCriterion(task, False, 0.1)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-5, fused=True)
+
+    def run() -> None:
+        model.train()
+        optimizer.zero_grad()
+        loss, sample_size, _ = criterion(model, batch)
+        (loss / sample_size).backward()
+        optimizer.step()
+
+    return run
+
+
+def decode(task: Any, model: Any, batch: dict[str, Any], length: int) -> Callable[[], None]:
+    """Greedy translation of one sentence into exactly `length` tokens."""
+    generator = task.build_generator(
+        [model], Namespace(beam=1, max_len_a=0, max_len_b=length, min_len=length)
+    )
+
+    def run() -> None:
+        model.eval()
+        generator.generate([model], batch)
+
+    return run
+
+
+def importance(model: Any, batch: dict[str, Any]) -> Callable[[], None]:
+    """One pass over gates, as `admin-nmt importance` makes it."""
+
+    def run() -> None:
+        model.eval().requires_grad_(False)
+        gate_gradients(model, batch)
+        model.requires_grad_(True)
+
+    return run
+
+
+def main() -> None:
+    """Measure and print."""
+    args = parse_arguments()
+    logging.disable(logging.INFO)
+    torch.set_num_threads(args.threads)
+    task, whole, pruned = build(args)
+    batch, one = random_batch(args, task, args.sentences), random_batch(args, task, 1)
+    rows = []
+    for name, runs in (
+        ("encoder forward", [encode(model, batch) for model in (whole, pruned)]),
+        ("training step", [train(task, model, batch) for model in (whole, pruned)]),
+        ("decoding, batch 1", [decode(task, m, one, args.length) for m in (whole, pruned)]),
+    ):
+        before, after = interleaved(runs, args.rounds)
+        rows.append([name, before, after, before / after])
+    step, gates = interleaved([train(task, whole, batch), importance(whole, batch)], args.rounds)
+    rows.append(["importance (not training)", step, gates, step / gates])
+    print(f"batch of {args.sentences} x {args.length} tokens, {args.threads} threads, medians of "
+          f"{args.rounds}")  # fmt: skip
+    print(tabulate(rows, headers=["", "whole s", "pruned s", "ratio"], floatfmt=".3f"))
+
+
+if __name__ == "__main__":
+    main()
