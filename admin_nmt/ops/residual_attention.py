@@ -20,9 +20,15 @@ of standard deviation 2 that grow with the depth (`tests/ops/test_residual_atten
     sum, Z float32    7e-4     2e-3     3e-4             5e-3     1e-2     6e-3
     sum, Z in half    6e-4     9e-3     2e-2             5e-3     5e-2     3e-1
 
+Half precision on CUDA goes to the Triton kernels of `admin_nmt.ops.residual_attention_triton` where
+Triton is installed and the GPU is of compute capability 8.0 or above.
+
 Shape letters: see `admin_nmt.ops`.
 """
 
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -155,6 +161,15 @@ def _softmax_backward(
     return grad if layers == 1 else grad.div_(layers)
 
 
+def _kernels(q: Tensor) -> ModuleType | None:
+    """The module of Triton kernels if they serve queries like `q`."""
+    if not q.is_cuda or q.dtype not in _HALF or q.shape[-1] > 128 or torch.version.hip:
+        return None
+    if torch.cuda.get_device_capability(q.device) < (8, 0) or not find_spec("triton"):
+        return None
+    return import_module("admin_nmt.ops.residual_attention_triton")
+
+
 def residual_attention(
     q: Tensor,
     k: Tensor,
@@ -181,11 +196,15 @@ def residual_attention(
         layers: n, by which the scores are divided for the softmax.
         dropout_p: probability with which a weight is dropped (0 outside training).
         in_place: `prev` may be overwritten and becomes the returned scores. Nothing else may need
-            it: neither activation checkpointing, which keeps it, nor a caller.
+            it: neither activation checkpointing, which keeps it, nor a caller. The Triton kernels
+            keep it for their backward and never overwrite it.
 
     Returns:
         the context (B, H, T, K), and Z of this layer (B, H, T, S).
     """
+    kernels = _kernels(q)
+    if kernels is not None:
+        return kernels.residual_attention(q, k, v, prev, bias, scale, layers, dropout_p)
     return _ResidualAttention.apply(q, k, v, prev, bias, scale, layers, dropout_p, in_place, False)
 
 
@@ -202,4 +221,5 @@ def residual_attention_with_weights(
     in_place: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`residual_attention`, and the weights (B, H, T, S) before dropout as a third result."""
+    in_place = in_place and _kernels(q) is None  # the layer below may have kept `prev`
     return _ResidualAttention.apply(q, k, v, prev, bias, scale, layers, dropout_p, in_place, True)
