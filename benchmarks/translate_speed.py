@@ -34,7 +34,6 @@ from tabulate import tabulate
 
 import admin_nmt  # noqa: F401
 from admin_nmt.evaluation.averaging import save_checkpoint
-from admin_nmt.evaluation.checkpoints import open_checkpoint
 from admin_nmt.evaluation.generation import (
     SearchOptions,
     generate_command,
@@ -43,8 +42,6 @@ from admin_nmt.evaluation.generation import (
     trained_direction,
 )
 from admin_nmt.export import export_bundle, fold_checkpoint, load_translator
-from admin_nmt.export.checkpoint import model_settings
-from admin_nmt.export.rebuild import build_model
 from admin_nmt.export.text import Text, data_folder, load_text
 from admin_nmt.export.translator import Translator
 
@@ -121,18 +118,20 @@ def forward_table(
     args: argparse.Namespace, text: Text, paths: dict[str, Path]
 ) -> list[tuple[str, float]]:
     """Forward passes over the test set in batches of `--max-tokens`."""
-    from fairseq import tasks
-    from fairseq.tasks.translation import TranslationConfig
+    from fairseq import checkpoint_utils
 
     torch.set_num_threads(args.threads)
     models = {}
     for name, path in paths.items():
-        state = open_checkpoint(path)
-        kind = "transformer" if name.endswith("stock") else "admin_transformer"
-        models[name] = build_model(model_settings(state), state["model"], kind)
-    config = TranslationConfig(data=str(data_folder(args.data)))
-    config.source_lang, config.target_lang = text.source_lang, text.target_lang
-    task = tasks.setup_task(config)
+        (model,), _, task = checkpoint_utils.load_model_ensemble_and_task(
+            [str(path)],
+            arg_overrides={
+                "data": str(data_folder(args.data)),
+                "source_lang": text.source_lang,
+                "target_lang": text.target_lang,
+            },
+        )
+        models[name] = model.eval()
     task.load_dataset(args.subset)
     iterator = task.get_batch_iterator(task.dataset(args.subset), max_tokens=args.max_tokens)
     batches = [batch["net_input"] for batch in iterator.next_epoch_itr(shuffle=False)]
@@ -169,17 +168,14 @@ def main() -> None:
         for _ in range(args.rounds):
             for system, run in systems.items():
                 runs[system].append(run())
+        print_runs(args, runs, reference)
         forward = forward_table(args, text, paths)
-    print_tables(args, runs, forward, reference)
+    rows = [[name, seconds, forward[0][1] / seconds] for name, seconds in forward]
+    print(tabulate(rows, ["forward pass", "s", "ratio"], floatfmt=".3f"))
 
 
-def print_tables(
-    args: argparse.Namespace,
-    runs: dict[str, list[Run]],
-    forward: list[tuple[str, float]],
-    reference: list[str],
-) -> None:
-    """Search, then forward passes."""
+def print_runs(args: argparse.Namespace, runs: dict[str, list[Run]], reference: list[str]) -> None:
+    """Speed and quality of every system."""
     first = next(iter(runs.values()))
     base = statistics.median(seconds for seconds, _ in first)
     rows = []
@@ -191,10 +187,8 @@ def print_tables(
         rows.append([system, len(output) / seconds, base / seconds, bleu, same])
     print(f"{len(reference)} sentences, beam {args.beam}, {args.threads} threads, ", end="")
     print(f"medians of {args.rounds} rounds")
-    print(tabulate(rows, ["system", "sentences/s", "ratio", "BLEU", "same"], floatfmt=".2f"))
-    print()
-    rows = [[name, seconds, forward[0][1] / seconds] for name, seconds in forward]
-    print(tabulate(rows, ["forward pass", "s", "ratio"], floatfmt=".3f"))
+    headers = ["system", "sentences/s", "ratio", "BLEU", "same"]
+    print(tabulate(rows, headers, floatfmt=".2f"), end="\n\n", flush=True)
 
 
 if __name__ == "__main__":
