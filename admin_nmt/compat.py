@@ -1,10 +1,10 @@
 """What fairseq needs on today's PyTorch and on machines without a GPU, and nothing else.
 
 fairseq-fixed 0.12.3.1 was written before torch 2.6 made `torch.load(weights_only=True)` the
-default. Its checkpoints hold tensors, plain containers and one class, `argparse.Namespace` (the
-configuration of models that are registered without a dataclass). `apply()` allows exactly that one
-and leaves `weights_only` on: a checkpoint with any other pickled object is refused before any of
-its code runs.
+default. Its checkpoints hold tensors, plain containers, `argparse.Namespace` (the configuration of
+models that are registered without a dataclass) and numpy's numbers (metrics). `apply()` allows
+exactly these and leaves `weights_only` on: a checkpoint with any other pickled object is refused
+before any of its code runs.
 
 The other patches let options that fairseq offers work where it takes a GPU or TPU for granted:
 `--bf16`, `--fp16` and `--ddp-backend pytorch_ddp` on the CPU; that no sentence of a data set is left
@@ -32,8 +32,19 @@ import torch
 
 from admin_nmt.errors import UserError
 
-#: Every class that a fairseq checkpoint may hold beyond what PyTorch allows by itself.
-CHECKPOINT_GLOBALS = (argparse.Namespace,)
+#: Numpy arrays and scalars of numbers: with `--eval-bleu` the saved metrics hold n-gram counts.
+_ARRAY, _SCALAR = np.array([0]).__reduce__()[0], np.float64(0).__reduce__()[0]
+_NUMPY_GLOBALS: tuple[Any, ...] = (
+    np.ndarray,
+    np.dtype,
+    *{type(np.dtype(kind)) for kind in ("i4", "i8", "f4", "f8")},
+    # Module names of numpy 2 and 1; a file may be from either.
+    *((_ARRAY, f"numpy.{core}.multiarray._reconstruct") for core in ("_core", "core")),
+    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("_core", "core")),
+)
+#: All that a fairseq checkpoint may hold beyond what PyTorch allows by itself; none of it can run
+#: code from the file.
+CHECKPOINT_GLOBALS: tuple[Any, ...] = (argparse.Namespace, *_NUMPY_GLOBALS)
 
 
 def apply() -> None:

@@ -34,6 +34,22 @@ def test_checkpoint_with_a_namespace_loads(tmp_path: Path) -> None:
         assert state["args"].arch == "x" and state["model"]["w"].sum() == 2
 
 
+@pytest.mark.parametrize("core", ["_core", "core"])
+def test_checkpoint_with_bleu_counts_loads(tmp_path: Path, core: str) -> None:
+    """`--eval-bleu` leaves numpy arrays and scalars among the saved metrics."""
+    path = tmp_path / "checkpoint.pt"
+    counts = {"counts": np.array([4, 3, 2, 1]), "bleu": np.float64(31.5), "loss": np.float32(2)}
+    state = {"args": None, "cfg": None, "model": {"w": torch.ones(2)}, "metrics": counts}
+    torch.save(state, path, _use_new_zipfile_serialization=False)
+    # numpy 1 and 2 put the same functions into modules of different names.
+    data = path.read_bytes()
+    assert data.count(b"numpy._core.multiarray") > 1
+    path.write_bytes(data.replace(b"numpy._core.multiarray", f"numpy.{core}.multiarray".encode()))
+    found = load_checkpoint_file(path)["metrics"]
+    assert found["counts"].tolist() == [4, 3, 2, 1] and found["bleu"] == 31.5
+    assert found["loss"] == 2
+
+
 @pytest.mark.parametrize("function", [os.mkdir, eval, print])
 def test_foreign_objects_are_refused_and_do_not_run(tmp_path: Path, function: Callable) -> None:
     from fairseq import checkpoint_utils
