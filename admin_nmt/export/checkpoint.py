@@ -37,13 +37,13 @@ FOLDED_OPTIONS = {
     "admin_profile_batches",
     "admin_freeze_omega",
     "residual_attention_reduce",  # of --residual-attention, which is refused
+    "heads_per_layer",
+    "head_mask",
 }
 
 #: Why some options cannot be folded; others get a general reason.
 _REASONS = {
     "residual_attention": "a plain Transformer carries no attention scores from layer to layer",
-    "heads_per_layer": "in a plain Transformer all layers of a stack have the same number of heads",
-    "head_mask": "a plain Transformer has all its heads",
 }
 #: Ends of the names of parameters (`encoder.version` is none).
 _WEIGHTS = ("weight", "bias")
@@ -237,7 +237,7 @@ def fold_model(
         UserError: an omega is missing or cannot be divided by.
     """
     result = split_all_projections(model)
-    _require_all_heads(result, settings)
+    fill_up_heads(result, settings)
     factors: dict[str, list[Factor]] = {}
     stacks: tuple[Stack, Stack] = ("encoder", "decoder")
     for stack in stacks:
@@ -250,19 +250,58 @@ def fold_model(
     return result, factors
 
 
-def _require_all_heads(model: dict[str, Tensor], settings: Namespace) -> None:
-    """Refuse a model whose heads were removed: a plain Transformer's heads share out all of D."""
-    widths = {"encoder": settings.encoder_embed_dim, "decoder": settings.decoder_embed_dim}
-    for stack, width in widths.items():
-        for index in range(getattr(settings, f"{stack}_layers")):
-            for name in ("self_attn", "encoder_attn"):
-                module = f"{stack}.layers.{index}.{name}"
-                bias, query = model.get(f"{module}.out_proj.bias"), f"{module}.q_proj.weight"
-                if bias is not None and (query not in model or len(model[query]) != width):
-                    raise UserError(
-                        f"cannot fold: heads of {module} were removed, and in a plain Transformer "
-                        "every layer has the same number of heads"
-                    )
+def fill_up_heads(model: dict[str, Tensor], settings: Namespace) -> None:
+    """Put heads of zeros in place of removed and masked ones, in place: outputs stay the same.
+
+    A plain Transformer has the same number of heads in every layer. One whose values, and whose
+    part of the output projection, are zero adds nothing, whatever it attends to.
+
+    Raises:
+        UserError: a module has fewer heads than the settings say.
+    """
+    from admin_nmt.models._config import to_config
+    from admin_nmt.models._heads import PLACES, layout_of
+    from admin_nmt.modules.heads import parse_heads
+
+    cfg = to_config(settings)
+    masked = parse_heads(settings.head_mask) if settings.head_mask else []
+    for kind, counts in layout_of(cfg).items():
+        stack, attention = PLACES[kind]
+        width = getattr(settings, f"{stack}_embed_dim")
+        size = width // getattr(settings, f"{stack}_attention_heads")
+        memory = settings.encoder_embed_dim if kind == "A" else width
+        for index, count in enumerate(counts):
+            name = f"{stack}.layers.{index}.{attention}"
+            if count:
+                _require_heads(model, name, count * size)
+            inputs = {"q": width, "k": memory, "v": memory}
+            for part, input_dim in inputs.items():
+                _fill_up(model, f"{name}.{part}_proj.weight", (width, input_dim))
+                _fill_up(model, f"{name}.{part}_proj.bias", (width,))
+            output = f"{name}.out_proj.weight"
+            _fill_up(model, output, (width, width))
+            for head in (head for head in masked if (head.kind, head.layer) == (kind, index + 1)):
+                model[output] = model[output].clone()
+                model[output][:, (head.head - 1) * size : head.head * size] = 0
+
+
+def _require_heads(model: dict[str, Tensor], name: str, inner_dim: int) -> None:
+    for part in "qkv":
+        if len(model.get(f"{name}.{part}_proj.weight", ())) != inner_dim:
+            raise UserError(
+                f"cannot fold: heads of {name} were removed, but the checkpoint's heads_per_layer "
+                "does not say so"
+            )
+
+
+def _fill_up(model: dict[str, Tensor], name: str, shape: tuple[int, ...]) -> None:
+    """Zeros behind what there is under `name`, or zeros alone, up to `shape`."""
+    there = model.get(name)
+    if there is None or there.shape != shape:
+        like = next(value for value in model.values() if value.is_floating_point())
+        model[name] = like.new_zeros(shape)
+        if there is not None:
+            model[name][tuple(slice(size) for size in there.shape)] = there
 
 
 def _factors(

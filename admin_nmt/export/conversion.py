@@ -4,7 +4,9 @@ import os
 import tempfile
 from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,13 +33,38 @@ def plain_model(checkpoint: str | os.PathLike[str]) -> tuple[dict[str, Tensor], 
     path = Path(checkpoint)
     state = open_checkpoint(path)
     if model_kind(path, state) == "admin_transformer":
+        heads = even_heads(path, model_settings(state))
         folded, _ = fold_checkpoint(path)
-        model, settings = folded["model"], Namespace(**folded["cfg"]["model"])
+        model, settings = folded["model"], Namespace(**folded["cfg"]["model"], even_heads=heads)
     else:
         model, _ = to_float32(state["model"])
         settings = Namespace(**plain_settings(model_settings(state)))
     _check_convertible(path, settings)
     return model, settings
+
+
+def even_heads(path: Path, settings: Namespace) -> tuple[int, int] | None:
+    """Heads of each layer of encoder and decoder of a pruned model, None if it has all of them.
+
+    Raises:
+        UserError: they differ within a stack, or a stack has none.
+    """
+    from admin_nmt.models._config import to_config
+    from admin_nmt.models._heads import full_layout, layout_of
+    from admin_nmt.modules.heads import format_layout
+
+    cfg = to_config(settings)
+    layout = layout_of(cfg)
+    if layout == full_layout(cfg):
+        return None
+    encoder, decoder = set(layout["E"]), {*layout["D"], *layout.get("A", ())}
+    if len(encoder) > 1 or len(decoder) > 1 or 0 in encoder | decoder:
+        raise UserError(
+            f"CTranslate2 cannot run {path}: its heads per layer are {format_layout(layout)}, and "
+            "CTranslate2 has one number of heads for all layers of a stack; prune with --uniform "
+            "and equal --decoder-self and --cross, or export the whole model"
+        )
+    return encoder.pop(), decoder.pop()
 
 
 def _check_convertible(path: Path, settings: Namespace) -> None:
@@ -86,8 +113,6 @@ def convert(
         UserError: the converter refuses the model.
     """
     import_ctranslate2()
-    from ctranslate2.converters import FairseqConverter
-
     options = vars(settings) | {
         "task": "translation",
         "data": str(data),
@@ -99,7 +124,7 @@ def convert(
         # The converter reads the old form of checkpoints, a Namespace; `compat.apply` has allowed
         # that class, so the safe reader stays on.
         torch.save({"args": Namespace(**options), "cfg": None, "model": model}, path)
-        converter = FairseqConverter(
+        converter = _converter(settings)(
             str(path), str(data), source_lang=text.source_lang, target_lang=text.target_lang
         )
         try:
@@ -107,3 +132,48 @@ def convert(
         except (ValueError, NotImplementedError) as error:
             line = " ".join(str(error).split())
             raise UserError(f"CTranslate2 cannot convert the model: {line}") from error
+
+
+def _converter(settings: Namespace) -> Any:
+    """CTranslate2's converter, which drops the zeros of removed heads from what it converted."""
+    from ctranslate2.converters import FairseqConverter
+
+    heads: tuple[int, int] | None = getattr(settings, "even_heads", None)
+    if heads is None:
+        return FairseqConverter
+    encoder_heads, decoder_heads = heads
+
+    class EvenHeadsConverter(FairseqConverter):
+        """Folding has put heads of zeros behind the others."""
+
+        def _load(self) -> Any:
+            spec = super()._load()
+            for stack, count in ((spec.encoder, encoder_heads), (spec.decoder, decoder_heads)):
+                size = _width(stack) // int(stack.num_heads)
+                stack.num_heads = np.int16(count)
+                for layer in stack.layer:
+                    _keep_first_heads(layer.self_attention, count * size, size)
+                    if hasattr(layer, "attention"):
+                        _keep_first_heads(layer.attention, count * size, size)
+            return spec
+
+    return EvenHeadsConverter
+
+
+def _width(stack: Any) -> int:
+    """D of a stack of CTranslate2's specification."""
+    return int(stack.layer[0].self_attention.linear[-1].weight.shape[0])
+
+
+def _keep_first_heads(attention: Any, inner_dim: int, head_dim: int) -> None:
+    """Rows of the input projections and columns of the output projection, in place."""
+    *inputs, output = attention.linear
+    width = output.weight.shape[0]
+    for linear in inputs:
+        for name in ("weight", "bias"):
+            rows = getattr(linear, name)
+            parts = rows.reshape(-1, width, *rows.shape[1:])[:, :inner_dim]
+            setattr(linear, name, np.ascontiguousarray(parts.reshape(-1, *rows.shape[1:])))
+    output.weight = np.ascontiguousarray(output.weight[:, :inner_dim])
+    # Its constructor takes the number, but the converter for fairseq does not give it.
+    vars(attention)["head_dim"] = np.int32(head_dim)

@@ -264,3 +264,48 @@ def test_the_old_folder_comes_back_if_the_new_one_cannot_take_its_place(tmp_path
         new.rmdir()
     assert (output / "old").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def prune(checkpoint: Path, prepared: Path, output: Path, *policy: str) -> Path:
+    """`admin-nmt prune` in this process."""
+    from admin_nmt.cli.main import main
+
+    command = ["prune", str(prepared / "data-bin"), "--path", str(checkpoint), "--cpu", "--random"]
+    assert main([*command, *policy, "--output", str(output)]) == 0
+    return output
+
+
+def test_evenly_pruned_models_are_exported_with_fewer_heads(
+    word_model: Path, prepared: Path, exported: Path, tmp_path: Path
+) -> None:
+    """The check inside `export_bundle` compares translations and their scores with fairseq's."""
+    policy = "--uniform --encoder-self 0.5 --decoder-self 0.25 --cross 0.25".split()
+    pruned = prune(word_model, prepared, tmp_path / "pruned.pt", *policy)
+    content = export_bundle(pruned, prepared, tmp_path / "small")
+    assert content["verification"]["num_identical"] == content["verification"]["num_sentences"]
+    # 2 of 4 heads of 2 layers and 1 of 4 of 4 attentions, 8 * (3 * 33 + 32) numbers each, 4 bytes
+    saved = (2 * 2 + 4 * 1) * 8 * (3 * 33 + 32) * 4
+    sizes = [
+        (folder / "model/model.bin").stat().st_size for folder in (exported, tmp_path / "small")
+    ]
+    assert abs(sizes[0] - sizes[1] - saved) < 1000
+
+
+@pytest.mark.parametrize(
+    ("policy", "layout"),
+    [("--heads E:1:1", "E:3,4 A:4,4 D:4,4"), ("--uniform --cross 0.5", "E:4,4 A:2,2 D:4,4")],
+)
+def test_unevenly_pruned_models_are_refused_by_name(
+    word_model: Path, prepared: Path, tmp_path: Path, policy: str, layout: str
+) -> None:
+    from admin_nmt.cli.main import main
+
+    pruned = tmp_path / "pruned.pt"
+    command = ["prune", str(prepared / "data-bin"), "--path", str(word_model), "--cpu"]
+    command += ["--max-batches", "1", *policy.split()]
+    assert main([*command, "--output", str(pruned)]) == 0
+    with pytest.raises(
+        UserError, match=f"pruned.pt: its heads per layer are {layout}, and CTransl"
+    ):
+        export_bundle(pruned, prepared, tmp_path / "small")
+    assert not (tmp_path / "small").exists()
