@@ -143,6 +143,23 @@ def test_resumed_run_keeps_the_interval(parse: Callable[..., Any], tmp_path: Pat
         assert torch.equal(parts["model"][name], value), name
 
 
+def test_best_checkpoint_by_bleu_is_resumed_and_evaluated(data_bin: Path, tmp_path: Path) -> None:
+    """As in the recipe: the checkpoint then holds numpy's numbers."""
+    training = (
+        "fairseq-train", data_bin, *COMMON, "--cpu", "--max-tokens", "300", "--optimizer", "adam",
+        "--lr", "1e-3", *RDROP, "--save-dir", tmp_path, "--eval-bleu", "--eval-bleu-args",
+        '{"beam": 1}', "--best-checkpoint-metric", "bleu", "--maximize-best-checkpoint-metric",
+    )  # fmt: skip
+    run_program(*training, "--max-epoch", "1")
+    resumed = run_program(*training, "--max-epoch", "2")
+    assert "checkpoint_last.pt (epoch 2" in resumed.stdout + resumed.stderr
+    run_program(
+        "admin-nmt", "evaluate", data_bin, "--path", tmp_path / "checkpoint_best.pt", "--cpu",
+        "--beam", "1", "--output", tmp_path / "scores",
+    )  # fmt: skip
+    assert (tmp_path / "scores" / "scores.json").exists()
+
+
 def test_bad_options_are_one_line_and_exit_2(data_bin: Path) -> None:
     result = run_program(
         "fairseq-train", data_bin, *COMMON, "--cpu", "--max-tokens", "300", "--optimizer", "adam",
