@@ -12,6 +12,7 @@ stopped; `--report` only reports on what there is. Written to DIR: `results.md` 
 
 import argparse
 import json
+import logging
 import os
 import shlex
 import statistics
@@ -243,6 +244,7 @@ def add_curves(panels: dict[str, dict[str, Any]], label: str, log: Path) -> None
 def main() -> None:
     """Train, translate, report."""
     args = parse_arguments()
+    logging.disable(logging.INFO)
     if not args.report:
         runs = [(name, seed) for seed in args.seeds for name in args.settings]
         with ThreadPoolExecutor(args.jobs) as pool, tqdm(total=len(runs), unit=" runs") as bar:
