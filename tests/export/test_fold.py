@@ -105,6 +105,19 @@ def test_the_fold_is_exact_in_float64(
     assert (1e-9 < difference < 1e-4) if changed else difference < 1e-12
 
 
+def test_a_checkpoint_of_a_recipe_folds(
+    make: Callable[..., Any], task: Any, batch: dict[str, Any], tmp_path: Path
+) -> None:
+    """`fairseq-hydra-train` keeps only what the recipe says; the architecture gives the rest."""
+    model, path = make(tmp_path / "model.pt", "--share-all-embeddings")
+    state = torch.load(path, weights_only=True)
+    state["cfg"]["model"] = {"_name": "admin_transformer_tiny", "share_all_embeddings": True}
+    torch.save(state, path)
+    folded, _ = fold_checkpoint(path)
+    found = logits(stock(folded, task), batch)
+    assert relative_difference(found, logits(model, batch)) < FLOAT32_BOUND
+
+
 @pytest.mark.parametrize("size", [1e-30, 1e-3, 1e3])
 def test_tiny_and_huge_omegas_fold(
     make: Callable[..., Any],
