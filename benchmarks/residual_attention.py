@@ -12,6 +12,7 @@ Four models with the same sizes, data, criterion and optimizer class train side 
 The first table has the medians of whole updates and, as the medians of the ratios batch by batch,
 what residual attention costs; the second the peak of all tensors in forward and backward passes,
 by depth, and by how many score tensors (B, H, T, S) per attention `residual` is below `naive`.
+With one thread, times are of the process alone, so that other programs hardly count.
 """
 
 import argparse
@@ -131,18 +132,19 @@ def measure_time(args: argparse.Namespace, shape: tuple[int, int, int]) -> list[
         for kind, (_, model, _) in built.items()
     }
     iterator = batches(built["plain"][0], args.max_tokens)
+    clock = time.process_time if args.threads == 1 else time.perf_counter
     times: dict[str, list[float]] = {kind: [] for kind in KINDS}
     for number in range(args.batches + 3):
         batch = next(iterator)
         turn = number % len(KINDS)
         for kind in KINDS[turn:] + KINDS[:turn]:
             _, model, criterion = built[kind]
-            start = time.perf_counter()
+            start = clock()
             optimizers[kind].zero_grad()
             forward_backward(kind, model.train(), criterion, batch)
             optimizers[kind].step()
             if number >= 3:  # caches are cold
-                times[kind].append(time.perf_counter() - start)
+                times[kind].append(clock() - start)
 
     def ratio(one: str, other: str) -> float:
         return statistics.median(a / b for a, b in zip(times[one], times[other], strict=True))

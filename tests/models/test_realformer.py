@@ -341,12 +341,14 @@ def test_lists_from_yaml_and_strings_name_the_same(
     assert tuple(isinstance(stack.layers, ScoreChain) for stack in stacks) == chained
 
 
-def test_layers_with_different_head_counts_are_refused() -> None:
-    from admin_nmt.models._stacks import check_equal_heads
-
-    check_equal_heads("encoder self_attn", [4, 4])
-    with pytest.raises(UsageError, match="same number of heads in every layer, but encoder self"):
-        check_equal_heads("encoder self_attn", [4, 3, 4])
+def test_layers_with_more_heads_than_the_layer_below_are_refused(
+    build: Callable[..., Any], batch: dict[str, Any]
+) -> None:
+    """There is nothing below to add their scores to; fewer heads go on with the first ones."""
+    heads = "--heads-per-layer"
+    assert torch.isfinite(build(*DEPTH, *ALL, heads, "E:4,3,3")(**batch["net_input"])[0]).all()
+    with pytest.raises(UsageError, match=r"more heads than the layer below, whose .* 4,2,3"):
+        build(*DEPTH, *ALL, heads, "E:4,2,3")
 
 
 @pytest.mark.parametrize("arch", ["admin_realformer", "admin_realformer_iwslt_de_en_60l_12l"])
