@@ -40,6 +40,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--length", type=int, default=32, help="tokens of a sentence")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="count CPU seconds: for a machine that others use"
+    )
     return parser.parse_args()
 
 
@@ -106,16 +109,17 @@ def random_batch(args: argparse.Namespace, task: Any, sentences: int) -> dict[st
     return {"net_input": net_input, "target": target, "ntokens": target.numel()}
 
 
-def interleaved(runs: list[Callable[[], None]], rounds: int) -> list[float]:
+def interleaved(runs: list[Callable[[], None]], args: argparse.Namespace) -> list[float]:
     """Median seconds of each, after one round of warming up, in alternating order."""
+    clock = time.process_time if args.cpu_time else time.perf_counter
     times: list[list[float]] = [[] for _ in runs]
-    for number in range(rounds + 1):
+    for number in range(args.rounds + 1):
         order = list(range(len(runs)))
         for index in order if number % 2 else order[::-1]:
-            start = time.perf_counter()
+            start = clock()
             runs[index]()
             if number:
-                times[index].append(time.perf_counter() - start)
+                times[index].append(clock() - start)
     return [statistics.median(values) for values in times]
 
 
@@ -184,9 +188,9 @@ def main() -> None:
         ("training step", [train(task, model, batch) for model in (whole, pruned)]),
         ("decoding, batch 1", [decode(task, m, one, args.length) for m in (whole, pruned)]),
     ):
-        before, after = interleaved(runs, args.rounds)
+        before, after = interleaved(runs, args)
         rows.append([name, before, after, before / after])
-    step, gates = interleaved([train(task, whole, batch), importance(whole, batch)], args.rounds)
+    step, gates = interleaved([train(task, whole, batch), importance(whole, batch)], args)
     rows.append(["importance (not training)", step, gates, step / gates])
     print(f"batch of {args.sentences} x {args.length} tokens, {args.threads} threads, medians of "
           f"{args.rounds}")  # fmt: skip

@@ -125,7 +125,7 @@ def measure(
 ) -> Measurement:
     """Importance of every head over (part of) a subset.
 
-    On several ranks (`ranks.several_ranks`) each takes its share of the batches, and all get the
+    On several ranks (`several_ranks`) each takes its share of the batches, and all get the
     result.
 
     Args:

@@ -193,3 +193,32 @@ def test_files_of_scores_return_what_was_saved(loaded: Callable[..., Any], tmp_p
     path.write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"is damaged: ValueError: scores and head counts disagree"):
         load_measurements(path)
+
+
+@pytest.mark.parametrize("max_batches", [None, 5])
+def test_ranks_share_out_the_batches_of_one_process(
+    loaded: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, max_batches: int | None
+) -> None:
+    """Three ranks measure every batch once: their sums are those of one process."""
+    from admin_nmt.evaluation import batches
+    from admin_nmt.pruning import measuring
+
+    source = loaded()
+    arguments = {"subset": "train", "max_tokens": 150, "max_batches": max_batches}
+    whole = measuring.measure(source, **arguments)
+    sums: dict[tuple[str, int], list[float]] = {}
+    counts = dict.fromkeys("EAD", 0)
+    monkeypatch.setattr(measuring, "_add_up_over_ranks", lambda tensor: None)
+    for rank in range(3):
+        monkeypatch.setattr(batches, "rank_and_count", lambda rank=rank: (rank, 3))
+        part = measuring.measure(source, **arguments)
+        for kind, layers in part.scores.items():
+            number = part.settings["num_examples"][kind]
+            counts[kind] += number
+            for layer, heads in enumerate(layers):
+                before = sums.setdefault((kind, layer), [0.0] * len(heads))
+                sums[kind, layer] = [a + b * number for a, b in zip(before, heads, strict=True)]
+    assert counts == whole.settings["num_examples"]
+    for (kind, layer), totals in sums.items():
+        mean = [total / counts[kind] for total in totals]
+        assert mean == pytest.approx(whole.scores[kind][layer], rel=1e-5)
