@@ -91,6 +91,8 @@ setup(
         "export": ["ctranslate2>=4.5"],
         "test": [
             "ctranslate2>=4.5",
+            # PyTorch for CPUs comes without it; the kernels' tests run in its interpreter.
+            "triton>=3.4; sys_platform == 'linux'",
             "pytest>=8",
             "pytest-xdist>=3.5",
             "pytest-timeout>=2.3",
