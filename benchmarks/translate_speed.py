@@ -13,8 +13,8 @@ translate the same test set with the same beam, one after the other in every rou
 Seconds of fairseq-generate are those that it prints, for search alone, without start and text;
 those of the exported folder include tokenisation, BPE and their undoing. Printed are medians over
 the rounds, the ratio to the first row, BLEU of the detokenised output, and how many translations
-are those of the first row. Below: seconds of one forward pass over the test set with the
-references given (no search), model by model in turn.
+are those of the first row. Below: CPU seconds of one forward pass over the test set with the
+references given (no search), models in turn on every batch.
 """
 
 import argparse
@@ -99,25 +99,33 @@ def folded_checkpoints(checkpoint: str, folder: Path) -> dict[str, Path]:
     return {"fairseq-generate, folded": ours, "fairseq-generate, stock": stock}
 
 
-def forward_seconds(
+def forward_costs(
     models: dict[str, Any], batches: list[dict[str, torch.Tensor]], rounds: int
-) -> dict[str, float]:
-    """Median seconds of one pass over all batches, models in turn."""
+) -> list[list[Any]]:
+    """Name, CPU seconds of all batches, ratio of the first model's; models in turn on every batch.
+
+    CPU seconds of all threads, and medians over the batches of the ratio: other programs that run
+    beside this one disturb both less than seconds on the clock.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in models}
     with torch.no_grad():
-        for _ in range(rounds + 1):  # the first warms the caches
-            for name, model in models.items():
-                start = time.perf_counter()
-                for batch in batches:
+        for number in range(rounds + 1):  # the first warms the caches
+            for batch in batches:
+                for name, model in models.items():
+                    start = time.process_time()
                     model(**batch)
-                seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(times[1:]) for name, times in seconds.items()}
+                    if number:
+                        seconds[name].append(time.process_time() - start)
+    base = next(iter(seconds.values()))
+    return [
+        [name, sum(times) / rounds,
+         statistics.median(a / b for a, b in zip(base, times, strict=True))]
+        for name, times in seconds.items()
+    ]  # fmt: skip
 
 
-def forward_table(
-    args: argparse.Namespace, text: Text, paths: dict[str, Path]
-) -> list[tuple[str, float]]:
-    """Forward passes over the test set in batches of `--max-tokens`."""
+def forward_table(args: argparse.Namespace, text: Text, paths: dict[str, Path]) -> list[list[Any]]:
+    """Forward passes over the test set in batches of a tenth of `--max-tokens`."""
     from fairseq import checkpoint_utils
 
     torch.set_num_threads(args.threads)
@@ -133,9 +141,10 @@ def forward_table(
         )
         models[name] = model.eval()
     task.load_dataset(args.subset)
-    iterator = task.get_batch_iterator(task.dataset(args.subset), max_tokens=args.max_tokens)
+    dataset = task.dataset(args.subset)
+    iterator = task.get_batch_iterator(dataset, max_tokens=max(args.max_tokens // 10, 200))
     batches = [batch["net_input"] for batch in iterator.next_epoch_itr(shuffle=False)]
-    return list(forward_seconds(models, batches, args.rounds).items())
+    return forward_costs(models, batches, args.rounds)
 
 
 def main() -> None:
@@ -169,9 +178,8 @@ def main() -> None:
             for system, run in systems.items():
                 runs[system].append(run())
         print_runs(args, runs, reference)
-        forward = forward_table(args, text, paths)
-    rows = [[name, seconds, forward[0][1] / seconds] for name, seconds in forward]
-    print(tabulate(rows, ["forward pass", "s", "ratio"], floatfmt=".3f"))
+        rows = forward_table(args, text, paths)
+    print(tabulate(rows, ["forward pass", "CPU s", "ratio"], floatfmt=".3f"))
 
 
 def print_runs(args: argparse.Namespace, runs: dict[str, list[Run]], reference: list[str]) -> None:
