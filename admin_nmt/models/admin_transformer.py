@@ -58,7 +58,10 @@ class AdminTransformerModel(TransformerModelBase):
         check(cfg)
         if cfg.share_all_embeddings and task.source_dictionary != task.target_dictionary:
             raise UsageError("--share-all-embeddings needs data with a joined dictionary")
-        return super().build_model(cfg, task)
+        try:
+            return super().build_model(cfg, task)
+        except ValueError as error:  # fairseq's own checks, which name the options
+            raise UsageError(str(error)) from error
 
     @classmethod
     def scheme_of(cls, cfg: AdminTransformerConfig) -> Scheme:

@@ -17,11 +17,15 @@ from tests.criterions.conftest import OURS, RDROP, STILL, STOCK
 from tests.reference import rdrop as reference
 
 
+REALFORMER = ("--residual-attention", "all")
+
+
+@pytest.mark.parametrize("options", [(), REALFORMER], ids=["plain", "realformer"])
 def test_objective_is_the_papers_loss_on_two_dropout_passes(
-    build: Callable[..., Any], criterion: Callable[..., Any], batch: Any
+    build: Callable[..., Any], criterion: Callable[..., Any], batch: Any, options: tuple[str, ...]
 ) -> None:
     """Loss and gradients against loops over the logits of the very same doubled forward pass."""
-    model = build("--dropout", "0.3", "--share-all-embeddings")
+    model = build("--dropout", "0.3", "--share-all-embeddings", *options)
     model.train()
     rdrop = criterion(*RDROP, "--rdrop-alpha", "4")
     torch.manual_seed(5)
@@ -45,6 +49,27 @@ def test_objective_is_the_papers_loss_on_two_dropout_passes(
     for name, p in model.named_parameters():
         scale = float(p.grad.abs().max())
         torch.testing.assert_close(found[name], p.grad, rtol=1e-3, atol=1e-5 * scale, msg=name)
+
+
+@pytest.mark.parametrize("checkpointing", [(), ("--checkpoint-activations",)])
+def test_carried_scores_of_the_passes_stay_apart(
+    build: Callable[..., Any], criterion: Callable[..., Any], batch: Any,
+    checkpointing: tuple[str, ...],
+) -> None:  # fmt: skip
+    """RealFormer with ADMIN: two passes under one dropout each give what they give alone."""
+    from admin_nmt.criterions.batch import repeat_batch
+
+    model = build(*STILL, *REALFORMER, "--init-type", "admin", *checkpointing)
+    model.train()
+    alone = model(**batch["net_input"])[0]
+    size = batch["target"].shape[0]
+    together = model(**repeat_batch(batch["net_input"], size, 2))[0]
+    torch.testing.assert_close(together[:size], alone)
+    torch.testing.assert_close(together[size:], alone)
+    loss, _, log = criterion(*RDROP)(model, batch)
+    plain, _, _ = criterion(*STOCK)(model, batch)
+    assert loss.item() == pytest.approx(2 * plain.item(), rel=1e-5)
+    assert abs(float(log["rdrop_kl"])) < 1e-3
 
 
 @pytest.mark.parametrize("passes", ["2", "3"])

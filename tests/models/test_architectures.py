@@ -129,6 +129,10 @@ def test_registry_holds_our_class_for_every_name() -> None:
         (("--admin-profile-batches", "0"), "--admin-profile-batches must be at least 1"),
         (("--encoder-attention-heads", "5"), "32 is not divisible by --encoder-attention-heads 5"),
         (("--decoder-layers", "0"), "--decoder-layers must be at least 1"),
+        (
+            ("--share-all-embeddings", "--decoder-embed-dim", "16"),
+            "--share-all-embeddings requires --encoder-embed-dim to match --decoder-embed-dim",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused_by_name(
