@@ -20,7 +20,7 @@ _BLOCK = 4096
 
 
 @triton.jit
-def _kernel(
+def _kernel(  # type: ignore[no-untyped-def]
     logits,  # (c, M, V), overwritten by the gradient times `scale`
     targets,  # (c,)
     stats,  # (c, 3): loss, nll, kl

@@ -16,7 +16,6 @@ from admin_nmt.errors import UsageError
 from tests.criterions.conftest import OURS, RDROP, STILL, STOCK
 from tests.reference import rdrop as reference
 
-
 REALFORMER = ("--residual-attention", "all")
 
 
