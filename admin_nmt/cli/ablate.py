@@ -119,4 +119,5 @@ def _map(rows: Any, experiment: str, layout: Any) -> dict[str, list[list[float]]
             for layer, count in enumerate(counts, 1)
         ]
         for kind, counts in layout.items()
+        if any(name.startswith(kind) for name in found)
     }

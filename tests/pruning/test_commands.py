@@ -269,8 +269,8 @@ def test_commands_of_the_readme_run_as_written(
     extra = {
         "importance": ["--max-batches", "1"],
         "prune": [],
-        "ablate": [*search, "--paired-bs-n", "5", "--paired-ar-n", "5"],
-        "prune-sweep": search,
+        "ablate": [*search, "--paired-bs-n", "5", "--paired-ar-n", "5", "--kinds", "A"],
+        "prune-sweep": [*search, "--step", "0.5", "--groups", "EAD", "A"],
     }
     ran = []
     for words in map(str.split, commands()):
