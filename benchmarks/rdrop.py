@@ -11,16 +11,17 @@ The training step is that of fairseq's `transformer` with its own criterion agai
 
 import argparse
 import logging
-import statistics
 import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from common import Shape, batches, build, interleaved, medians, parse_shapes, shape_name
 from tabulate import tabulate
 from torch import Tensor, nn
 
@@ -52,35 +53,14 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def build(data: str, arch: str, criterion: str, shape: Sequence[int]) -> tuple[Any, Any, Any]:
-    """Task, model and criterion from the options of `fairseq-train`."""
-    from fairseq import options, tasks
-    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-
-    encoder_layers, decoder_layers, dim = shape
-    args = [
-        data, "--arch", arch, "--cpu", "--share-all-embeddings",
-        "--encoder-layers", str(encoder_layers), "--decoder-layers", str(decoder_layers),
-        "--encoder-embed-dim", str(dim), "--encoder-ffn-embed-dim", str(4 * dim),
-        "--encoder-attention-heads", "4", "--decoder-attention-heads", "4",
-        "--dropout", "0.1", "--attention-dropout", "0.1", "--activation-dropout", "0.1",
-        "--criterion", criterion, "--label-smoothing", "0.1",
-        *(["--rdrop-alpha", "5"] if "rdrop" in criterion else []),
-    ]  # fmt: skip
-    cfg = convert_namespace_to_omegaconf(
-        options.parse_args_and_arch(options.get_training_parser(), args)
-    )
-    torch.manual_seed(1)
-    task = tasks.setup_task(cfg.task)
-    return task, task.build_model(cfg.model), task.build_criterion(cfg.criterion)
+def criterion_options(name: str) -> list[str]:
+    """What selects a criterion."""
+    return ["--criterion", name, *(["--rdrop-alpha", "5"] if "rdrop" in name else [])]
 
 
-def batches(task: Any, max_tokens: int, count: int) -> list[Any]:
-    """Training batches in random order."""
-    task.load_dataset("train")
-    iterator = task.get_batch_iterator(task.dataset("train"), max_tokens=max_tokens, seed=1)
-    found = iter(iterator.next_epoch_itr(shuffle=True))
-    return [next(found) for _ in range(count)]
+def small(data: str, criterion: str) -> tuple[Any, Any, Any]:
+    """A task and a criterion; the model does not matter."""
+    return build(data, (1, 1, 16), "--arch", "transformer", *criterion_options(criterion))
 
 
 class OutputOnly(nn.Module):
@@ -114,26 +94,9 @@ class OutputOnly(nn.Module):
         return sample["target"]
 
 
-def interleave(
-    functions: Sequence[Callable[[int], None]], rounds: int, warm_up: int, synchronize: Callable
-) -> list[float]:
-    """Median seconds of each function over `rounds` rounds; each is called with the round."""
-    times: list[list[float]] = [[] for _ in functions]
-    for number in range(rounds + warm_up):
-        order = list(range(len(functions)))
-        for index in order[number % len(order) :] + order[: number % len(order)]:
-            synchronize()
-            start = time.perf_counter()
-            functions[index](number)
-            synchronize()
-            if number >= warm_up:
-                times[index].append(time.perf_counter() - start)
-    return [statistics.median(values) for values in times]
-
-
 def loss_problem(args: argparse.Namespace, dim: int, num_types: int | None) -> tuple[Any, list]:
     """The stub model and samples whose input is random features."""
-    task, _, _ = build(args.data, "transformer", STOCK[0], (1, 1, 16))
+    task, _, _ = small(args.data, STOCK[0])
     samples = []
     generator = torch.Generator().manual_seed(0)
     types = num_types or len(task.target_dictionary)
@@ -178,7 +141,7 @@ def print_own_peak(args: argparse.Namespace) -> None:
     criterion, dim, num_types, max_tokens = args.memory_of
     args.batches, args.max_tokens = 1, int(max_tokens)
     model, samples = loss_problem(args, int(dim), int(num_types) or None)
-    _, _, made = build(args.data, "transformer", criterion, (1, 1, 16))
+    _, _, made = small(args.data, criterion)
     if args.device == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
@@ -202,17 +165,23 @@ def status_kib(name: str) -> int:
     return int(next(line for line in lines if line.startswith(name)).split()[1])
 
 
+def clock(device: str) -> float:
+    """Seconds, when the device has done all it was given."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 def measure_losses(args: argparse.Namespace, dim: int, num_types: int | None) -> list[list[Any]]:
     """Rows without and with R-Drop."""
     model, samples = loss_problem(args, dim, num_types)
     names = [STOCK[0], OURS[0], STOCK[1], OURS[1]]
-    criterions = [build(args.data, "transformer", name, (1, 1, 16))[2] for name in names]
+    criterions = [small(args.data, name)[2] for name in names]
     steps = [
         lambda number, c=criterion: loss_step(c, model, samples[number % len(samples)])
         for criterion in criterions
     ]
-    synchronize = torch.cuda.synchronize if args.device == "cuda" else lambda: None
-    seconds = interleave(steps, args.batches, 2, synchronize)
+    seconds = medians(interleaved(steps, args.batches, 2, partial(clock, args.device)))
     memory = [peak_memory(args, name, dim, num_types) for name in names]
     types = model.output_projection.out_features
     rows = []
@@ -223,11 +192,11 @@ def measure_losses(args: argparse.Namespace, dim: int, num_types: int | None) ->
     return rows
 
 
-def measure_steps(args: argparse.Namespace, shape: Sequence[int]) -> list[list[Any]]:
+def measure_steps(args: argparse.Namespace, shape: Shape) -> list[list[Any]]:
     """Rows of the whole training step without and with R-Drop."""
     from admin_nmt.optim.radam import RAdam
 
-    task, _, _ = build(args.data, "transformer", STOCK[0], (1, 1, 16))
+    task, _, _ = small(args.data, STOCK[0])
     samples = batches(task, args.max_tokens, args.batches)
     rows = []
     for kind, stock, ours in zip(("label smoothing", "R-Drop"), STOCK, OURS, strict=True):
@@ -237,15 +206,15 @@ def measure_steps(args: argparse.Namespace, shape: Sequence[int]) -> list[list[A
             ("transformer", ours),
             ("admin_transformer", ours),
         ):
-            _, model, criterion = build(args.data, arch, name, shape)
+            _, model, criterion = build(args.data, shape, "--arch", arch, *criterion_options(name))
             own = arch == "admin_transformer"
             optimizer = (RAdam if own else torch.optim.RAdam)(
                 model.parameters(), lr=1e-4, decoupled_weight_decay=True
             )
             steps.append(training_step(model.train(), criterion, optimizer, samples))
-        seconds = interleave(steps, args.batches, 2, lambda: None)
+        seconds = medians(interleaved(steps, args.batches, 2))
         rows.append(
-            ["{}L-{}L D={}".format(*shape), kind, *seconds, seconds[0] / seconds[1],
+            [shape_name(shape), kind, *seconds, seconds[0] / seconds[1],
              seconds[0] / seconds[2]]
         )  # fmt: skip
     return rows
@@ -273,7 +242,7 @@ def main() -> None:
     if args.memory_of:
         print_own_peak(args)
         return
-    shapes = [[int(n) for n in text.split("-")] for text in args.shape or ("3-3-256", "6-6-512")]
+    shapes = parse_shapes(args.shape or ("3-3-256", "6-6-512"))
     print(f"{args.max_tokens} tokens a batch, {args.threads} threads, medians of {args.batches}")
     rows = [
         row

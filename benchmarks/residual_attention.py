@@ -21,10 +21,12 @@ import logging
 import statistics
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 from unittest import mock
 
 import torch
+from common import Shape, batches, build, interleaved, medians, parse_shapes, shape_name
 from tabulate import tabulate
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
@@ -32,6 +34,7 @@ from torch.profiler import ProfilerActivity, profile
 import admin_nmt  # noqa: F401
 from admin_nmt.ops.dropout import dropout
 
+WARM_UP = 3  # caches are cold
 KINDS = ("fairseq", "plain", "residual", "naive")
 
 
@@ -55,32 +58,14 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def build(data: str, kind: str, shape: tuple[int, int, int]) -> tuple[Any, Any, Any]:
-    """Task, model and criterion from the options of `fairseq-train`."""
-    from fairseq import options, tasks
-    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-
-    encoder_layers, decoder_layers, dim = shape
-    args = [
-        data, "--cpu", "--share-all-embeddings", "--optimizer", "adam",
-        "--encoder-layers", str(encoder_layers), "--decoder-layers", str(decoder_layers),
-        "--encoder-embed-dim", str(dim), "--encoder-ffn-embed-dim", str(4 * dim),
-        "--encoder-attention-heads", "4", "--decoder-attention-heads", "4",
-        "--dropout", "0.1", "--attention-dropout", "0.1", "--activation-dropout", "0.1",
-        "--criterion", "label_smoothed_cross_entropy", "--label-smoothing", "0.1",
-    ]  # fmt: skip
+def options(kind: str) -> list[str]:
+    """What makes a model of this kind."""
+    criterion = ["--criterion", "label_smoothed_cross_entropy"]
     if kind == "fairseq":
-        args += ["--arch", "transformer"]
-    else:
-        carried = "none" if kind == "plain" else "all"
-        args += ["--arch", "admin_transformer", "--init-type", "default"]
-        args += ["--residual-attention", carried]
-    cfg = convert_namespace_to_omegaconf(
-        options.parse_args_and_arch(options.get_training_parser(), args)
-    )
-    torch.manual_seed(1)
-    task = tasks.setup_task(cfg.task)
-    return task, task.build_model(cfg.model), task.build_criterion(cfg.criterion)
+        return [*criterion, "--arch", "transformer"]
+    carried = "none" if kind == "plain" else "all"
+    ours = ["--arch", "admin_transformer", "--init-type", "default"]
+    return [*criterion, *ours, "--residual-attention", carried]
 
 
 def naive_carry(
@@ -109,14 +94,6 @@ def operation_of(kind: str) -> Iterator[None]:
         yield
 
 
-def batches(task: Any, max_tokens: int) -> Iterator[Any]:
-    """Shuffled training batches."""
-    task.load_dataset("train")
-    return task.get_batch_iterator(
-        task.dataset("train"), max_tokens=max_tokens, seed=1
-    ).next_epoch_itr(shuffle=True)
-
-
 def forward_backward(kind: str, model: Any, criterion: Any, batch: Any) -> None:
     """Gradients of one batch."""
     with operation_of(kind):
@@ -124,33 +101,30 @@ def forward_backward(kind: str, model: Any, criterion: Any, batch: Any) -> None:
         (loss / sample_size).backward()
 
 
-def measure_time(args: argparse.Namespace, shape: tuple[int, int, int]) -> list[Any]:
+def measure_time(args: argparse.Namespace, shape: Shape) -> list[Any]:
     """One row: medians in seconds, and medians of the ratios batch by batch."""
-    built = {kind: build(args.data, kind, shape) for kind in KINDS}
+    built = {kind: build(args.data, shape, *options(kind)) for kind in KINDS}
     optimizers = {
         kind: torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
         for kind, (_, model, _) in built.items()
     }
-    iterator = batches(built["plain"][0], args.max_tokens)
+    samples = batches(built["plain"][0], args.max_tokens, args.batches + WARM_UP)
+
+    def update(kind: str, number: int) -> None:
+        _, model, criterion = built[kind]
+        optimizers[kind].zero_grad()
+        forward_backward(kind, model.train(), criterion, samples[number])
+        optimizers[kind].step()
+
+    runs = [partial(update, kind) for kind in KINDS]
     clock = time.process_time if args.threads == 1 else time.perf_counter
-    times: dict[str, list[float]] = {kind: [] for kind in KINDS}
-    for number in range(args.batches + 3):
-        batch = next(iterator)
-        turn = number % len(KINDS)
-        for kind in KINDS[turn:] + KINDS[:turn]:
-            _, model, criterion = built[kind]
-            start = clock()
-            optimizers[kind].zero_grad()
-            forward_backward(kind, model.train(), criterion, batch)
-            optimizers[kind].step()
-            if number >= 3:  # caches are cold
-                times[kind].append(clock() - start)
+    times = dict(zip(KINDS, interleaved(runs, args.batches, WARM_UP, clock), strict=True))
 
     def ratio(one: str, other: str) -> float:
         return statistics.median(a / b for a, b in zip(times[one], times[other], strict=True))
 
     return [
-        "{}L-{}L D={}".format(*shape), *(statistics.median(times[kind]) for kind in KINDS),
+        shape_name(shape), *medians(list(times.values())),
         ratio("residual", "plain"), ratio("residual", "fairseq"), ratio("residual", "naive"),
     ]  # fmt: skip
 
@@ -172,8 +146,8 @@ def measure_memory(args: argparse.Namespace, depth: int) -> list[Any]:
     """One row: MB, and the gap to the naive carry in score tensors per attention."""
     peaks = {}
     for kind in KINDS:
-        task, model, criterion = build(args.data, kind, (depth, depth, 64))
-        batch = next(batches(task, args.max_tokens))
+        task, model, criterion = build(args.data, (depth, depth, 64), *options(kind))
+        (batch,) = batches(task, args.max_tokens, 1)
         model.train().zero_grad(set_to_none=False)  # the gradients are there before
         for parameter in model.parameters():
             parameter.grad = torch.zeros_like(parameter)
@@ -190,11 +164,10 @@ def main() -> None:
     args = parse_arguments()
     logging.disable(logging.INFO)
     torch.set_num_threads(args.threads)
-    texts = args.shape or ("6-6-256", "6-6-512", "60-12-64")
-    shapes = [tuple(int(n) for n in text.split("-")) for text in texts]
+    shapes = parse_shapes(args.shape or ("6-6-256", "6-6-512", "60-12-64"))
     print(f"{args.max_tokens} tokens a batch, {args.threads} threads, medians of {args.batches}")
     headers = ["seconds", *KINDS, "residual/plain", "residual/fairseq", "residual/naive"]
-    rows = [measure_time(args, shape) for shape in shapes]  # type: ignore[arg-type]
+    rows = [measure_time(args, shape) for shape in shapes]
     print(tabulate(rows, headers=headers, floatfmt=".3f"))
     headers = ["layers, peak MB", *KINDS, "score tensors below naive"]
     rows = [measure_memory(args, depth) for depth in args.depth or (6, 12, 24)]

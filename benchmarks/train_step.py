@@ -10,15 +10,26 @@ stock: `torch.optim.RAdam`).
 
 import argparse
 import logging
-import statistics
 import time
 from typing import Any
 
 import torch
+from common import (
+    Shape,
+    batches,
+    build,
+    interleaved,
+    medians,
+    parse_shapes,
+    shape_name,
+)
 from tabulate import tabulate
 
 import admin_nmt  # noqa: F401
 from admin_nmt.optim.radam import RAdam
+
+#: The first five steps of RAdam are not rectified, and caches are cold.
+WARM_UP = 6
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -37,65 +48,37 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def build(data: str, arch: str, shape: tuple[int, int, int]) -> tuple[Any, Any, Any]:
-    """Task, model and criterion from the options of `fairseq-train`."""
-    from fairseq import options, tasks
-    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-
-    encoder_layers, decoder_layers, dim = shape
-    args = [
-        data, "--arch", arch, "--cpu", "--share-all-embeddings",
-        "--encoder-layers", str(encoder_layers), "--decoder-layers", str(decoder_layers),
-        "--encoder-embed-dim", str(dim), "--encoder-ffn-embed-dim", str(4 * dim),
-        "--encoder-attention-heads", "4", "--decoder-attention-heads", "4",
-        "--dropout", "0.1", "--attention-dropout", "0.1", "--activation-dropout", "0.1",
-        "--criterion", "label_smoothed_cross_entropy", "--label-smoothing", "0.1",
-    ]  # fmt: skip
-    cfg = convert_namespace_to_omegaconf(
-        options.parse_args_and_arch(options.get_training_parser(), args)
-    )
-    torch.manual_seed(1)
-    task = tasks.setup_task(cfg.task)
-    return task, task.build_model(cfg.model), task.build_criterion(cfg.criterion)
-
-
-def step(model: Any, criterion: Any, optimizer: Any, batch: Any) -> tuple[float, float]:
-    """Seconds of one whole update, and of its optimizer step."""
+def step(model: Any, criterion: Any, optimizer: Any, batch: Any) -> float:
+    """One update; returns the seconds of its optimizer step."""
     model.train()
-    start = time.perf_counter()
     optimizer.zero_grad()
     loss, sample_size, _ = criterion(model, batch)
     (loss / sample_size).backward()
     before = time.perf_counter()
     optimizer.step()
-    end = time.perf_counter()
-    return end - start, end - before
+    return time.perf_counter() - before
 
 
-def measure(args: argparse.Namespace, shape: tuple[int, int, int]) -> list[Any]:
+def measure(args: argparse.Namespace, shape: Shape) -> list[Any]:
     """One row of the table."""
-    task, ours, criterion = build(args.data, "admin_transformer", shape)
-    _, stock, _ = build(args.data, "transformer", shape)
+    stock_criterion = ("--criterion", "label_smoothed_cross_entropy")
+    task, ours, criterion = build(args.data, shape, "--arch", "admin_transformer", *stock_criterion)
+    _, stock, _ = build(args.data, shape, "--arch", "transformer", *stock_criterion)
     optimizers = (
         RAdam(ours.parameters(), lr=1e-4, decoupled_weight_decay=True),
         torch.optim.RAdam(stock.parameters(), lr=1e-4, decoupled_weight_decay=True),
     )
-    task.load_dataset("train")
-    iterator = task.get_batch_iterator(
-        task.dataset("train"), max_tokens=args.max_tokens, seed=1
-    ).next_epoch_itr(shuffle=True)
-    times: list[list[tuple[float, float]]] = [[], []]
-    for number in range(args.batches + 6):
-        batch = next(iterator)
-        for index in (0, 1) if number % 2 else (1, 0):
-            seconds = step((ours, stock)[index], criterion, optimizers[index], batch)
-            if number >= 6:  # the first five steps of RAdam are not rectified, and caches are cold
-                times[index].append(seconds)
-    whole = [statistics.median(t for t, _ in side) for side in times]
-    alone = [statistics.median(t for _, t in side) for side in times]
-    return [
-        "{}L-{}L D={}".format(*shape), *whole, whole[1] / whole[0], *alone, alone[1] / alone[0],
-    ]  # fmt: skip
+    samples = batches(task, args.max_tokens, args.batches + WARM_UP)
+    alone: list[list[float]] = [[], []]
+
+    def update(index: int, number: int) -> None:
+        model = (ours, stock)[index]
+        alone[index].append(step(model, criterion, optimizers[index], samples[number]))
+
+    runs = [lambda number, i=index: update(i, number) for index in (0, 1)]
+    whole = medians(interleaved(runs, args.batches, WARM_UP))
+    steps = medians([seconds[WARM_UP:] for seconds in alone])
+    return [shape_name(shape), *whole, whole[1] / whole[0], *steps, steps[1] / steps[0]]
 
 
 def main() -> None:
@@ -103,10 +86,8 @@ def main() -> None:
     args = parse_arguments()
     logging.disable(logging.INFO)
     torch.set_num_threads(args.threads)
-    shapes = [
-        tuple(int(n) for n in text.split("-")) for text in args.shape or ("6-6-256", "60-12-64")
-    ]
-    rows = [measure(args, shape) for shape in shapes]  # type: ignore[arg-type]
+    shapes = parse_shapes(args.shape or ("6-6-256", "60-12-64"))
+    rows = [measure(args, shape) for shape in shapes]
     headers = ["shape", "ours s", "fairseq s", "ratio", "optim s", "fairseq s", "ratio"]
     print(f"{args.max_tokens} tokens a batch, {args.threads} threads, medians of {args.batches}")
     print(tabulate(rows, headers=headers, floatfmt=".3f"))

@@ -1,0 +1,79 @@
+"""What the benchmarks of training share: models by shape, real batches, interleaved timing."""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import Any
+
+import torch
+
+Shape = tuple[int, int, int]
+
+
+def parse_shapes(texts: Sequence[str]) -> list[Shape]:
+    """`ENC-DEC-DIM` -> encoder layers, decoder layers, D."""
+    found = []
+    for text in texts:
+        encoder_layers, decoder_layers, dim = (int(number) for number in text.split("-"))
+        found.append((encoder_layers, decoder_layers, dim))
+    return found
+
+
+def shape_name(shape: Shape) -> str:
+    """As it stands in tables."""
+    return "{}L-{}L D={}".format(*shape)
+
+
+def build(data: str, shape: Shape, *extra: str) -> tuple[Any, Any, Any]:
+    """Task, model and criterion from the options of `fairseq-train`: FFN 4 D, 4 heads, dropout 0.1,
+    label smoothing 0.1, shared embeddings; `extra` has `--arch` and `--criterion`."""
+    from fairseq import options, tasks
+    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+
+    encoder_layers, decoder_layers, dim = shape
+    args = [
+        data, "--cpu", "--share-all-embeddings", "--optimizer", "adam",
+        "--encoder-layers", str(encoder_layers), "--decoder-layers", str(decoder_layers),
+        "--encoder-embed-dim", str(dim), "--encoder-ffn-embed-dim", str(4 * dim),
+        "--encoder-attention-heads", "4", "--decoder-attention-heads", "4",
+        "--dropout", "0.1", "--attention-dropout", "0.1", "--activation-dropout", "0.1",
+        "--label-smoothing", "0.1", *extra,
+    ]  # fmt: skip
+    cfg = convert_namespace_to_omegaconf(
+        options.parse_args_and_arch(options.get_training_parser(), args)
+    )
+    torch.manual_seed(1)
+    task = tasks.setup_task(cfg.task)
+    return task, task.build_model(cfg.model), task.build_criterion(cfg.criterion)
+
+
+def batches(task: Any, max_tokens: int, count: int) -> list[Any]:
+    """`count` shuffled training batches."""
+    task.load_dataset("train")
+    iterator = task.get_batch_iterator(task.dataset("train"), max_tokens=max_tokens, seed=1)
+    return list(islice(iterator.next_epoch_itr(shuffle=True), count))
+
+
+def interleaved(
+    functions: Sequence[Callable[[int], None]],
+    rounds: int,
+    warm_up: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[list[float]]:
+    """Seconds of each function in each of `rounds` rounds, in rotating order, after `warm_up`
+    rounds that do not count. A function gets the number of the round, to pick its batch."""
+    times: list[list[float]] = [[] for _ in functions]
+    for number in range(rounds + warm_up):
+        turn = number % len(functions)
+        for index in [*range(turn, len(functions)), *range(turn)]:
+            start = clock()
+            functions[index](number)
+            if number >= warm_up:
+                times[index].append(clock() - start)
+    return times
+
+
+def medians(times: Sequence[Sequence[float]]) -> list[float]:
+    """Median of each."""
+    return [statistics.median(values) for values in times]
