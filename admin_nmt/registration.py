@@ -2,12 +2,13 @@
 
 import fairseq  # noqa: F401
 
-from admin_nmt import compat, frontdoor, recipes
+from admin_nmt import compat, frontdoor, provenance, recipes
 from admin_nmt.criterions import update_count
 from admin_nmt.initialization import training_start
 
 compat.apply()
 frontdoor.install()
+provenance.install()
 recipes.install()
 training_start.install()
 update_count.install()

@@ -1,6 +1,7 @@
 """What the subcommands about attention heads share: options for the model, data and search."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,6 +9,8 @@ from admin_nmt.errors import UsageError
 
 if TYPE_CHECKING:
     from admin_nmt.evaluation.generation import SearchOptions
+    from admin_nmt.pruning.heads import Measurement
+    from admin_nmt.pruning.loading import LoadedModel
 
 
 def add_model_arguments(parser: argparse.ArgumentParser, several: bool = False) -> None:
@@ -89,8 +92,11 @@ def add_search_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def require_folders(*paths: str | None) -> None:
-    """Refuse output files whose folder does not exist, before any work is done."""
-    for path in filter(None, paths):
+    """Refuse output files whose folder does not exist, or that are one file, before any work."""
+    given = [path for path in paths if path]
+    if len({Path(path).resolve() for path in given}) < len(given):
+        raise UsageError(f"{given[0]} is given for two outputs: give them different names")
+    for path in given:
         if Path(path).is_dir():
             raise UsageError(f"{path} is a folder: give the name of a file")
         if not Path(path).absolute().parent.is_dir():
@@ -105,4 +111,45 @@ def search_options(args: argparse.Namespace) -> "SearchOptions":
         raise UsageError(f"--output {args.output} is a file: give the name of a folder")
     return SearchOptions(
         beam=args.beam, lenpen=args.lenpen, max_tokens=args.decode_max_tokens, cpu=args.cpu
+    )
+
+
+def require_checkpoints(paths: Sequence[str]) -> None:
+    """Refuse a bad checkpoint among several before hours are spent on the others.
+
+    Raises:
+        UserError: one is missing, corrupt, or of another kind of model.
+    """
+    from admin_nmt.evaluation.checkpoints import open_checkpoint
+    from admin_nmt.pruning.loading import is_stock
+
+    for path in paths:
+        is_stock(open_checkpoint(path), path)
+
+
+def load(args: argparse.Namespace, path: str, subset: str) -> "LoadedModel":
+    """The checkpoint `path`, by the options of `add_model_arguments`, with data that has `subset`."""
+    from admin_nmt.pruning.loading import load_model
+
+    return load_model(
+        path,
+        args.data,
+        subset=subset,
+        source=args.source_lang,
+        target=args.target_lang,
+        cpu=args.cpu,
+    )
+
+
+def measure_importance(args: argparse.Namespace, loaded: "LoadedModel") -> "Measurement":
+    """Importance of every head, by the options of `add_measuring_arguments`."""
+    from admin_nmt.pruning.measuring import measure
+
+    return measure(
+        loaded,
+        subset=args.subset,
+        granularity=args.granularity,
+        max_tokens=args.max_tokens,
+        max_batches=args.max_batches,
+        seed=args.seed,
     )

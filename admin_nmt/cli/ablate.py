@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from admin_nmt.cli._heads import add_model_arguments, add_search_arguments, search_options
+from admin_nmt.cli._heads import add_model_arguments, add_search_arguments, load, search_options
 from admin_nmt.errors import UsageError
 
 HELP = "BLEU without each attention head, and with each alone in its layer, with significance"
@@ -58,20 +58,12 @@ def run(args: argparse.Namespace) -> None:
     import admin_nmt.registration  # noqa: F401  (before other modules that import fairseq)
     from admin_nmt.analysis.plots import plot_head_maps
     from admin_nmt.pruning.ablation import ablate, agreement, load_ablation, save_ablation
-    from admin_nmt.pruning.loading import load_model
     from admin_nmt.pruning.masked_translation import MaskedTranslator, TestSet
     from admin_nmt.pruning.reports import ablation_table
 
     logging.getLogger("sacrebleu").setLevel(logging.WARNING)  # two lines a test
     other = load_ablation(args.compare)[1] if args.compare else None
-    loaded = load_model(
-        args.path,
-        args.data,
-        subset=args.gen_subset,
-        source=args.source_lang,
-        target=args.target_lang,
-        cpu=args.cpu,
-    )
+    loaded = load(args, args.path, args.gen_subset)
     target = loaded.task.cfg.target_lang
     test_set = TestSet(
         args.data, args.gen_subset, target, options, args.output, args.reference,

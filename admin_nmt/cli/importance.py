@@ -3,7 +3,14 @@
 import argparse
 import sys
 
-from admin_nmt.cli._heads import add_measuring_arguments, add_model_arguments, require_folders
+from admin_nmt.cli._heads import (
+    add_measuring_arguments,
+    add_model_arguments,
+    load,
+    measure_importance,
+    require_checkpoints,
+    require_folders,
+)
 
 HELP = "measure how much every attention head matters (arXiv 1905.10650)"
 
@@ -27,29 +34,15 @@ def run(args: argparse.Namespace) -> None:
     import admin_nmt.registration  # noqa: F401  (before other modules that import fairseq)
     from admin_nmt.pruning.heads import save_measurements
     from admin_nmt.pruning.importance import normalize_by_layer
-    from admin_nmt.pruning.loading import load_model
-    from admin_nmt.pruning.measuring import measure, several_ranks
+    from admin_nmt.pruning.measuring import several_ranks
     from admin_nmt.pruning.reports import importance_table
 
+    require_checkpoints(args.path)
     with several_ranks() as is_first:
         measurements = []
         for path in args.path:
-            loaded = load_model(
-                path,
-                args.data,
-                subset=args.subset,
-                source=args.source_lang,
-                target=args.target_lang,
-                cpu=args.cpu,
-            )
-            measurement = measure(
-                loaded,
-                subset=args.subset,
-                granularity=args.granularity,
-                max_tokens=args.max_tokens,
-                max_batches=args.max_batches,
-                seed=args.seed,
-            )
+            loaded = load(args, path, args.subset)
+            measurement = measure_importance(args, loaded)
             measurement.settings["data"] = args.data
             measurements.append(measurement)
         if not is_first:

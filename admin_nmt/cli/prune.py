@@ -5,7 +5,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from admin_nmt.cli._heads import add_measuring_arguments, add_model_arguments, require_folders
+from admin_nmt.cli._heads import (
+    add_measuring_arguments,
+    add_model_arguments,
+    load,
+    measure_importance,
+    require_folders,
+)
 from admin_nmt.errors import UsageError
 
 HELP = "remove attention heads from a checkpoint for good"
@@ -94,18 +100,20 @@ def choose_heads(args: argparse.Namespace, loaded: Any) -> set:
     else:
         budgets = policies.global_budget(layout, args.fraction, args.protect_cross)
         fractions = dict.fromkeys(budgets[0].kinds, args.fraction)
-    if args.uniform:
-        order = head_order(args, loaded)
-        return policies.choose_uniform(order, layout, fractions, args.min_heads)
+
+    def chosen(order: list) -> set:
+        if args.uniform:
+            return policies.choose_uniform(order, layout, fractions, args.min_heads)
+        return policies.choose(order, layout, budgets, args.min_heads)
+
     # Budgets that cannot be met are found before anything is measured.
-    policies.choose(policies.random_order(layout, 0), layout, budgets, args.min_heads)
-    return policies.choose(head_order(args, loaded), layout, budgets, args.min_heads)
+    chosen(policies.random_order(layout, 0))
+    return chosen(head_order(args, loaded))
 
 
 def head_order(args: argparse.Namespace, loaded: Any) -> list:
     """All heads, the first to go first."""
     from admin_nmt.pruning.heads import load_measurements, measurement_of
-    from admin_nmt.pruning.measuring import measure
     from admin_nmt.pruning.policies import random_order
 
     if args.random:
@@ -115,38 +123,23 @@ def head_order(args: argparse.Namespace, loaded: Any) -> list:
         return measurement_of(
             measurements, loaded.fingerprint, loaded.path, args.importance
         ).order()
-    return measure(
-        loaded,
-        subset=args.subset,
-        granularity=args.granularity,
-        max_tokens=args.max_tokens,
-        max_batches=args.max_batches,
-        seed=args.seed,
-    ).order()
+    return measure_importance(args, loaded).order()
 
 
 def run(args: argparse.Namespace) -> None:
     """Choose, remove, write, print."""
     check_policy(args)
     require_folders(args.output, args.list)
-    if Path(args.output).exists() and Path(args.output).samefile(args.path):
+    if Path(args.output).absolute().resolve() == Path(args.path).absolute().resolve():
         raise UsageError(f"--output {args.output} is the checkpoint itself: give another name")
 
     import admin_nmt.registration  # noqa: F401  (before other modules that import fairseq)
     from admin_nmt.evaluation.averaging import save_checkpoint
     from admin_nmt.pruning.heads import save_removed
-    from admin_nmt.pruning.loading import load_model
     from admin_nmt.pruning.removal import masked_heads, num_parameters, pruned_checkpoint
     from admin_nmt.pruning.reports import removal_report
 
-    loaded = load_model(
-        args.path,
-        args.data,
-        subset=args.subset,
-        source=args.source_lang,
-        target=args.target_lang,
-        cpu=args.cpu,
-    )
+    loaded = load(args, args.path, args.subset)
     removed = choose_heads(args, loaded) | masked_heads(loaded)
     state = pruned_checkpoint(loaded, removed)
     save_checkpoint(state, args.output)

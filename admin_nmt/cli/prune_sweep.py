@@ -9,6 +9,9 @@ from admin_nmt.cli._heads import (
     add_measuring_arguments,
     add_model_arguments,
     add_search_arguments,
+    load,
+    measure_importance,
+    require_checkpoints,
     search_options,
 )
 from admin_nmt.errors import UsageError
@@ -60,23 +63,16 @@ def run(args: argparse.Namespace) -> None:
     import admin_nmt.registration  # noqa: F401  (before other modules that import fairseq)
     from admin_nmt.analysis.plots import plot_panels
     from admin_nmt.pruning.heads import load_measurements
-    from admin_nmt.pruning.loading import load_model
     from admin_nmt.pruning.masked_translation import MaskedTranslator, TestSet
     from admin_nmt.pruning.reports import sweep_table
     from admin_nmt.pruning.sweep import fractions, panels, save_curves, translate_curves
 
     steps = fractions(args.step, args.largest)
     known = load_measurements(args.importance) if args.importance else None
+    require_checkpoints(args.path)
     curves = []
     for path in args.path:
-        loaded = load_model(
-            path,
-            args.data,
-            subset=args.gen_subset,
-            source=args.source_lang,
-            target=args.target_lang,
-            cpu=args.cpu,
-        )
+        loaded = load(args, path, args.gen_subset)
         test_set = TestSet(
             args.data, args.gen_subset, loaded.task.cfg.target_lang, options, args.output,
             args.reference, args.max_sentences,
@@ -86,7 +82,7 @@ def run(args: argparse.Namespace) -> None:
         described = {
             "data": args.data,
             "subset": args.gen_subset,
-            "granularity": args.granularity,
+            "importance": args.importance or f"measured, by {args.granularity}",
             "signature": test_set.signature,
         }
         # After every checkpoint: an interruption costs at most one.
@@ -100,19 +96,11 @@ def run(args: argparse.Namespace) -> None:
 def _plan(args: argparse.Namespace, loaded: Any, known: Any, steps: list[float]) -> list:
     """(group, order, heads removed at each step) of every curve of one checkpoint."""
     from admin_nmt.pruning.heads import measurement_of
-    from admin_nmt.pruning.measuring import measure
     from admin_nmt.pruning.policies import random_order
     from admin_nmt.pruning.sweep import removed_by, removed_reranked
 
     def measure_order() -> list:
-        return measure(
-            loaded,
-            subset=args.subset,
-            granularity=args.granularity,
-            max_tokens=args.max_tokens,
-            max_batches=args.max_batches,
-            seed=args.seed,
-        ).order()
+        return measure_importance(args, loaded).order()
 
     layout = loaded.layout
     groups = [group for group in args.groups if any(layout.get(kind) for kind in group)]

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.evaluation.checkpoints import open_checkpoint, setting
@@ -132,9 +133,24 @@ def _pairs(data: Path, subset: str) -> list[tuple[str, str]]:
 
 
 def trained_direction(path: str) -> tuple[str | None, str | None]:
-    """(source, target) of the run that wrote the checkpoints `path`, None where it does not say."""
-    state = open_checkpoint(path.split(os.pathsep)[0])
-    return setting(state, "task", "source_lang"), setting(state, "task", "target_lang")
+    """(source, target) of the run that wrote the checkpoints `path`, None where it is not known."""
+    return recorded_direction(open_checkpoint(path.split(os.pathsep)[0]))
+
+
+def recorded_direction(state: dict[str, Any]) -> tuple[str | None, str | None]:
+    """(source, target) that a checkpoint was trained on, None where it is not known.
+
+    fairseq does not record languages that it took from the names of its files: they still tell if
+    they are where they were.
+    """
+    source, target = (setting(state, "task", side) for side in ("source_lang", "target_lang"))
+    folder = Path(str(setting(state, "task", "data") or "/nowhere").split(os.pathsep)[0])
+    if source is None and target is None and folder.is_dir():
+        names = (_BINARY_NAME.fullmatch(path.name) for path in folder.iterdir())
+        pairs = {match["pair"] for match in names if match}
+        if len(pairs) == 1:
+            source, target = pairs.pop().split("-")
+    return source, target
 
 
 def require_fitting_vocabulary(

@@ -68,10 +68,11 @@ def _checkpoint(
     options: TextOptions | None,
 ) -> Translator:
     from admin_nmt.evaluation.checkpoints import open_checkpoint, setting
+    from admin_nmt.evaluation.generation import recorded_direction
 
     state = open_checkpoint(path)
     _require_known_architecture(path, state)
-    trained = setting(state, "task", "source_lang"), setting(state, "task", "target_lang")
+    trained = recorded_direction(state)
     if data is None:
         data = str(setting(state, "task", "data") or "").split(os.pathsep)[0]
         if not Path(data or "/nowhere").is_dir():

@@ -32,6 +32,8 @@ from admin_nmt.modules.residual_attention import residual_kinds
 
 #: First line of every file about heads that `admin-nmt` writes.
 FORMAT = "admin_nmt heads"
+#: fairseq's default of `--restore-file`.
+_DEFAULT_RESTORE_FILE = "checkpoint_last.pt"
 #: Kind -> stack and name of the attention in its layers.
 PLACES = {
     "E": ("encoder", "self_attn"),
@@ -208,7 +210,8 @@ def settle(args: Namespace | DictConfig | Any) -> None:
     if getattr(args, "heads_per_layer", None) is None:
         for option in ("finetune_from_model", "restore_file"):
             path = getattr(args, option, None)
-            if path and Path(path).is_file():
+            # The default is no path: fairseq looks for that name in --save-dir.
+            if path and path != _DEFAULT_RESTORE_FILE and Path(path).is_file():
                 values["heads_per_layer"] = _heads_of_checkpoint(path)
                 break
     with open_dict(args) if isinstance(args, DictConfig) else ExitStack():

@@ -85,8 +85,7 @@ def choose(
     Raises:
         UsageError: a budget cannot be met.
     """
-    if min_heads < 0:
-        raise UsageError(f"--min-heads {min_heads}: give a number of at least 0")
+    _require_not_negative(min_heads)
     removed: set[Head] = set()
     for budget in budgets:
         left = {kind: list(layout.get(kind, ())) for kind in budget.kinds}
@@ -106,6 +105,11 @@ def choose(
     return removed
 
 
+def _require_not_negative(min_heads: int) -> None:
+    if min_heads < 0:
+        raise UsageError(f"--min-heads {min_heads}: give a number of at least 0")
+
+
 def choose_uniform(
     order: Sequence[Head], layout: Layout, fractions: Mapping[str, float], min_heads: int = 0
 ) -> set[Head]:
@@ -120,6 +124,7 @@ def choose_uniform(
     Raises:
         UsageError: a fraction outside 0..1, or fewer than `min_heads` heads would be kept.
     """
+    _require_not_negative(min_heads)
     removed: set[Head] = set()
     for kind, fraction in fractions.items():
         counts = layout.get(kind, ())
@@ -153,6 +158,7 @@ def require_min_heads(removed: Collection[Head], layout: Layout, min_heads: int)
     Raises:
         UsageError: naming the first such layer.
     """
+    _require_not_negative(min_heads)
     after = without(layout, removed)
     for kind, counts in after.items():
         for layer, count in enumerate(counts, 1):

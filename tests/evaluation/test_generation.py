@@ -16,6 +16,7 @@ from admin_nmt.evaluation.generation import (
     in_corpus_order,
     num_sentences,
     parse_line,
+    recorded_direction,
 )
 
 
@@ -82,6 +83,23 @@ def test_direction_follows_the_checkpoint_unless_told_otherwise(tmp_path):
     assert find_direction(data, "test", None, None, ("en", "de")) == ("en", "de")
     assert find_direction(data, "test", "de", "en", ("deu", "eng")) == ("de", "en")
     assert find_direction(data, "test", None, None, ("fr", "en")) == ("de", "en")
+
+
+@pytest.mark.parametrize(
+    ("names", "direction"),
+    [
+        (["train.de-en.de.idx", "train.de-en.en.idx", "dict.de.txt"], ("de", "en")),
+        (["train.de-en.de.idx", "train.fr-en.fr.idx"], (None, None)),
+        (["notes.txt"], (None, None)),
+    ],
+)
+def test_languages_that_fairseq_took_from_file_names_are_found_there(tmp_path, names, direction):
+    """It leaves them out of checkpoints; the reverse direction would be translated into nonsense."""
+    task = {"data": str(folder(tmp_path, *names)), "source_lang": None, "target_lang": None}
+    assert recorded_direction({"cfg": {"task": task}}) == direction
+    assert recorded_direction({"cfg": {"task": task | {"data": "/nowhere"}}}) == (None, None)
+    recorded = task | {"source_lang": "en", "target_lang": "de"}
+    assert recorded_direction({"cfg": {"task": recorded}}) == ("en", "de")
 
 
 def test_several_pairs_need_a_choice(tmp_path):

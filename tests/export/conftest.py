@@ -1,12 +1,14 @@
 """Checkpoints of models with random weights, written the way fairseq's trainer writes them."""
 
 import copy
+import io
 import os
 import random
 import subprocess
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -155,14 +157,13 @@ def word_model(
 
 
 @pytest.fixture(scope="session")
-def exported(
-    word_model: Path,
-    prepared: Path,
-    program: Callable[..., Any],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Path:
+def exported(word_model: Path, prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that `admin-nmt export` makes of `word_model`, in float32."""
+    from admin_nmt.cli.main import main
+
     folder = tmp_path_factory.mktemp("exported") / "model"
-    said = program("admin-nmt", "export", word_model, prepared, "--output", folder).stdout
-    assert "8 translated exactly as by fairseq" in said
+    said = io.StringIO()
+    with redirect_stdout(said):
+        assert main(["export", str(word_model), str(prepared), "--output", str(folder)]) == 0
+    assert "8 translated exactly as by fairseq" in said.getvalue()
     return folder

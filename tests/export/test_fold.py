@@ -16,7 +16,6 @@ from torch import Tensor
 from admin_nmt.errors import UserError
 from admin_nmt.export import fold_checkpoint
 from admin_nmt.export.checkpoint import fold_model, model_settings
-from tests.conftest import TINY
 from tests.export.conftest import omegas, run_without_us
 
 SIZES = "--encoder-layers 2 --decoder-layers 2 --encoder-embed-dim 32 --decoder-embed-dim 32"
@@ -264,19 +263,6 @@ def test_the_optimizer_state_is_dropped_with_a_word(
     assert "optimizer state dropped" in "\n".join(report.lines())
 
 
-@pytest.fixture(scope="module")
-def trained(
-    data_bin: Path, program: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """Checkpoint of a real training run with our optimizer."""
-    folder = tmp_path_factory.mktemp("trained")
-    program(
-        "fairseq-train", data_bin, *TINY, "--share-all-embeddings", "--max-epoch", 30, "--lr", 5e-3,
-        "--save-dir", folder, "--no-epoch-checkpoints", "--disable-validation",
-    )  # fmt: skip
-    return folder / "checkpoint_last.pt"
-
-
 def hypotheses(output: str) -> list[str]:
     """Numbers and texts, without scores: these differ in the last digit."""
     lines = [line.split("\t") for line in output.splitlines() if line.startswith("H-")]
@@ -284,11 +270,12 @@ def hypotheses(output: str) -> list[str]:
 
 
 def test_the_folded_model_works_where_we_are_not_installed(
-    trained: Path, data_bin: Path, program: Callable[..., Any], tmp_path: Path
+    word_model: Path, prepared: Path, program: Callable[..., Any], tmp_path: Path
 ) -> None:
     """It loads, translates the same, and can be trained on, with nothing but a stock fairseq."""
+    data_bin = prepared / "data-bin"
     output = tmp_path / "folded.pt"
-    said = program("admin-nmt", "fold", trained, "--output", output)
+    said = program("admin-nmt", "fold", word_model, "--output", output)
     assert "optimizer state dropped" in said.stdout
     with zipfile.ZipFile(output) as archive:
         (name,) = [name for name in archive.namelist() if name.endswith("/data.pkl")]
@@ -302,15 +289,16 @@ def test_the_folded_model_works_where_we_are_not_installed(
     assert modules <= {"torch", "torch._utils", "collections"}
 
     generate = [data_bin, "--cpu", "--beam", 5, "--required-batch-size-multiple", 1, "--path"]
-    ours = program("fairseq-generate", *generate, trained).stdout
+    ours = program("fairseq-generate", *generate, word_model).stdout
     theirs = run_without_us("fairseq_cli.generate", *generate, output).stdout
     assert len(hypotheses(ours)) == 20
     assert hypotheses(theirs) == hypotheses(ours)
 
     run_without_us(
         "fairseq_cli.train", data_bin, "--finetune-from-model", output, "--arch", "transformer",
-        *SIZES, "--share-all-embeddings", "--cpu", "--max-tokens", 300, "--max-update", 1,
+        *SIZES, "--share-all-embeddings", "--cpu", "--max-tokens", 600, "--max-update", 1,
         "--optimizer", "adam", "--save-dir", tmp_path / "further", "--disable-validation",
+        "--max-source-positions", 64, "--max-target-positions", 64,
     )  # fmt: skip
     assert (tmp_path / "further" / "checkpoint_last.pt").exists()
 

@@ -52,7 +52,8 @@ def test_anything_from_standard_input_keeps_its_line(exported: Path) -> None:
 
 def test_a_checkpoint_finds_the_data_it_was_trained_on(word_model: Path, tmp_path: Path) -> None:
     (tmp_path / "in").write_text("\n".join(GERMAN) + "\n", encoding="utf-8")
-    translate(word_model, "--input", tmp_path / "in", "--output", tmp_path / "out")
+    command = ["translate", word_model, "--input", tmp_path / "in", "--output", tmp_path / "out"]
+    assert main([*map(str, command), "--threads", "1"]) == 0
     assert (tmp_path / "out").read_text(encoding="utf-8") == "\n".join(ENGLISH) + "\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
 

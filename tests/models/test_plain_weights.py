@@ -1,13 +1,17 @@
 """Weights of a plain fairseq Transformer go only into models that compute the same with them."""
 
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from admin_nmt.errors import UserError
 from admin_nmt.frontdoor import describe
+from admin_nmt.provenance import require_same_residuals
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +49,77 @@ def test_every_model_takes_its_own_weights(build: Callable[..., Any], init_type:
     target.load_state_dict(source.state_dict())
     for name, value in target.state_dict().items():
         assert torch.equal(value, source.state_dict()[name])
+
+
+OTHER_FACTORS = [
+    ("default", "deepnorm"),
+    ("default", "admin-log"),
+    ("deepnorm", "admin"),
+    ("deepnorm", "default"),
+    ("admin", "admin-const"),
+    ("admin-log", "admin-const"),
+    ("admin", "default"),
+    ("rezero", "default"),
+]
+
+
+@pytest.fixture(scope="module")
+def of_type(
+    parse: Callable[..., Any], task: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], tuple[Any, Path]]:
+    """A model with this `--init-type`, and a checkpoint of it."""
+
+    @cache
+    def make(init_type: str) -> tuple[Any, Path]:
+        cfg = parse("--init-type", init_type)
+        model = task.build_model(cfg.model)
+        path = tmp_path_factory.mktemp(init_type) / "model.pt"
+        config = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+        torch.save({"args": None, "cfg": config, "model": model.state_dict()}, path)
+        return model, path
+
+    return make
+
+
+@pytest.mark.parametrize(("trained", "wanted"), OTHER_FACTORS)
+def test_training_does_not_go_on_with_other_factors(
+    of_type: Callable[[str], tuple[Any, Path]], trained: str, wanted: str
+) -> None:
+    """Most of these pairs have the same names of tensors, or lack omegas as a plain model does."""
+    path = of_type(trained)[1]
+    message = f"with --init-type {trained}: with --init-type {wanted} its residual"
+    with pytest.raises(UserError, match=message):
+        require_same_residuals(of_type(wanted)[0], str(path))
+
+
+@pytest.mark.parametrize("wanted", ["admin", "default", "deepnorm", "admin-log", "rezero"])
+def test_training_goes_on_with_the_same_factors(
+    of_type: Callable[[str], tuple[Any, Path]], tmp_path: Path, wanted: str
+) -> None:
+    model, path = of_type(wanted)
+    require_same_residuals(model, str(path))
+    require_same_residuals(model, str(tmp_path / "not there"))
+
+
+def test_a_default_model_becomes_an_admin_model(
+    of_type: Callable[[str], tuple[Any, Path]],
+) -> None:
+    """omega = 1 computes the same."""
+    require_same_residuals(of_type("admin")[0], str(of_type("default")[1]))
+
+
+def test_fairseqs_trainer_compares_before_it_loads(
+    of_type: Callable[[str], tuple[Any, Path]], parse: Callable[..., Any], task: Any
+) -> None:
+    """And writes the languages down that it took from the names of files."""
+    from fairseq.trainer import Trainer
+
+    cfg = parse("--init-type", "deepnorm")
+    assert cfg.task.source_lang is None
+    trainer = Trainer(cfg, task, of_type("deepnorm")[0], task.build_criterion(cfg.criterion))
+    assert (cfg.task.source_lang, cfg.task.target_lang) == ("de", "en")
+    with pytest.raises(UserError, match="was trained with --init-type default"):
+        trainer.load_checkpoint(str(of_type("default")[1]))
 
 
 def test_the_reason_survives_fairseqs_trainer() -> None:

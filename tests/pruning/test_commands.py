@@ -153,6 +153,11 @@ BAD = {
         "28 heads cannot be removed; with --min-heads 1 at most 21 can",
     ),
     "folder": (["--fraction", "0", "--output", "nowhere/x.pt"], 2, "folder of nowhere/x.pt does"),
+    "uniform minimum": (
+        ["--fraction", "1", "--uniform", "--min-heads", "1", "--importance", "none.json"], 2,
+        "--uniform with --encoder-self 1 leaves 0 heads",
+    ),
+    "one file for two": (["--fraction", "0", "--list", "./out.pt"], 2, "given for two outputs"),
     "scores": (["--fraction", "0", "--importance", "none.json"], 1, "cannot read none.json"),
 }  # fmt: skip
 
@@ -175,6 +180,64 @@ def test_bad_input_is_one_line_and_writes_nothing(
     (line,) = [x for x in capsys.readouterr().err.splitlines() if "error:" in x]
     assert line.startswith("admin-nmt prune: error: ") and message in line
     assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_is_not_replaced_by_its_pruned_self(
+    checkpoint: Callable[..., Path], data_bin: Path, capsys: Any, tmp_path: Path
+) -> None:
+    path = checkpoint(*MODELS["ours"])
+    before = path.read_bytes()
+    arguments = ["prune", str(data_bin), "--fraction", "0.5", "--random", "--cpu", "--path"]
+    assert main([*arguments, str(path), "--output", str(path.parent / "." / path.name)]) == 2
+    assert "is the checkpoint itself" in capsys.readouterr().err
+    assert path.read_bytes() == before
+    (tmp_path / "there").touch()
+    assert main([*arguments, "missing.pt", "--output", str(tmp_path / "there")]) == 1
+    assert "missing.pt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["importance", "prune-sweep"])
+def test_a_missing_checkpoint_is_found_before_the_first_is_measured(
+    checkpoint: Callable[..., Path],
+    data_bin: Path,
+    tmp_path: Path,
+    capsys: Any,
+    monkeypatch: Any,
+    command: str,
+) -> None:
+    from admin_nmt.pruning import measuring
+
+    monkeypatch.setattr(measuring, "measure", lambda *_, **__: pytest.fail("measured"))
+    paths = [str(checkpoint(*MODELS["ours"])), str(tmp_path / "missing.pt")]
+    output = str(tmp_path / "out")
+    assert main([command, str(data_bin), "--cpu", "--output", output, "--path", *paths]) == 1
+    assert "missing.pt" in capsys.readouterr().err
+
+
+def test_heads_of_a_file_that_happens_to_lie_here_are_not_taken_over(
+    checkpoint: Callable[..., Path], data_bin: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """`checkpoint_last.pt` is fairseq's default, a name in --save-dir, not in the current folder."""
+    path = checkpoint(*MODELS["ours"])
+    monkeypatch.chdir(tmp_path)
+    arguments = ["prune", str(data_bin), "--path", str(path), "--cpu", "--random"]
+    assert main([*arguments, "--fraction", "0.5", "--output", "checkpoint_last.pt"]) == 0
+    assert load(path).cfg.heads_per_layer is None
+
+
+def test_heads_of_where_training_started_are_not_those_of_the_checkpoint(
+    checkpoint: Callable[..., Path], data_bin: Path, tmp_path: Path
+) -> None:
+    """fairseq keeps --finetune-from-model beside the settings of its own models."""
+    path = checkpoint(*MODELS["fairseq's"])
+    pruned = tmp_path / "pruned.pt"
+    arguments = ["prune", str(data_bin), "--cpu", "--random", "--fraction", "0.5"]
+    assert main([*arguments, "--path", str(path), "--output", str(pruned)]) == 0
+    state = torch.load(path, weights_only=True)
+    state["cfg"]["model"].finetune_from_model = str(pruned)
+    torch.save(state, tmp_path / "later.pt")
+    later = ["--path", str(tmp_path / "later.pt"), "--output", str(tmp_path / "out.pt")]
+    assert main([*arguments, *later]) == 0
 
 
 def test_scores_of_another_model_are_refused(

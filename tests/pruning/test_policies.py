@@ -141,6 +141,10 @@ LAYOUT = {"E": (4, 4), "A": (4, 4), "D": (4, 4)}
         ),
         (lambda: choose([], LAYOUT, [], -1), r"--min-heads -1: give a number of at least 0"),
         (
+            lambda: choose_uniform([], LAYOUT, {"E": 0.5}, -1),
+            r"--min-heads -1: give a number of at least 0",
+        ),
+        (
             lambda: choose_uniform(random_order(LAYOUT, 1), LAYOUT, {"E": 0.9}, 1),
             r"--uniform with --encoder-self 0.9 leaves 0 heads in a layer; --min-heads 1 forbids",
         ),

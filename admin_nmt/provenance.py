@@ -1,0 +1,106 @@
+"""What a checkpoint says about the run that wrote it: complete when written, compared when read.
+
+fairseq leaves out languages that it took from file names, and going on from a checkpoint it compares
+names and shapes of tensors only, which several values of `--init-type` have in common.
+"""
+
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+from admin_nmt.errors import UserError
+
+
+def install() -> None:
+    """Patch fairseq's trainer; calling it again changes nothing."""
+    from fairseq.trainer import Trainer
+
+    init, load_checkpoint = Trainer.__init__, Trainer.load_checkpoint
+    if hasattr(load_checkpoint, "_admin_nmt_patch"):
+        return
+
+    @wraps(init)
+    def checked_init(self: Any, *args: Any, **kwargs: Any) -> None:
+        init(self, *args, **kwargs)
+        record_languages(self.cfg.task, self.task.cfg)
+
+    @wraps(load_checkpoint)
+    def checked_load(self: Any, filename: str, *args: Any, **kwargs: Any) -> Any:
+        require_same_residuals(self.get_model(), filename)
+        return load_checkpoint(self, filename, *args, **kwargs)
+
+    checked_load._admin_nmt_patch = True  # type: ignore[attr-defined]
+    Trainer.__init__, Trainer.load_checkpoint = checked_init, checked_load
+
+
+def record_languages(saved: Any, used: Any) -> None:
+    """Copy languages into the configuration that checkpoints get, in place.
+
+    Args:
+        saved: configuration of the task as the user gave it.
+        used: configuration of the task as it runs.
+    """
+    for name in ("source_lang", "target_lang"):
+        if name in saved and getattr(saved, name) is None:
+            setattr(saved, name, getattr(used, name, None))
+
+
+def require_same_residuals(model: Any, path: str) -> None:
+    """Refuse to go on from an `admin_transformer` with other factors on its shortcuts.
+
+    Weights of a model without omegas may become an ADMIN model with omega = 1, which is equal.
+
+    Args:
+        model: to be loaded; other models than ours pass.
+        path: a checkpoint; one that is not there passes.
+
+    Raises:
+        UserError: naming both values of `--init-type`.
+    """
+    from admin_nmt.evaluation.checkpoints import architecture, open_checkpoint
+    from admin_nmt.export.checkpoint import model_settings
+    from admin_nmt.models._config import to_config
+    from admin_nmt.models.admin_transformer import AdminTransformerModel
+
+    if not isinstance(model, AdminTransformerModel) or not Path(path).is_file():
+        return
+    state = open_checkpoint(path)
+    if not _is_ours(architecture(state)):
+        return  # names of its tensors tell
+    settings = model_settings(state)
+    theirs, ours = map(_factors, (to_config(settings), model.cfg))
+    if len(theirs) != len(ours):
+        return  # another depth: names of its tensors tell
+    if any(a != b and (a, b) != (1.0, "omega") for a, b in zip(theirs, ours, strict=True)):
+        name = getattr(model.cfg.init_type, "value", model.cfg.init_type)
+        raise UserError(
+            f"checkpoint {path} was trained with --init-type {settings.init_type}: with --init-type "
+            f"{name} its residual connections would compute something else; give --init-type "
+            f"{settings.init_type}, or start from scratch"
+        )
+
+
+def _is_ours(arch: str | None) -> bool:
+    from fairseq.models import ARCH_MODEL_NAME_REGISTRY
+
+    return ARCH_MODEL_NAME_REGISTRY.get(str(arch)) == "admin_transformer"
+
+
+def _factors(cfg: Any) -> list[float | str]:
+    """What is on each shortcut, in forward order: a constant, or the name of a parameter."""
+    from admin_nmt.initialization.scheme import Stack
+    from admin_nmt.models.admin_transformer import AdminTransformerModel
+    from admin_nmt.modules.residual import ReZeroResidual
+
+    scheme = AdminTransformerModel.scheme_of(cfg)
+    stacks: tuple[Stack, Stack] = ("encoder", "decoder")
+    residuals = [
+        scheme.residual(stack, position, 1)
+        for stack in stacks
+        for position in range(scheme.depth.num_residuals(stack))
+    ]
+    names = ("alpha" if isinstance(residual, ReZeroResidual) else "omega" for residual in residuals)
+    return [
+        name if residual.constant is None else residual.constant
+        for name, residual in zip(names, residuals, strict=True)
+    ]
