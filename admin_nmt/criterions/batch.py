@@ -6,9 +6,9 @@ from torch import Tensor
 
 
 def repeat_batch(net_input: Any, batch_size: int, passes: int) -> Any:
-    """`net_input` with every sentence `passes` times, in blocks: all sentences, then all again.
+    """`net_input` with every sentence `passes` times in a row.
 
-    Only what has a batch dimension is copied: tensors whose first dimension is the batch, or else
+    Recurrent encoders want sentences sorted by length; copies side by side keep that order. Only what has a batch dimension is copied: tensors whose first dimension is the batch, or else
     whose second is (time-first tensors); others, and everything when `passes` is 1, are handed on
     as they are. Nothing is changed in place.
 
@@ -27,5 +27,10 @@ def repeat_batch(net_input: Any, batch_size: int, passes: int) -> Any:
         return net_input
     for dim in range(min(2, net_input.dim())):
         if net_input.shape[dim] == batch_size:
-            return net_input.repeat([passes if d == dim else 1 for d in range(net_input.dim())])
+            return net_input.repeat_interleave(passes, dim)
     return net_input
+
+
+def by_pass(output: Tensor, passes: int) -> Tensor:
+    """What a model made of a repeated batch, (B * m, ...), as a view (m, B, ...)."""
+    return output.unflatten(0, (len(output) // passes, passes)).transpose(0, 1)

@@ -19,7 +19,7 @@ from fairseq.dataclass import ChoiceEnum
 from fairseq.logging import metrics
 from torch import Tensor, nn
 
-from admin_nmt.criterions.batch import repeat_batch
+from admin_nmt.criterions.batch import by_pass, repeat_batch
 from admin_nmt.criterions.output_layer import (
     decoder_of,
     linear_output_layer,
@@ -168,7 +168,7 @@ class AdminLabelSmoothedCrossEntropyCriterion(FairseqCriterion):
 
         def loss_of(features: Tensor) -> Tensor:
             assert self._output is not None
-            features = features.view(passes, *target.shape, -1)[:, :, prefix:]
+            features = by_pass(features, passes)[:, :, prefix:]
             weight: Any = self._output.weight
             bias: Any = getattr(self._output, "bias", None)
             sums.append(
@@ -198,7 +198,7 @@ class AdminLabelSmoothedCrossEntropyCriterion(FairseqCriterion):
         lprobs = log_probabilities(model, output)
         prefix = self.ignore_prefix_size
         target = target[:, prefix:].reshape(-1)
-        lprobs = lprobs.view(passes, -1, *lprobs.shape[1:])[:, :, prefix:]
+        lprobs = by_pass(lprobs, passes)[:, :, prefix:]
         lprobs = lprobs.reshape(passes, len(target), -1)
         smoothing = self._smoothing(lprobs.shape[-1])
         return rdrop_loss(lprobs, target, smoothing, alpha, self.padding_idx, reduce)

@@ -131,7 +131,9 @@ class LabelSmoothedCrossEntropyRDropCriterion(AdminLabelSmoothedCrossEntropyCrit
         if self._dropout_checked or self.alpha == 0:
             return
         self._dropout_checked = True
-        rates = (getattr(module, "p", 0.0) for module in model.modules())
+        # A stack with layer drop has a `p` too, but drops the same layers in all passes.
+        modules = (m for m in model.modules() if not isinstance(m, nn.ModuleList))
+        rates = (getattr(module, "p", 0.0) for module in modules)
         if not any(isinstance(rate, float) and rate > 0 for rate in rates):
             logger.warning(
                 "every dropout of the model is 0: all passes are the same and R-Drop does nothing "

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from admin_nmt.criterions.batch import by_pass, repeat_batch
 from admin_nmt.errors import UsageError
 from tests.criterions.conftest import OURS, RDROP, STILL, STOCK
 from tests.reference import rdrop as reference
@@ -33,11 +34,12 @@ def test_objective_is_the_papers_loss_on_two_dropout_passes(
     found = {name: p.grad.clone() for name, p in model.named_parameters()}
     model.zero_grad()
     torch.manual_seed(5)
-    doubled = {name: torch.cat([value, value]) for name, value in batch["net_input"].items()}
-    logits = model(**doubled)[0]
-    B, T = batch["target"].shape
+    rows = [row for row in range(len(batch["target"])) for _ in range(2)]
+    doubled = {name: value[rows] for name, value in batch["net_input"].items()}
+    logits = model(**doubled)[0].double()
+    passes = torch.stack([logits[::2], logits[1::2]]).flatten(1, 2)
     expected, nll, kl = reference.objective(
-        logits.view(2, B * T, -1).double(), batch["target"].view(-1).tolist(), 0.1, "others", 4.0, 1
+        passes, batch["target"].view(-1).tolist(), 0.1, "others", 4.0, 1
     )
     expected.backward()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
@@ -56,15 +58,13 @@ def test_carried_scores_of_the_passes_stay_apart(
     checkpointing: tuple[str, ...],
 ) -> None:  # fmt: skip
     """RealFormer with ADMIN: two passes under one dropout each give what they give alone."""
-    from admin_nmt.criterions.batch import repeat_batch
-
     model = build(*STILL, *REALFORMER, "--init-type", "admin", *checkpointing)
     model.train()
     alone = model(**batch["net_input"])[0]
     size = batch["target"].shape[0]
     together = model(**repeat_batch(batch["net_input"], size, 2))[0]
-    torch.testing.assert_close(together[:size], alone)
-    torch.testing.assert_close(together[size:], alone)
+    torch.testing.assert_close(together[::2], alone)
+    torch.testing.assert_close(together[1::2], alone)
     loss, _, log = criterion(*RDROP)(model, batch)
     plain, _, _ = criterion(*STOCK)(model, batch)
     assert loss.item() == pytest.approx(2 * plain.item(), rel=1e-5)
@@ -179,8 +179,6 @@ def test_unreduced_divergence_stays_with_its_token(
 
 def test_only_what_has_a_batch_dimension_is_repeated() -> None:
     """[7] fairseq's doubles every tensor along dimension 0, or fails to."""
-    from admin_nmt.criterions.batch import repeat_batch
-
     tokens, lengths = torch.arange(12).view(4, 3), torch.tensor([3, 3, 2, 1])
     time_first, scalar, other = torch.randn(7, 4, 2), torch.tensor(5), torch.randn(3, 5)
     inputs = {
@@ -188,9 +186,10 @@ def test_only_what_has_a_batch_dimension_is_repeated() -> None:
         "nested": [{"time_first": time_first}, (other,)],
     }  # fmt: skip
     repeated = repeat_batch(inputs, 4, 3)
-    assert torch.equal(repeated["src_tokens"], torch.cat([tokens] * 3))
-    assert torch.equal(repeated["src_lengths"], torch.cat([lengths] * 3))
-    assert torch.equal(repeated["nested"][0]["time_first"], torch.cat([time_first] * 3, dim=1))
+    rows = [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
+    assert torch.equal(repeated["src_tokens"], tokens[rows])
+    assert repeated["src_lengths"].tolist() == [3, 3, 3, 3, 3, 3, 2, 2, 2, 1, 1, 1]
+    assert torch.equal(repeated["nested"][0]["time_first"], time_first[:, rows])
     assert repeated["scalar"] is scalar and repeated["nested"][1][0] is other
     assert (repeated["name"], repeated["none"]) == ("x", None)
     assert repeat_batch(inputs, 4, 1) is inputs
@@ -264,14 +263,17 @@ def test_metrics_are_bits_per_true_token(
     assert values["rdrop_kl"] == pytest.approx(0.5 / bit, abs=1e-4)
 
 
+@pytest.mark.parametrize("options", [(), REALFORMER], ids=["plain", "realformer"])
 def test_rdrop_without_dropout_warns_once(
     build: Callable[..., Any], criterion: Callable[..., Any], batch: Any,
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, options: tuple[str, ...],
 ) -> None:  # fmt: skip
+    """Layer drop is no help: all passes run in one batch, through the same layers."""
+    layer_drop = ("--encoder-layerdrop", "0.1", "--decoder-layerdrop", "0.1", *options)
     rdrop = criterion(*RDROP)
     with caplog.at_level(logging.WARNING):
         for dropout in (("--dropout", "0.1"), STILL):
-            model = build(*dropout)
+            model = build(*dropout, *layer_drop)
             model.train()
             for _ in range(2):
                 criterion_ = rdrop if dropout is STILL else criterion(*RDROP)
@@ -316,6 +318,25 @@ def test_plain_and_fused_path_agree(
     assert results[0][1] == pytest.approx(results[1][1], rel=1e-4)
     for fused, plain in zip(results[0][2], results[1][2], strict=True):
         torch.testing.assert_close(fused, plain, rtol=1e-3, atol=1e-5 * float(plain.abs().max()))
+
+
+@pytest.mark.parametrize(
+    "arch", ["lstm", "lstm_luong_wmt_en_de", "fconv", "lightconv_iwslt_de_en", "transformer_align"]
+)
+def test_fairseqs_other_models_can_use_it(
+    build: Callable[..., Any], criterion: Callable[..., Any], batch: Any, arch: str
+) -> None:
+    """Recurrent encoders among them, which refuse batches that are not sorted by length."""
+    model = build("--arch", arch, "--dropout", "0.3")
+    model.train()
+    loss, _, log = criterion(*RDROP)(model, batch)
+    loss.backward()
+    assert torch.isfinite(loss) and float(log["rdrop_kl"]) > 0
+    model.eval()
+    with torch.no_grad():
+        alone = model(**batch["net_input"])[0]
+        together = model(**repeat_batch(batch["net_input"], len(alone), 2))[0]
+    torch.testing.assert_close(by_pass(together, 2), torch.stack([alone, alone]))
 
 
 def test_a_language_model_can_use_it(tmp_path: Any, data_bin: Any) -> None:
