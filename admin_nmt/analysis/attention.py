@@ -8,10 +8,10 @@ beyond the layer above.
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -37,8 +37,9 @@ class AttentionStatistics:
     """What the heads of one model did.
 
     Attributes:
-        values: quantity -> (kind, layer from 1) -> (H, N), one number per head and query token;
-            divergence has no entry for first layers.
+        values: quantity -> (kind, layer from 1) -> (H, N), one number per head and query token.
+            Layers without heads have no entry; divergence has none for layers without a layer of
+            heads right below, and NaN for heads that have no counterpart there.
         num_tokens: kind -> N.
     """
 
@@ -46,12 +47,32 @@ class AttentionStatistics:
     num_tokens: dict[str, int]
 
     def medians(self, quantity: str) -> dict[str, list[list[float]]]:
-        """kind -> layer -> head -> median over tokens; the first layer of divergences is NaN."""
+        """kind -> layer -> head -> median over tokens; NaN where nothing was measured, such as the
+        first layer of divergences."""
         found: dict[str, list[list[float]]] = {}
-        for (kind, _), heads in self.values["entropy"].items():
-            found.setdefault(kind, []).append([math.nan] * len(heads))
+        for (kind, layer), heads in self.values["entropy"].items():
+            layers = found.setdefault(kind, [])
+            layers += [[] for _ in range(layer - 1 - len(layers))]  # layers that have no heads
+            layers.append([math.nan] * len(heads))
         for (kind, layer), heads in self.values[quantity].items():
             found[kind][layer - 1] = heads.median(dim=1).values.tolist()
+        return found
+
+
+class _Layer(NamedTuple):
+    """Weights (H, N, S) of the heads at `places` in layer number `layer`."""
+
+    layer: int
+    places: Sequence[int]
+    weights: Tensor
+
+    def divergence_from(self, below: "_Layer") -> Tensor:
+        """(H, N): of each head from the one at the same place in `below`, NaN if there is none."""
+        found = self.weights.new_full(self.weights.shape[:2], math.nan)
+        for head, place in enumerate(self.places):
+            if place in below.places:
+                other = below.weights[below.places.index(place)]
+                found[head] = jensen_shannon(self.weights[head], other)
         return found
 
 
@@ -61,7 +82,7 @@ class _Watcher:
 
     limit: int
     visible: dict[str, Tensor] = field(default_factory=dict)
-    below: dict[str, Tensor] = field(default_factory=dict)
+    below: dict[str, _Layer] = field(default_factory=dict)
     values: dict[str, dict[tuple[str, int], list[Tensor]]] = field(
         default_factory=lambda: {name: {} for name in QUANTITIES}
     )
@@ -71,16 +92,22 @@ class _Watcher:
         """A new batch; `visible` (B, T) by kind is false at padded queries."""
         self.visible, self.below = visible, {}
 
-    def take(self, kind: str, layer: int, weights: Tensor) -> None:
-        """Weights (H, B, T, S) of one layer, in forward order."""
+    def take(self, kind: str, layer: int, places: Sequence[int], weights: Tensor) -> None:
+        """Weights (H, B, T, S) of one layer, in forward order.
+
+        Args:
+            kind: of attention.
+            layer: number, from 1.
+            places: of the H heads among those of the layers above and below.
+            weights: of all queries; those of padded ones are ignored.
+        """
         room = self.limit - self.seen[kind]
         weights = weights[:, self.visible[kind]][:, : max(room, 0)].float()  # (H, N, S)
+        current, below = _Layer(layer, places, weights), self.below.get(kind)
         self._keep("entropy", kind, layer, entropy(weights))
-        if kind in self.below:
-            heads = min(len(weights), len(self.below[kind]))
-            divergence = jensen_shannon(weights[:heads], self.below[kind][:heads])
-            self._keep("divergence", kind, layer, divergence)
-        self.below[kind] = weights
+        if below is not None and below.layer == layer - 1:
+            self._keep("divergence", kind, layer, current.divergence_from(below))
+        self.below[kind] = current
 
     def finish(self) -> None:
         """The batch has ended."""
@@ -110,7 +137,9 @@ def _watched(model: Any, watcher: _Watcher) -> Iterator[None]:
         def tell(
             module: Any, args: Any, output: tuple, kind: str = kind, layer: int = layer
         ) -> tuple:
-            watcher.take(kind, layer, output[1])
+            # In residual attention a head's place is that of the scores it adds to.
+            places = getattr(module, "value_heads", None) or range(module.num_heads)
+            watcher.take(kind, layer, places, output[1])
             return (output[0], output[1].mean(dim=0), *output[2:])
 
         handles.append(attention.register_forward_pre_hook(ask, with_kwargs=True))

@@ -24,11 +24,14 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 def rows_of(label: str, found: AttentionStatistics) -> list[dict[str, Any]]:
-    """One row per quantity, kind, layer and head: mean and quantiles over tokens."""
+    """One row per quantity, kind, layer and head: mean and quantiles over tokens. Heads without a
+    counterpart in the layer below have no divergence."""
     rows = []
     for quantity, places in found.values.items():
         for (kind, layer), heads in places.items():
             for head, numbers in enumerate(heads, 1):
+                if numbers.isnan().any():
+                    continue
                 rows.append(
                     {"model": label, "quantity": quantity, "kind": kind, "layer": layer,
                      "head": head, "num_tokens": numbers.numel(), "mean": numbers.mean().item()}
@@ -91,6 +94,9 @@ def write_report(
 
 
 def by_layer(found: AttentionStatistics, quantity: str, kind: str) -> dict[int, list[list[float]]]:
-    """layer -> head -> numbers of up to `_DRAWN` tokens."""
-    places = found.values[quantity].items()
-    return {layer: heads[:, :_DRAWN].tolist() for (which, layer), heads in places if which == kind}
+    """layer -> head -> numbers of up to `_DRAWN` tokens; heads with NaN are left out."""
+    return {
+        layer: heads[~heads.isnan().any(dim=1), :_DRAWN].tolist()
+        for (which, layer), heads in found.values[quantity].items()
+        if which == kind
+    }

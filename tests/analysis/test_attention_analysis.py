@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from admin_nmt.analysis.attention import watch_attention
-from admin_nmt.analysis.attention_report import rows_of, table
+from admin_nmt.analysis.attention_report import rows_of, table, write_report
 from admin_nmt.analysis.distributions import entropy, jensen_shannon
 from admin_nmt.errors import UsageError
 
@@ -138,6 +138,28 @@ def test_statistics_equal_loops_over_tokens(
         assert rows.keys() == expected[quantity].keys()
         for key, numbers in rows.items():
             assert numbers == pytest.approx(expected[quantity][key], abs=2e-5), key
+
+
+def test_pruned_heads_are_compared_with_their_counterparts(
+    build: Callable[..., Any], task: Any, tmp_path: Path
+) -> None:
+    """Places in the chain, not counts; nothing is compared across a layer without heads."""
+    model = build(
+        "--encoder-layers", "3", "--decoder-layers", "3", *REALFORMER, "--residual-attention",
+        "encoder", "--heads-per-layer", "E:4(1.3.4),4,2() A:4,0,4 D:2,4,4",
+    ).eval()  # fmt: skip
+    found = watch_attention(model, task, "train", num_tokens=40)
+    divergence, median = found.values["divergence"], found.medians("divergence")
+    assert divergence.keys() == {("E", 2), ("D", 2), ("D", 3)}
+    compared = {place: (~heads.isnan()).all(dim=1).tolist() for place, heads in divergence.items()}
+    assert compared["E", 2] == [True, False, True, True]
+    assert compared["D", 2] == [True, True, False, False] and all(compared["D", 3])
+    assert list(map(len, median["E"])) == [3, 4] and list(map(len, median["A"])) == [4, 0, 4]
+    assert math.isnan(median["A"][2][0]) and math.isnan(median["D"][1][3])
+    write_report({"pruned": found}, tmp_path, {})
+    rows = list(csv.DictReader((tmp_path / "heads.csv").open()))
+    assert sum(row["quantity"] == "divergence" for row in rows) == 3 + 2 + 4
+    assert "NaN" not in (tmp_path / "attention.json").read_text()
 
 
 def test_watching_leaves_the_model_as_it_was(build: Callable[..., Any], task: Any) -> None:
