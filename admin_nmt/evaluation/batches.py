@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from admin_nmt.errors import UsageError
+
 
 def rank_and_count() -> tuple[int, int]:
     """This process's rank and their number; (0, 1) without torch.distributed."""
@@ -43,22 +45,32 @@ def random_batches(
         max_tokens: of one batch.
         seed: of the order.
         max_batches: so many of all ranks together; None is all.
+
+    Raises:
+        UsageError: a sentence has more than `max_tokens`.
     """
     from fairseq import utils
 
     rank, num_ranks = rank_and_count()
     if subset not in task.datasets:
         task.load_dataset(subset)
-    epoch = task.get_batch_iterator(
-        dataset=task.dataset(subset),
-        max_tokens=max_tokens,
-        max_positions=utils.resolve_max_positions(task.max_positions(), model.max_positions()),
-        ignore_invalid_inputs=True,
-        seed=seed,
-        num_shards=num_ranks,
-        shard_id=rank,
-        disable_iterator_cache=True,
-    ).next_epoch_itr(shuffle=True)
+    try:
+        epoch = task.get_batch_iterator(
+            dataset=task.dataset(subset),
+            max_tokens=max_tokens,
+            max_positions=utils.resolve_max_positions(task.max_positions(), model.max_positions()),
+            ignore_invalid_inputs=True,
+            seed=seed,
+            num_shards=num_ranks,
+            shard_id=rank,
+            disable_iterator_cache=True,
+        ).next_epoch_itr(shuffle=True)
+    except AssertionError as error:
+        if "max_tokens" not in str(error):
+            raise
+        raise UsageError(
+            f"--max-tokens {max_tokens} is less than the longest sentence of subset {subset}"
+        ) from error
     length = len(epoch)
     if max_batches is not None:
         length = min(length, len(range(rank, max_batches, num_ranks)))
