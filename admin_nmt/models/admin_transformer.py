@@ -25,6 +25,9 @@ from admin_nmt.models._heads import apply_mask, layout_of, require_same_heads, s
 from admin_nmt.models._stacks import AdminTransformerDecoder, AdminTransformerEncoder, all_layers
 from admin_nmt.modules.residual import Residual, ScaledResidual
 
+#: Ends of names of which only fairseq's own attention has some; the second is that of old files.
+_STOCK_NAMES = ("_attn.k_proj.weight", "_attn.in_proj_weight")
+
 
 @register_model("admin_transformer")
 class AdminTransformerModel(TransformerModelBase):
@@ -127,7 +130,7 @@ class AdminTransformerModel(TransformerModelBase):
             for name, residual in self.residuals()
             if isinstance(residual, ScaledResidual)
         }
-        stock_names = any(name.endswith("_attn.k_proj.weight") for name in state_dict)
+        stock_names = any(name.endswith(_STOCK_NAMES) for name in state_dict)
         if not any(name in state_dict for name in omegas) and (omegas or stock_names):
             self._require_plain_shortcuts()
             plain = {name: omega.detach().clone().fill_(1.0) for name, omega in omegas.items()}

@@ -284,9 +284,16 @@ def _fused_parts(self_attention: bool) -> tuple[str, tuple[str, ...]]:
 
 
 def fuse_projections(state_dict: dict[str, Tensor], name: str, self_attention: bool) -> None:
-    """Join fairseq's projections of the attention module `name` in place, if they are there."""
+    """Join fairseq's projections of the attention module `name` in place, if they are there.
+
+    Checkpoints from before 2019 have one `in_proj_weight` in every attention.
+    """
     fused, parts = _fused_parts(self_attention)
     for kind in ("weight", "bias"):
+        old = state_dict.pop(f"{name}.in_proj_{kind}", None)
+        if old is not None:
+            for part, piece in zip(("q_proj", "k_proj", "v_proj"), old.chunk(3), strict=True):
+                state_dict[f"{name}.{part}.{kind}"] = piece
         keys = [f"{name}.{part}.{kind}" for part in parts]
         if all(key in state_dict for key in keys):
             state_dict[f"{name}.{fused}.{kind}"] = torch.cat([state_dict.pop(k) for k in keys])

@@ -41,6 +41,26 @@ def test_plain_shortcuts_take_them(
     build("--init-type", init_type).load_state_dict(plain_state())
 
 
+@pytest.mark.parametrize("init_type", ["admin", "deepnorm"])
+def test_old_checkpoints_with_one_input_projection_are_plain_ones(
+    build: Callable[..., Any], plain_state: Callable[[], dict[str, torch.Tensor]], init_type: str
+) -> None:
+    old = plain_state()
+    for name in [name for name in old if "q_proj" in name]:
+        parts = [old.pop(name.replace("q_proj", f"{part}_proj")) for part in "qkv"]
+        old[name.replace("q_proj.", "in_proj_")] = torch.cat(parts)
+    model = build("--init-type", init_type, seed=2)
+    if init_type == "deepnorm":
+        with pytest.raises(UserError, match="--init-type deepnorm cannot start from"):
+            model.load_state_dict(old)
+        return
+    model.load_state_dict(old)
+    other = build("--init-type", init_type, seed=3)
+    other.load_state_dict(plain_state())
+    for name, value in other.state_dict().items():
+        assert torch.equal(model.state_dict()[name], value), name
+
+
 @pytest.mark.parametrize(
     "init_type", ["admin", "admin-log", "admin-const", "deepnorm", "rezero", "default"]
 )
