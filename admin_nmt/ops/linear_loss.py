@@ -39,6 +39,8 @@ _CHUNK_ELEMENTS = {"cpu": 1 << 22, "cuda": 1 << 26}
 _MIN_CHUNK_TOKENS = 128
 #: float16 holds no number below 6e-8: gradients of logits are scaled up before they are rounded.
 _FLOAT16_SCALE = 16.0
+#: It ends at 65,504, which a product over more rows of that many times the gradient may reach.
+_MAX_FLOAT16_ROWS = 2048
 
 
 def linear_cross_entropy(
@@ -116,8 +118,7 @@ def linear_rdrop(
         target = target[keep]
     m, V = features.shape[0], weight.shape[0]
     if chunk_tokens is None:
-        elements = _CHUNK_ELEMENTS.get(device, _CHUNK_ELEMENTS["cuda"])
-        chunk_tokens = max(_MIN_CHUNK_TOKENS, elements // (m * V))
+        chunk_tokens = default_chunk_tokens(m, V, device, features.dtype)
     with torch.autocast(device, enabled=False):
         loss, nll, kl, correct = _LinearLoss.apply(
             features.reshape(m, -1, features.shape[-1]),
@@ -128,6 +129,15 @@ def linear_rdrop(
             _Options(smoothing, float(alpha), chunk_tokens, count_correct, torch.is_grad_enabled()),
         )
     return LossSums(loss, nll, kl, correct if count_correct else None)
+
+
+def default_chunk_tokens(passes: int, num_types: int, device: str, dtype: torch.dtype) -> int:
+    """Tokens projected at a time, each in `passes` rows, onto `num_types` logits."""
+    elements = _CHUNK_ELEMENTS.get(device, _CHUNK_ELEMENTS["cuda"])
+    tokens = max(_MIN_CHUNK_TOKENS, elements // (passes * num_types))
+    if dtype == torch.float16:
+        tokens = min(tokens, max(1, _MAX_FLOAT16_ROWS // passes))
+    return tokens
 
 
 class _Options(NamedTuple):

@@ -10,7 +10,12 @@ from torch.autograd import gradcheck
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from admin_nmt.ops.label_smoothing import CONVENTIONS, LabelSmoothing
-from admin_nmt.ops.linear_loss import linear_cross_entropy, linear_rdrop
+from admin_nmt.ops.linear_loss import (
+    _FLOAT16_SCALE,
+    default_chunk_tokens,
+    linear_cross_entropy,
+    linear_rdrop,
+)
 from admin_nmt.ops.rdrop import rdrop_loss, symmetric_kl
 from tests.reference import rdrop as reference
 
@@ -124,6 +129,17 @@ def test_float16_gradients_survive_a_loss_scale() -> None:
     assert ours[1].grad is not None and twin[1].grad is not None
     error = (ours[1].grad.double() - twin[1].grad).abs() / twin[1].grad.abs().clamp_min(1e-4)
     assert error.max() < 5e-3
+
+
+@pytest.mark.parametrize("passes", [1, 2, 3000])
+@pytest.mark.parametrize("num_types", [100, 1000, 32000])
+def test_float16_product_of_a_chunk_is_finite(passes: int, num_types: int) -> None:
+    """Gradient of the weight where every token is the same type and features are 1. An infinite one
+    would stop training for good: it does not depend on the loss scale."""
+    tokens = default_chunk_tokens(passes, num_types, "cuda", torch.float16)
+    assert 1 <= tokens <= default_chunk_tokens(passes, num_types, "cuda", torch.bfloat16)
+    gradient = torch.full((1, tokens * passes), -_FLOAT16_SCALE, dtype=torch.float16)
+    assert torch.isfinite(torch.mm(gradient, torch.ones(tokens * passes, 1, dtype=torch.float16)))
 
 
 def test_padding_contributes_nothing_whatever_it_holds() -> None:
