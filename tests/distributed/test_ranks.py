@@ -1,9 +1,7 @@
 """Two ranks train like one with twice the update frequency, and outlive the loss of a rank."""
 
 import json
-import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -15,7 +13,7 @@ import torch
 
 from admin_nmt import frontdoor
 from admin_nmt.compat import load_checkpoint_file
-from tests.conftest import BIN
+from tests.ranks import finish, start_ranks
 
 OPTIONS = [
     "--arch", "admin_transformer_tiny", "--cpu", "--share-all-embeddings", "--seed", "3",
@@ -25,40 +23,9 @@ OPTIONS = [
 ]  # fmt: skip
 
 
-def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return server.getsockname()[1]
-
-
 def start(folder: Path, data: Path, *options: str, ranks: int = 1) -> list[subprocess.Popen[bytes]]:
-    """Training processes on this machine; rank R writes `FOLDER/R.log`, checkpoints in `FOLDER`."""
-    folder.mkdir(exist_ok=True)
-    address = f"tcp://127.0.0.1:{free_port()}"
-    command = [str(BIN / "fairseq-train"), str(data), *OPTIONS, "--save-dir", str(folder), *options]
-    processes = []
-    for rank in range(ranks):
-        distributed = [] if ranks == 1 else [
-            "--distributed-world-size", str(ranks), "--distributed-rank", str(rank),
-            "--distributed-no-spawn", "--distributed-init-method", address,
-            "--distributed-backend", "gloo",
-        ]  # fmt: skip
-        with (folder / f"{rank}.log").open("wb") as log:
-            processes.append(
-                subprocess.Popen(
-                    command + distributed, stdout=log, stderr=subprocess.STDOUT,
-                    env=os.environ | {"OMP_NUM_THREADS": "1"},
-                )
-            )  # fmt: skip
-    return processes
-
-
-def finish(processes: list[subprocess.Popen[bytes]], folder: Path) -> str:
-    """Wait for success; what rank 0 printed."""
-    codes = [process.wait(timeout=100) for process in processes]
-    log = (folder / "0.log").read_text()
-    assert codes == [0] * len(processes), log[-3000:]
-    return log
+    """`start_ranks` with the options of this file."""
+    return start_ranks(folder, data, *OPTIONS, *options, ranks=ranks)
 
 
 def losses(log: str) -> list[float]:

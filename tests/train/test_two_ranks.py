@@ -1,15 +1,13 @@
 """Two ranks over gloo end with the omegas of one rank, under both kinds of DDP, and resume."""
 
-import os
-import socket
-import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 
 from admin_nmt.compat import load_checkpoint_file
-from tests.conftest import BIN, run_program
+from tests.conftest import run_program
+from tests.ranks import finish, start_ranks
 
 OPTIONS = [
     "--arch", "admin_transformer_tiny", "--cpu", "--share-all-embeddings", "--seed", "3",
@@ -19,30 +17,9 @@ OPTIONS = [
 ]  # fmt: skip
 
 
-def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return server.getsockname()[1]
-
-
 def run_ranks(data: Path, save_dir: Path, *options: str) -> str:
     """Both ranks to their end; returns rank 0's output."""
-    port = free_port()
-    processes = [
-        subprocess.Popen(
-            [str(BIN / "fairseq-train"), str(data), *OPTIONS, *options,
-             "--save-dir", str(save_dir), "--distributed-world-size", "2",
-             "--distributed-rank", str(rank), "--distributed-no-spawn",
-             "--distributed-init-method", f"tcp://127.0.0.1:{port}",
-             "--distributed-backend", "gloo"],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )
-        for rank in (0, 1)
-    ]  # fmt: skip
-    outputs = [process.communicate(timeout=120)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)[-4000:]
-    return outputs[0]
+    return finish(start_ranks(save_dir, data, *OPTIONS, *options, ranks=2), save_dir)
 
 
 @pytest.mark.parametrize("backend", ["pytorch_ddp", "legacy_ddp"])
