@@ -41,7 +41,9 @@ def random_batch(settings: Namespace, model: dict[str, Tensor], seed: int = 1) -
     """Net input of eight sentences of random words, of lengths 2 to 24, padded on the left."""
     generator = torch.Generator().manual_seed(seed)
     num_words = [model[f"{side}.embed_tokens.weight"].shape[0] for side in ("encoder", "decoder")]
-    lengths = torch.linspace(24, 2, 8).long().clamp(max=settings.max_source_positions)
+    # Learned positions have no more; the end of a sentence takes one of them.
+    limit = min(settings.max_source_positions, settings.max_target_positions)
+    lengths = torch.linspace(24, 2, 8).long().clamp(max=limit)
     longest = int(lengths[0])
 
     def words(size: int) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor
 from admin_nmt.errors import UserError
 from admin_nmt.export import fold_checkpoint
 from admin_nmt.export.checkpoint import fold_model, model_settings
+from admin_nmt.export.verification import compare_logits
 from tests.export.conftest import omegas, run_without_us
 
 SIZES = "--encoder-layers 2 --decoder-layers 2 --encoder-embed-dim 32 --decoder-embed-dim 32"
@@ -115,6 +116,18 @@ def test_a_checkpoint_of_a_recipe_folds(
     folded, _ = fold_checkpoint(path)
     found = logits(stock(folded, task), batch)
     assert relative_difference(found, logits(model, batch)) < FLOAT32_BOUND
+
+
+def test_few_learned_positions_are_enough_to_check_a_fold(
+    make: Callable[..., Any], tmp_path: Path
+) -> None:
+    _, path = make(
+        tmp_path / "model.pt", "--decoder-learned-pos", "--max-target-positions", "12",
+        "--encoder-learned-pos", "--max-source-positions", "20",
+    )  # fmt: skip
+    folded, _ = fold_checkpoint(path)
+    agreement = compare_logits(path, folded)
+    assert agreement.difference < FLOAT32_BOUND * agreement.magnitude
 
 
 @pytest.mark.parametrize("size", [1e-30, 1e-3, 1e3])
