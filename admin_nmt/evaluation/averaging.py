@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from admin_nmt.errors import UsageError, UserError
-from admin_nmt.evaluation.checkpoints import architecture, open_checkpoint
+from admin_nmt.evaluation.checkpoints import architecture, open_checkpoint, setting
 from admin_nmt.evaluation.progress import progress
 from admin_nmt.files import atomic_write
 
@@ -201,6 +201,21 @@ def _sum_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
+#: Settings of a Transformer that change what it computes, but not the names and shapes of its weights.
+_SETTINGS = (
+    "init_type",
+    "residual_attention",
+    "residual_attention_reduce",
+    "head_mask",
+    "heads_per_layer",
+    "encoder_attention_heads",
+    "decoder_attention_heads",
+    "encoder_normalize_before",
+    "decoder_normalize_before",
+    "activation_fn",
+)
+
+
 def _require_same_model(
     first_path: Path,
     first: dict[str, Any],
@@ -211,12 +226,16 @@ def _require_same_model(
     """Refuse a checkpoint whose model differs from the first one's, and say where.
 
     Raises:
-        UserError: another architecture, parameter, shape, or kind of number.
+        UserError: another architecture, setting, parameter, shape, or kind of number.
     """
     refusal = f"{path} is not of the same model as {first_path}"
     archs = architecture(first), architecture(state)
     if None not in archs and archs[0] != archs[1]:
         raise UserError(f"{refusal}: architecture {archs[1]} instead of {archs[0]}")
+    for name in _SETTINGS:
+        ours_is, theirs_is = setting(first, "model", name), setting(state, "model", name)
+        if None not in (ours_is, theirs_is) and str(ours_is) != str(theirs_is):
+            raise UserError(f"{refusal}: {name} {theirs_is} instead of {ours_is}")
     model = state["model"]
     for name in [*entries, *model]:
         if name not in model:

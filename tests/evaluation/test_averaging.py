@@ -264,6 +264,19 @@ def test_checkpoints_of_different_models_are_refused(tmp_path, other, arch, mess
         average_checkpoints([tmp_path / "1.pt", tmp_path / "2.pt"])
 
 
+def test_models_that_differ_in_settings_only_are_refused(tmp_path):
+    """The weights of plain post-LN and DeepNorm have the same names and shapes."""
+    for number, init_type in ((1, "default"), (2, "deepnorm"), (3, "default")):
+        state = checkpoint(BASE, "admin_transformer")
+        state["cfg"]["model"].init_type = init_type
+        torch.save(state, tmp_path / f"{number}.pt")
+    with pytest.raises(
+        UserError, match=r"2.pt is not of .*: init_type deepnorm instead of default"
+    ):
+        average_checkpoints([tmp_path / "1.pt", tmp_path / "2.pt"])
+    average_checkpoints([tmp_path / "1.pt", tmp_path / "3.pt"])
+
+
 @pytest.mark.parametrize("content", ["missing", "cut off", "text", "no model", "no tensors"])
 def test_files_that_are_no_checkpoints_are_refused_by_name(tmp_path, content):
     good, bad = tmp_path / "good.pt", tmp_path / "bad.pt"
