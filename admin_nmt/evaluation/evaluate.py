@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from admin_nmt.data import bpe
 from admin_nmt.errors import UserError
 from admin_nmt.evaluation.generation import (
     SearchOptions,
@@ -32,7 +33,7 @@ from admin_nmt.evaluation.scoring import (
     score_table,
     tokenized_bleu,
 )
-from admin_nmt.evaluation.text import detokenize, merge_bpe, read_lines, require_equal_counts
+from admin_nmt.evaluation.text import detokenize, read_lines, require_equal_counts
 from admin_nmt.files import atomic_write, make_directory
 
 HYPOTHESES = "hypotheses.detok"
@@ -165,10 +166,10 @@ def _texts(
     target: str,
 ) -> dict[str, list[str]]:
     """File name -> lines, of all that is kept."""
-    tokenized = [merge_bpe(line) for line in hypotheses]
+    tokenized = [bpe.merge(line) for line in hypotheses]
     texts = {TOKENIZED_HYPOTHESES: tokenized, HYPOTHESES: detokenize(tokenized, target)}
     if references is not None:
-        texts[TOKENIZED_REFERENCES] = [merge_bpe(line) for line in references]
+        texts[TOKENIZED_REFERENCES] = [bpe.merge(line) for line in references]
         texts[REFERENCES] = detokenize(texts[TOKENIZED_REFERENCES], target)
     if raw_references is not None:
         texts[REFERENCES] = raw_references

@@ -1,4 +1,4 @@
-"""Lines of text: read them, join BPE pieces, undo tokenisation, split compounds."""
+"""Lines of text: read them, undo tokenisation, split compounds."""
 
 import gzip
 import os
@@ -8,10 +8,8 @@ import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from admin_nmt.data.tokenization import LineTokenizer
 from admin_nmt.errors import UserError
-
-#: What subword-nmt puts at the end of every piece but a word's last.
-BPE_MARK = "@@ "
 
 _GZIP_MAGIC = b"\x1f\x8b"
 # On bytes, because the Perl script that defines this measure reads bytes: see `split_compounds`.
@@ -66,11 +64,6 @@ def require_equal_counts(name_a: str, a: Sequence[str], name_b: str, b: Sequence
         )
 
 
-def merge_bpe(line: str) -> str:
-    """Join the pieces of `subword-nmt apply-bpe`: `lo@@ w er` becomes `low er`."""
-    return (line + " ").replace(BPE_MARK, "").rstrip()
-
-
 def detokenize(lines: Iterable[str], language: str) -> list[str]:
     """Undo Moses tokenisation with sacremoses.
 
@@ -78,10 +71,8 @@ def detokenize(lines: Iterable[str], language: str) -> list[str]:
         lines: tokenised sentences, BPE joined.
         language: their language code; it decides about clitics, quotes and the like.
     """
-    from sacremoses import MosesDetokenizer
-
-    detokenizer = MosesDetokenizer(lang=language)
-    return [detokenizer.detokenize(line.split()) for line in lines]
+    undo = LineTokenizer(language).undo
+    return [undo(line) for line in lines]
 
 
 def split_compounds(line: str) -> str:

@@ -15,12 +15,13 @@ from typing import Any
 
 import torch
 
+from admin_nmt.data import bpe
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.evaluation.evaluate import choose_reference
 from admin_nmt.evaluation.generation import SearchOptions
 from admin_nmt.evaluation.preparation import read_preparation
 from admin_nmt.evaluation.scoring import build_metrics
-from admin_nmt.evaluation.text import detokenize, merge_bpe, read_lines, require_equal_counts
+from admin_nmt.evaluation.text import detokenize, read_lines, require_equal_counts
 from admin_nmt.files import atomic_write, make_directory
 from admin_nmt.models._heads import attentions
 from admin_nmt.modules.heads import Head
@@ -115,7 +116,7 @@ class TestSet:
         """Choose the reference: the given one, else the binarised one, detokenised."""
         lines = self.given.lines
         if lines is None:
-            lines = detokenize([merge_bpe(line) for line in binarised], self.target)
+            lines = detokenize([bpe.merge(line) for line in binarised], self.target)
         else:
             lines = lines[: self.max_sentences]
         require_equal_counts(self.given.origin, lines, f"subset {self.subset}", binarised)
@@ -211,5 +212,5 @@ class MaskedTranslator:
             for sample in self.batches:
                 hypotheses = task.inference_step(self.generator, [model], sample)
                 for number, best in zip(sample["id"].tolist(), hypotheses, strict=True):
-                    found[number] = merge_bpe(self._text(best[0]["tokens"].int().cpu()))
+                    found[number] = bpe.merge(self._text(best[0]["tokens"].int().cpu()))
         return [found[number] for number in range(self.num_sentences)]

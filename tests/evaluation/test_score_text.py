@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from admin_nmt.data import bpe
 from admin_nmt.errors import UserError
 from admin_nmt.evaluation.text import (
     detokenize,
-    merge_bpe,
     read_lines,
     require_equal_counts,
     split_compounds,
@@ -59,9 +59,9 @@ def test_unequal_counts_are_refused_with_both_counts():
 
 
 def test_bpe_pieces_are_joined_also_at_the_end_of_a_cut_off_sentence():
-    assert merge_bpe("lo@@ w er@@ st") == "low erst"
-    assert merge_bpe("lo@@ w er@@") == "low er"
-    assert merge_bpe("mail @@ home") == "mail home"
+    assert bpe.merge("lo@@ w er@@ st") == "low erst"
+    assert bpe.merge("lo@@ w er@@") == "low er"
+    assert bpe.merge("mail @@ home") == "mail home"
 
 
 def test_detokenisation_follows_the_target_language():
