@@ -6,8 +6,8 @@ passes' distributions are pulled together:
     loss = sum over passes of NLL(P_i) + alpha * mean over ordered pairs of KL(P_i || P_j)
 
 with NLL label-smoothed and everything summed over target tokens (section 2.1 of the paper; m = 2
-there). Layer drop is drawn once for all passes. Validation runs one pass. The logged loss, nll_loss and ppl are per pass and token, so they
-compare with those of `label_smoothed_cross_entropy`.
+there). Layer drop is drawn once for all passes. Validation runs one pass. The logged loss, nll_loss
+and ppl are per pass and token, so they compare with those of `label_smoothed_cross_entropy`.
 """
 
 import logging

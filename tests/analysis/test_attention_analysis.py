@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from admin_nmt.analysis.attention import watch_attention
+from admin_nmt.analysis.attention import AttentionStatistics, watch_attention
 from admin_nmt.analysis.attention_report import rows_of, table, write_report
 from admin_nmt.analysis.distributions import entropy, jensen_shannon
 from admin_nmt.errors import UsageError
@@ -197,6 +197,14 @@ def test_rows_and_table_show_every_head(build: Callable[..., Any], task: Any) ->
         assert row["num_tokens"] == 50
     text = table({"one": found, "two": found})
     assert "encoder-decoder attention" in text and "one" in text and "two" in text
+
+
+def test_any_number_of_tokens_is_summarised() -> None:
+    many = torch.zeros(1, 2**24 + 1)
+    many[0, : 2**23] = 1
+    (row,) = rows_of("m", AttentionStatistics({"entropy": {("E", 1): many}}, {"E": many.numel()}))
+    assert (row["q25"], row["q50"], row["q75"]) == (0, 0, 1)
+    assert row["mean"] == pytest.approx(0.5, abs=1e-3)
 
 
 def test_analyze_command_compares_models(
