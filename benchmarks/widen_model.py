@@ -1,0 +1,118 @@
+"""A larger model of the same function, to measure speed and rounding without training one.
+
+    admin-nmt fold m30k/average.pt --output folded.pt
+    python benchmarks/widen_model.py folded.pt --layers 6-6 --output wide.pt
+
+Takes a folded checkpoint (fairseq's `transformer`, post-LN) and doubles D and the number of heads:
+features, heads and FFN units stand there twice (FFN units eight times with `--ffn 4`), at weights that
+leave every sum as it was (sinusoidal positions of another D differ a little). Layers added on top of a stack pass their input on. Then every matrix gets
+noise (`--noise`, of its standard deviation), so that no two rows are equal and rounding is that of a
+real model. What such a model translates says something about rounding and nothing about learning.
+"""
+
+import argparse
+
+import torch
+from torch import Tensor
+
+from admin_nmt.compat import load_checkpoint_file
+
+State = dict[str, Tensor]
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("checkpoint", metavar="CKPT", help="written by 'admin-nmt fold'")
+    parser.add_argument("--output", required=True, metavar="FILE")
+    parser.add_argument("--layers", metavar="ENC-DEC", help="default: as many as there are")
+    parser.add_argument("--ffn", type=int, default=4, help="factor of the FFN (default: 4)")
+    parser.add_argument("--noise", type=float, default=0.02)
+    parser.add_argument("--seed", type=int, default=1)
+    return parser.parse_args()
+
+
+def twice(x: Tensor, dim: int) -> Tensor:
+    """Every feature two times, side by side: LayerNorm sees the same mean and variance."""
+    return x.repeat_interleave(2, dim=dim)
+
+
+def widen(name: str, value: Tensor, ffn: int) -> Tensor:
+    """One parameter of a layer, for inputs whose features all stand there twice."""
+    if "layer_norm" in name:
+        return twice(value, 0)
+    if any(part in name for part in ("q_proj", "k_proj", "v_proj")):
+        value = torch.cat([value, value])  # heads repeated as blocks
+        return twice(value, 1) / 2 if value.dim() == 2 else value
+    if "fc1" in name:
+        value = torch.cat([value] * ffn)
+        return twice(value, 1) / 2 if value.dim() == 2 else value
+    copies = 2 if "out_proj" in name else ffn  # fc2
+    if value.dim() == 1:
+        return twice(value, 0)
+    return twice(torch.cat([value] * copies, dim=1) / copies, 0)
+
+
+def add_layers(model: State, stack: str, before: int, after: int) -> None:
+    """Put layers on top of `stack` that pass their input on: no branch, and LayerNorm of what is
+    normalised already; the old top's gain and bias move to the new top."""
+    top = f"{stack}.layers.{before - 1}."
+    last = {name: value for name, value in model.items() if name.startswith(top)}
+    for index in range(before, after):
+        for name, value in last.items():
+            new = name.replace(top, f"{stack}.layers.{index}.")
+            if "out_proj" in name or "fc2" in name:
+                model[new] = torch.zeros_like(value)
+            elif "layer_norm" in name:
+                model[new] = torch.full_like(value, float(name.endswith("weight")))
+            else:
+                model[new] = value.clone()
+    if after > before:
+        for kind in ("weight", "bias"):
+            name = f"final_layer_norm.{kind}"
+            model[f"{stack}.layers.{after - 1}.{name}"] = last[top + name]
+            model[top + name] = torch.full_like(last[top + name], float(kind == "weight"))
+
+
+def add_noise(model: State, amount: float, seed: int) -> None:
+    """Noise on every matrix of the layers, in place."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, value in model.items():
+        if ".layers." in name and value.dim() == 2:
+            value += amount * value.std() * torch.randn(value.shape, generator=generator)
+
+
+def main() -> None:
+    """Read, widen, write."""
+    args = parse_arguments()
+    state = load_checkpoint_file(args.checkpoint)
+    config = state["cfg"]["model"]
+    model: State = {}
+    for name, value in state["model"].items():
+        if ".layers." in name:
+            model[name] = widen(name, value, args.ffn)
+        elif "embed_tokens" in name or "output_projection" in name:
+            # fairseq multiplies embeddings by the root of D.
+            model[name] = twice(value, 1) / 2**0.5
+        else:
+            model[name] = value
+    wanted = args.layers.split("-") if args.layers else ()
+    for stack, count in zip(("encoder", "decoder"), wanted, strict=False):
+        add_layers(model, stack, config[f"{stack}_layers"], int(count))
+        config[f"{stack}_layers"] = int(count)
+    for kind in ("weight", "bias"):  # the other root of 2, for logits that sum all features twice
+        model[f"decoder.layers.{config['decoder_layers'] - 1}.final_layer_norm.{kind}"] /= 2**0.5
+    add_noise(model, args.noise, args.seed)
+    if config.get("share_all_embeddings"):
+        shared = model["encoder.embed_tokens.weight"]
+        model["decoder.embed_tokens.weight"] = model["decoder.output_projection.weight"] = shared
+    for stack in ("encoder", "decoder"):
+        for name, factor in (("embed_dim", 2), ("ffn_embed_dim", args.ffn), ("attention_heads", 2)):
+            config[f"{stack}_{name}"] *= factor
+    for name in ("decoder_input_dim", "decoder_output_dim"):
+        config[name] = config["decoder_embed_dim"]
+    torch.save({**state, "model": model}, args.output)
+
+
+if __name__ == "__main__":
+    main()
