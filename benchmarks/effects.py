@@ -4,8 +4,8 @@
     python benchmarks/effects.py realformer DATA --output DIR --options "--dropout 0.2"
 
 DATA is a folder of `admin-nmt prepare`. Every run is a `fairseq-train` process of its own with one
-thread, validated with BLEU after every epoch and stopped when that has not improved for `--patience`
-epochs; its best checkpoint translates the test set. Interrupted, the same command goes on where it
+thread, validated with BLEU after every second epoch and stopped when that has not improved `--patience`
+times; its best checkpoint translates the test set. Interrupted, the same command goes on where it
 stopped; `--report` only reports on what there is. Written to DIR: `results.md` (table and tests),
 `results.json`, and curves of training and validation loss, and of BLEU by update and by minute.
 """
@@ -34,11 +34,11 @@ from admin_nmt.evaluation.text import read_lines
 COMMON = [
     "--eval-bleu-args",
     '{"beam": 1, "max_len_a": 1.2, "max_len_b": 10}',
-    *"--cpu --arch admin_transformer --share-all-embeddings --encoder-layers 3 --decoder-layers 3 "
+    *"--cpu --arch admin_transformer --share-all-embeddings --encoder-layers 2 --decoder-layers 2 "
     "--encoder-embed-dim 128 --encoder-ffn-embed-dim 256 --encoder-attention-heads 4 "
     "--decoder-attention-heads 4 --dropout 0.3 --optimizer radam --adam-betas (0.9,0.98) --lr 5e-3 "
     "--lr-scheduler inverse_sqrt --warmup-updates 500 --warmup-init-lr 1e-7 --label-smoothing 0.1 "
-    "--max-tokens 4000 --num-workers 0 --log-format json --log-interval 20 --keep-last-epochs 3 "
+    "--max-tokens 4000 --num-workers 0 --log-format json --log-interval 20 --keep-last-epochs 3 --validate-interval 2 "
     "--eval-bleu --eval-bleu-detok moses --eval-bleu-remove-bpe --best-checkpoint-metric bleu "
     "--maximize-best-checkpoint-metric".split(),
 ]
@@ -74,7 +74,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
     parser.add_argument("--max-epoch", type=int, default=60)
-    parser.add_argument("--patience", type=int, default=8)
+    parser.add_argument("--patience", type=int, default=5)
     parser.add_argument("--options", default="", help="more options for every training")
     parser.add_argument("--report", action="store_true", help="train nothing")
     args = parser.parse_args()

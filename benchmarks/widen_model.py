@@ -7,15 +7,18 @@ Takes a folded checkpoint (fairseq's `transformer`, post-LN) and doubles D and t
 features, heads and FFN units stand there twice (FFN units eight times with `--ffn 4`), at weights that
 leave every sum as it was (sinusoidal positions of another D differ a little). Layers added on top of a stack pass their input on. Then every matrix gets
 noise (`--noise`, of its standard deviation), so that no two rows are equal and rounding is that of a
-real model. What such a model translates says something about rounding and nothing about learning.
+real model. At last it gets random omegas between 1 and 2 and becomes an `admin_transformer` of the same
+function. What it translates says something about rounding and nothing about learning.
 """
 
 import argparse
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from admin_nmt.compat import load_checkpoint_file
+from admin_nmt.initialization.folding import fold_stack, stack_sublayers
 
 State = dict[str, Tensor]
 
@@ -82,6 +85,19 @@ def add_noise(model: State, amount: float, seed: int) -> None:
             value += amount * value.std() * torch.randn(value.shape, generator=generator)
 
 
+def with_omegas(model: State, config: dict[str, Any], seed: int) -> State:
+    """The weights of an ADMIN model with random omegas that folds into `model`."""
+    generator = torch.Generator().manual_seed(seed)
+    for stack in ("encoder", "decoder"):
+        sublayers = stack_sublayers(stack, config[f"{stack}_layers"])  # type: ignore[arg-type]
+        size = config[f"{stack}_embed_dim"]
+        omegas = [1 + torch.rand(size, generator=generator) for _ in sublayers[1:]]
+        model = fold_stack(model, sublayers, [1.0, *(1 / omega for omega in omegas)])
+        for sublayer, omega in zip(sublayers[1:], omegas, strict=True):
+            model[f"{sublayer.residual}.omega"] = omega
+    return model
+
+
 def main() -> None:
     """Read, widen, write."""
     args = parse_arguments()
@@ -111,6 +127,8 @@ def main() -> None:
             config[f"{stack}_{name}"] *= factor
     for name in ("decoder_input_dim", "decoder_output_dim"):
         config[name] = config["decoder_embed_dim"]
+    model = with_omegas(model, config, args.seed)
+    config |= dict.fromkeys(("arch", "_name"), "admin_transformer") | {"init_type": "admin"}
     torch.save({**state, "model": model}, args.output)
 
 
