@@ -41,7 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --fraction: none of encoder-decoder attention",
     )
     which.add_argument(
-        "--uniform", action="store_true", help="the same number of heads in each layer of a kind"
+        "--uniform",
+        action="store_true",
+        help="the same number of heads in each layer of a kind; every P is then of each layer, "
+        "rounded up",
     )
     which.add_argument(
         "--min-heads", type=int, default=0, metavar="N", help="that each layer keeps (default: 0)"

@@ -420,15 +420,19 @@ def _forget_run(config: dict[str, Any]) -> None:
     for group, registry in registries.items():
         chosen = registry.get((config.get(group) or {}).get("_name"))
         if chosen is None or chosen.__module__.startswith("admin_nmt."):
-            config[group] = _STOCK.get(group)
+            given, stock = config.get(group) or {}, _STOCK.get(group)
+            kept = {name: given[name] for name in _OF_EVERY_TASK if name in given}
+            config[group] = (stock | kept if group == "task" else stock) if stock else None
     for group, names in _OF_THE_RUN.items():
         section = config.get(group)
         if isinstance(section, dict):
             section |= {name: value for name, value in names.items() if name in section}
 
 
+#: Settings that another task of translation has as well.
+_OF_EVERY_TASK = ("data", "source_lang", "target_lang")
 #: What takes the place of a task or criterion of ours; None where a plain model needs none.
-_STOCK = {
+_STOCK: dict[str, dict[str, Any]] = {
     "task": {"_name": "translation"},
     "criterion": {
         "_name": "label_smoothed_cross_entropy",

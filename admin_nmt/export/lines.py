@@ -1,6 +1,7 @@
 """Lines of text from files that may hold anything."""
 
 import logging
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -15,7 +16,7 @@ MAX_LINE_BYTES = 1 << 18
 
 
 def read_lines(stream: IO[bytes]) -> Iterator[str]:
-    """Lines without their ends (LF or CRLF), in UTF-8.
+    """Lines without their ends (LF or CRLF) and without a byte order mark, in UTF-8.
 
     What is not valid UTF-8 is replaced by U+FFFD, what exceeds `MAX_LINE_BYTES` is left out, both
     with a warning that names the line.
@@ -33,6 +34,8 @@ def read_lines(stream: IO[bytes]) -> Iterator[str]:
             # The cut may have gone through a character.
             data = data.decode("utf-8", "ignore").encode() if _valid_but_cut(data) else data
         data = data.removesuffix(b"\n").removesuffix(b"\r")
+        if number == 1:
+            data = data.removeprefix(BOM_UTF8)
         try:
             yield data.decode("utf-8")
         except UnicodeDecodeError:

@@ -118,6 +118,18 @@ def test_a_checkpoint_of_a_recipe_folds(
     assert relative_difference(found, logits(model, batch)) < FLOAT32_BOUND
 
 
+def test_languages_outlive_a_task_that_is_not_known_here(
+    make: Callable[..., Any], tmp_path: Path
+) -> None:
+    _, path = make(tmp_path / "model.pt")
+    state = torch.load(path, weights_only=True)
+    state["cfg"]["task"] |= {"_name": "made_up", "source_lang": "de", "target_lang": "en"}
+    torch.save(state, path)
+    task = fold_checkpoint(path)[0]["cfg"]["task"]
+    assert task["_name"] == "translation"
+    assert (task["source_lang"], task["target_lang"]) == ("de", "en")
+
+
 def test_few_learned_positions_are_enough_to_check_a_fold(
     make: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from admin_nmt.errors import UserError
 from admin_nmt.export.lines import MAX_LINE_BYTES, count_lines, read_lines
 
-text = st.lists(st.text(st.characters(exclude_characters="\n\r", exclude_categories=["Cs"])))
+text = st.lists(st.text(st.characters(exclude_characters="\n\r\ufeff", exclude_categories=["Cs"])))
 
 
 @given(text, st.sampled_from(["\n", "\r\n"]), st.booleans())
@@ -63,3 +63,8 @@ def test_lines_are_counted_as_they_are_read(data: bytes) -> None:
 def test_a_missing_input_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot read --input .*missing: No such file"):
         count_lines(tmp_path / "missing")
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_line() -> None:
+    text = "\ufeffHund.\n\ufeffKatze.\n"
+    assert list(read_lines(io.BytesIO(text.encode()))) == ["Hund.", "\ufeffKatze."]
