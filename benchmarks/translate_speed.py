@@ -60,6 +60,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--max-tokens", type=int, default=12000, help="of fairseq-generate")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--skip-folded", action="store_true", help="leave out what folding saves in PyTorch"
+    )
     return parser.parse_args()
 
 
@@ -160,7 +163,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         paths = {"fairseq-generate": Path(args.checkpoint)}
-        paths |= folded_checkpoints(args.checkpoint, folder)
+        if not args.skip_folded:
+            paths |= folded_checkpoints(args.checkpoint, folder)
         systems: dict[str, Callable[[], Run]] = {
             system: lambda path=path: fairseq_generate(path, args, text)  # type: ignore[misc]
             for system, path in paths.items()
@@ -178,8 +182,9 @@ def main() -> None:
             for system, run in systems.items():
                 runs[system].append(run())
         print_runs(args, runs, reference)
-        rows = forward_table(args, text, paths)
-    print(tabulate(rows, ["forward pass", "CPU s", "ratio"], floatfmt=".3f"))
+        if not args.skip_folded:
+            rows = forward_table(args, text, paths)
+            print(tabulate(rows, ["forward pass", "CPU s", "ratio"], floatfmt=".3f"))
 
 
 def print_runs(args: argparse.Namespace, runs: dict[str, list[Run]], reference: list[str]) -> None:

@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from fairseq import utils
 from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.criterions.label_smoothed_cross_entropy import (
@@ -181,6 +182,11 @@ class AdminLabelSmoothedCrossEntropyCriterion(FairseqCriterion):
 
         with replaced_output_layer(self._decoder, loss_of):
             output = model(**repeat_batch(sample["net_input"], target.size(0), passes))
+        if not sums or not torch.is_tensor(output[0]) or output[0].dim():
+            raise UsageError(
+                f"--criterion: {type(self._decoder).__name__} changes what its output layer returns; "
+                "use label_smoothed_cross_entropy"
+            )
         # The loss that went through the model and its wrappers: DDP hooks onto what it returns.
         return LossSums(output[0], sums[0].nll, sums[0].kl, sums[0].correct)
 

@@ -216,6 +216,12 @@ class _LinearLoss(Function):
         return features, weight, bias, None, None, None
 
 
+def _product_dtype(features: Tensor) -> torch.dtype:
+    """Type of the matrix products; CPUs have no float16 products worth the name."""
+    widen = features.dtype == torch.float16 and features.device.type == "cpu"
+    return torch.float32 if widen else features.dtype
+
+
 class _Workspace:
     """Buffers for one chunk, allocated once, and the gradients that grow chunk by chunk."""
 
@@ -231,9 +237,7 @@ class _Workspace:
         self.gradient = any(wanted)
         half = features.dtype in (torch.float16, torch.bfloat16)
         self.sum_dtype = torch.float32 if half else features.dtype
-        # CPUs have no float16 products worth the name.
-        widen = features.dtype == torch.float16 and features.device.type == "cpu"
-        self.product_dtype = torch.float32 if widen else features.dtype
+        self.product_dtype = _product_dtype(features)
         self.scale = _FLOAT16_SCALE if self.product_dtype == torch.float16 else 1.0
         self.passes = features.shape[0]
         self.weight = weight.detach().to(self.product_dtype)

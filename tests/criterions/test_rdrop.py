@@ -14,6 +14,7 @@ import torch
 
 from admin_nmt.criterions.batch import by_pass, repeat_batch
 from admin_nmt.errors import UsageError
+from admin_nmt.ops import linear_loss
 from tests.criterions.conftest import OURS, RDROP, STILL, STOCK
 from tests.reference import rdrop as reference
 
@@ -106,21 +107,46 @@ def test_alpha_zero_is_label_smoothing(
     assert "rdrop_kl" not in log
 
 
-def test_validation_runs_one_pass_and_reports_plain_figures(
-    build: Callable[..., Any], criterion: Callable[..., Any], batch: Any
-) -> None:
-    """[1, 2] fairseq's validation loss is doubled, its perplexity squared, its cost doubled."""
-    model = build("--dropout", "0.3").eval()
+def sizes_of_passes(model: Any) -> list[int]:
+    """Gets the number of sentences of every forward pass that follows."""
     sizes: list[int] = []
     model.encoder.register_forward_pre_hook(
         lambda module, args, kwargs: sizes.append(kwargs.get("src_tokens", *args[:1]).shape[0]),
         with_kwargs=True,
     )
+    return sizes
+
+
+def test_all_passes_are_one_forward_pass_without_logits(
+    build: Callable[..., Any], criterion: Callable[..., Any], batch: Any, task: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """[6] fairseq's keeps five tensors of the size of all logits; here no tensor is so large."""
+    from tests.ops.test_linear_loss import _Largest
+
+    monkeypatch.setattr(linear_loss, "_CHUNK_ELEMENTS", {"cpu": 100, "cuda": 100})
+    monkeypatch.setattr(linear_loss, "_MIN_CHUNK_TOKENS", 2)
+    model = build("--dropout", "0.3")
+    model.train()
+    all_logits = 2 * batch["target"].numel() * len(task.target_dictionary)
+    sizes = sizes_of_passes(model)
+    with _Largest() as largest:
+        criterion(*RDROP)(model, batch)[0].backward()
+    assert sizes == [2 * batch["target"].shape[0]]
+    assert 0 < max(largest.sizes) < all_logits
+
+
+def test_validation_runs_one_pass_and_reports_plain_figures(
+    build: Callable[..., Any], criterion: Callable[..., Any], batch: Any
+) -> None:
+    """[1, 2] fairseq's validation loss is doubled, its perplexity squared, its cost doubled."""
+    model = build("--dropout", "0.3").eval()
     rdrop = criterion(*RDROP)
+    sizes = sizes_of_passes(model)
     with torch.no_grad():
         loss, size, log = rdrop(model, batch)
         expected, expected_size, expected_log = criterion(*STOCK)(model, batch)
-    assert sizes[0] == batch["target"].shape[0]
+    assert sizes == 2 * [batch["target"].shape[0]]
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     assert size == expected_size and log.keys() == expected_log.keys()
     assert float(log["nll_loss"]) == pytest.approx(float(expected_log["nll_loss"]), rel=1e-5)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.autograd import gradcheck
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from admin_nmt.ops import linear_loss
 from admin_nmt.ops.label_smoothing import CONVENTIONS, LabelSmoothing
 from admin_nmt.ops.linear_loss import (
     _FLOAT16_SCALE,
@@ -75,9 +76,16 @@ def test_gradcheck(m: int, alpha: float) -> None:
     assert gradcheck(loss, tuple(leaves(features, weight, bias)))
 
 
-def plain(features: Tensor, weight: Tensor, bias: Tensor, target: Tensor, alpha: float) -> Any:
+def plain(
+    features: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    target: Tensor,
+    alpha: float,
+    smoothing: LabelSmoothing | None = None,
+) -> Any:
     lprobs = torch.log_softmax(features.flatten(1, -2) @ weight.T + bias, dim=-1)
-    smoothing = LabelSmoothing.of(0.1, weight.shape[0])
+    smoothing = smoothing or LabelSmoothing.of(0.1, weight.shape[0])
     return rdrop_loss(lprobs, target.reshape(-1), smoothing, alpha, PAD)
 
 
@@ -116,19 +124,30 @@ def test_weight_gradient_is_accumulated_in_float32() -> None:
     torch.testing.assert_close(weight.grad[0].float(), torch.full((2,), -3000.0), rtol=1e-2, atol=0)
 
 
-def test_float16_gradients_survive_a_loss_scale() -> None:
-    """Tiny gradients are lost in float16 unless they are scaled: with a loss scale they must be
-    those of float64 times the scale."""
-    features, weight, bias, target = problem(1, (3, 5), D=8, V=400, seed=3)
-    ours, twin = leaves(features, weight, bias, dtype=torch.float16), None
-    scale = 2.0**7
-    found = linear_rdrop(*ours, target, LabelSmoothing.of(0.1, 400), 0.0, PAD)
-    (found.loss * scale).backward()
-    twin = leaves(*ours)
-    (plain(*twin, target, 0.0).loss * scale).backward()
-    assert ours[1].grad is not None and twin[1].grad is not None
-    error = (ours[1].grad.double() - twin[1].grad).abs() / twin[1].grad.abs().clamp_min(1e-4)
-    assert error.max() < 5e-3
+def test_float16_gradients_are_scaled_before_they_are_rounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With float16 products, as on a GPU: probabilities near 1e-6 have few digits in float16."""
+    monkeypatch.setattr(linear_loss, "_product_dtype", lambda features: torch.float16)
+    features, weight, bias, target = problem(1, (6,), D=4, V=3000, seed=3)
+    smoothing = LabelSmoothing.of(0.0, 3000)
+    twin = leaves(*(tensor.half() for tensor in (features, weight, bias)))
+    plain(*twin, target, 0.0, smoothing).loss.backward()
+    expected = twin[1].grad
+    assert expected is not None
+    rare = (expected.abs() > 1e-8) & (expected.abs() < 1e-5)
+    assert rare.sum() > 100
+    errors = []
+    for scale in (linear_loss._FLOAT16_SCALE, 1.0):
+        monkeypatch.setattr(linear_loss, "_FLOAT16_SCALE", scale)
+        ours = leaves(features, weight, bias, dtype=torch.float16)
+        master = ours[1].detach().float().requires_grad_()  # its gradient keeps small numbers
+        found = linear_rdrop(ours[0], master.half(), ours[2], target, smoothing, 0.0, PAD)
+        (found.loss * 2.0**10).backward()
+        assert master.grad is not None
+        error = (master.grad.double() / 2.0**10 - expected).abs() / expected.abs()
+        errors.append(error[rare].median().item())
+    assert errors[0] < 0.25 * errors[1]
 
 
 @pytest.mark.parametrize("passes", [1, 2, 3000])
