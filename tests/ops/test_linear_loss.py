@@ -246,11 +246,12 @@ def test_autocast_multiplies_in_low_precision_and_returns_full_gradients() -> No
 
 
 class _Largest(TorchDispatchMode):
-    """Remembers the largest tensor any operation made, and whether anything had (N, V) entries."""
+    """Remembers the sizes and last dimensions of all tensors that operations make."""
 
     def __init__(self) -> None:
         super().__init__()
         self.sizes: list[int] = []
+        self.rows: list[int] = []
 
     def __torch_dispatch__(
         self, func: Callable, types: Any, args: Any = (), kwargs: Any = None
@@ -259,6 +260,7 @@ class _Largest(TorchDispatchMode):
         for tensor in out if isinstance(out, tuple | list) else [out]:
             if isinstance(tensor, Tensor):
                 self.sizes.append(tensor.numel())
+                self.rows.append(tensor.shape[-1] if tensor.dim() else 0)
         return out
 
 
