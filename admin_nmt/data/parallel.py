@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from itertools import islice
 from typing import TypeVar
 
@@ -43,6 +44,23 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
+@contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Hold Ctrl-C back until the block ends: inside an executor's own locks it could hang it, and
+    a worker that was forked a moment ago would still obey it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread gets interrupts
+        return
+    caught: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: caught.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if caught:
+        raise KeyboardInterrupt
+
+
 def ordered_map(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int
 ) -> Iterator[tuple[Item, Result]]:
@@ -67,7 +85,8 @@ def ordered_map(
     pending: deque[tuple[Item, Future[Result]]] = deque()
     try:
         for item in items:
-            pending.append((item, executor.submit(function, item)))
+            with _interrupts_wait():
+                pending.append((item, executor.submit(function, item)))
             if len(pending) >= 2 * workers:
                 first, future = pending.popleft()
                 yield first, future.result()
