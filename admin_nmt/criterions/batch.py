@@ -8,9 +8,10 @@ from torch import Tensor
 def repeat_batch(net_input: Any, batch_size: int, passes: int) -> Any:
     """`net_input` with every sentence `passes` times in a row.
 
-    Recurrent encoders want sentences sorted by length; copies side by side keep that order. Only what has a batch dimension is copied: tensors whose first dimension is the batch, or else
-    whose second is (time-first tensors); others, and everything when `passes` is 1, are handed on
-    as they are. Nothing is changed in place.
+    Recurrent encoders want sentences sorted by length; copies side by side keep that order. Only
+    what has a batch dimension is copied: tensors whose first dimension is the batch, or else whose
+    second is (time-first tensors); others, and everything when `passes` is 1, are handed on as they
+    are. Nothing is changed in place.
 
     Args:
         net_input: a tensor, or dicts, lists and tuples of them to any depth.

@@ -207,7 +207,9 @@ class AdminLabelSmoothedCrossEntropyCriterion(FairseqCriterion):
         lprobs = by_pass(lprobs, passes)[:, :, prefix:]
         lprobs = lprobs.reshape(passes, len(target), -1)
         smoothing = self._smoothing(lprobs.shape[-1])
-        return rdrop_loss(lprobs, target, smoothing, alpha, self.padding_idx, reduce)
+        return rdrop_loss(
+            lprobs, target, smoothing, alpha, self.padding_idx, reduce, self.report_accuracy
+        )
 
     @classmethod
     def reduce_metrics(cls, logging_outputs: list[dict[str, Any]]) -> None:

@@ -55,6 +55,7 @@ def rdrop_loss(
     alpha: float,
     ignore_index: int | None = None,
     reduce: bool = True,
+    count_correct: bool = False,
 ) -> LossSums:
     """The objective of m passes over N tokens.
 
@@ -65,6 +66,7 @@ def rdrop_loss(
         alpha: weight of the divergence.
         ignore_index: tokens with this target do not count (padding).
         reduce: sum over tokens; else every figure has shape (N,), 0 at ignored tokens.
+        count_correct: also count the tokens whose most likely type is the true one.
     """
     ignored = target.new_zeros(()) if ignore_index is None else target.eq(ignore_index)
     expanded = target.expand(lprobs.shape[:-1])
@@ -72,8 +74,8 @@ def rdrop_loss(
     kl = symmetric_kl(lprobs) if lprobs.shape[0] > 1 else nll.new_zeros(nll.shape)
     if alpha:
         loss = loss + alpha * kl
-    correct = lprobs.argmax(dim=-1).eq(expanded).sum(dim=0)
-    parts = [
-        part.masked_fill(ignored.bool(), 0) for part in (loss, nll.detach(), kl.detach(), correct)
-    ]
+    parts = [loss, nll.detach(), kl.detach()]
+    if count_correct:
+        parts.append(lprobs.argmax(dim=-1).eq(expanded).sum(dim=0))
+    parts = [part.masked_fill(ignored.bool(), 0) for part in parts]
     return LossSums(*(part.sum() if reduce else part for part in parts))
