@@ -34,14 +34,27 @@ from admin_nmt.evaluation.text import read_lines
 COMMON = [
     "--eval-bleu-args",
     '{"beam": 1, "max_len_a": 1.2, "max_len_b": 10}',
-    *"--cpu --arch admin_transformer --share-all-embeddings --encoder-layers 2 --decoder-layers 2 "
-    "--encoder-embed-dim 128 --encoder-ffn-embed-dim 256 --encoder-attention-heads 4 "
-    "--decoder-attention-heads 4 --dropout 0.3 --optimizer radam --adam-betas (0.9,0.98) --lr 5e-3 "
+    *"--cpu --bf16 --arch admin_transformer --share-all-embeddings --encoder-attention-heads 4 "
+    "--decoder-attention-heads 4 --dropout 0.2 --optimizer radam --adam-betas (0.9,0.98) --lr 2e-3 "
     "--lr-scheduler inverse_sqrt --warmup-updates 500 --warmup-init-lr 1e-7 --label-smoothing 0.1 "
-    "--max-tokens 4000 --num-workers 0 --log-format json --log-interval 20 --keep-last-epochs 3 --validate-interval 2 "
-    "--eval-bleu --eval-bleu-detok moses --eval-bleu-remove-bpe --best-checkpoint-metric bleu "
-    "--maximize-best-checkpoint-metric".split(),
+    "--max-tokens 1500 --num-workers 0 --log-format json --log-interval 50 --keep-last-epochs 1 "
+    "--validate-interval 2 --eval-bleu --eval-bleu-detok moses --eval-bleu-remove-bpe "
+    "--best-checkpoint-metric bleu --maximize-best-checkpoint-metric".split(),
 ]
+#: Study -> size of its models.
+SIZES = {
+    "rdrop": "--encoder-layers 2 --decoder-layers 2 --encoder-embed-dim 256 --encoder-ffn-embed-dim 512",
+    "realformer": "--encoder-layers 6 --decoder-layers 3 --encoder-embed-dim 128 --encoder-ffn-embed-dim 256",
+}
+#: Every batch has a shape of its own: without room for all of them oneDNN builds its bfloat16 kernels
+#: anew in every epoch, which doubles the time of an update. glibc keeps what it got.
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "40000",
+    "LRU_CACHE_CAPACITY": "40000",
+    "MALLOC_MMAP_THRESHOLD_": "4000000000",
+    "MALLOC_TRIM_THRESHOLD_": "8000000000",
+}
 PLAIN = "--criterion admin_label_smoothed_cross_entropy"
 RDROP = "--criterion label_smoothed_cross_entropy_rdrop --rdrop-alpha"
 PRE_LN = "--init-type default --encoder-normalize-before --decoder-normalize-before"
@@ -92,7 +105,7 @@ def program(*command: object, log: Path | None = None) -> None:
     try:
         subprocess.run(
             [path, *map(str, command[1:])], check=True, stdout=stream, stderr=stream,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            env=os.environ | ENVIRONMENT,
         )  # fmt: skip
     finally:
         if log:
@@ -105,7 +118,8 @@ def train_and_translate(args: argparse.Namespace, name: str, seed: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "done").exists():
         program(
-            "fairseq-train", args.data, *COMMON, *shlex.split(STUDIES[args.study][name]),
+            "fairseq-train", args.data, *COMMON, *SIZES[args.study].split(),
+            *shlex.split(STUDIES[args.study][name]),
             "--seed", seed, "--max-epoch", args.max_epoch, "--patience", args.patience,
             "--save-dir", folder, *shlex.split(args.options), log=folder / "train.log",
         )  # fmt: skip

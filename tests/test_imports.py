@@ -19,7 +19,7 @@ ALLOWED = {
     "criterions": {"ops", "modules"},
     "pruning": {"initialization", "modules", "models", "ops", "data", "evaluation", "analysis"},
 }
-BASE = {"errors", "files", "compat"}
+BASE = {"errors", "files", "documents", "compat"}
 
 
 def imports(path: Path, top_level_only: bool) -> set[str]:

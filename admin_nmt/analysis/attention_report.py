@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import os
 import statistics
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from admin_nmt.analysis.attention import QUANTITIES, AttentionStatistics
 from admin_nmt.analysis.plots import plot_distributions, plot_head_maps
+from admin_nmt.documents import write_json
 from admin_nmt.files import atomic_write
 from admin_nmt.modules.heads import KINDS
 
@@ -73,9 +73,7 @@ def write_report(
         "num_tokens": {label: found.num_tokens for label, found in models.items()},
         "heads": rows,
     }
-    with atomic_write(output / "attention.json") as stream:
-        json.dump(content, stream, indent=1)
-        stream.write("\n")
+    write_json(output / "attention.json", content)
     with atomic_write(output / "heads.csv") as stream:
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import json
 import sys
 
 from admin_nmt.errors import UsageError
@@ -58,9 +57,9 @@ def run(args: argparse.Namespace) -> int:
     if repeated:
         raise UsageError(f"{repeated[0]} is given more than once")
 
+    from admin_nmt.documents import write_json
     from admin_nmt.evaluation.significance import compare_systems, comparison_table
     from admin_nmt.evaluation.text import read_lines, require_equal_counts
-    from admin_nmt.files import atomic_write
 
     references = read_lines(args.reference)
     systems = {name: read_lines(name) for name in args.systems}
@@ -84,8 +83,6 @@ def run(args: argparse.Namespace) -> int:
             "seed": args.seed,
             **dataclasses.asdict(comparison),
         }
-        with atomic_write(args.json) as stream:
-            json.dump(result, stream, indent=2, ensure_ascii=False)
-            stream.write("\n")
+        write_json(args.json, result)
     sys.stdout.write(comparison_table(comparison) + "\n")
     return 0

@@ -8,7 +8,6 @@ Three kinds of figures, never to be mixed up:
 """
 
 import dataclasses
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from admin_nmt.data import bpe
+from admin_nmt.documents import write_json
 from admin_nmt.errors import UserError
 from admin_nmt.evaluation.generation import (
     SearchOptions,
@@ -212,6 +212,4 @@ def _write_lines(path: Path, lines: Sequence[str]) -> None:
 
 def _write_json(path: Path, evaluation: Evaluation, settings: dict[str, Any]) -> None:
     result = dataclasses.asdict(evaluation) | {"directory": str(evaluation.directory)}
-    with atomic_write(path) as stream:
-        json.dump(settings | result, stream, indent=2, ensure_ascii=False)
-        stream.write("\n")
+    write_json(path, settings | result)

@@ -8,7 +8,6 @@ README.md           what it is and how to use it
 export.json         where it is from, and SHA-256 of every file above
 """
 
-import json
 import os
 import shutil
 import tempfile
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from admin_nmt.data.text_pipeline import FILE_NAME as PREPARATION
+from admin_nmt.documents import read_document, write_document, write_json
 from admin_nmt.errors import UserError
 from admin_nmt.export.backends import import_ctranslate2
 from admin_nmt.export.output import require_new_folder
@@ -28,8 +28,7 @@ from admin_nmt.export.text import Text, TextOptions, data_folder, load_text
 from admin_nmt.files import atomic_write, sha256
 
 MANIFEST = "export.json"
-FORMAT = "admin_nmt export"
-VERSION = 1
+DOCUMENT, VERSION = "export", 1
 #: What `--quantization` may be.
 QUANTIZATIONS = (
     "float32",
@@ -122,9 +121,7 @@ def _write_text_files(text: Text, folder: Path, made: Path) -> None:
     for language in (text.source_lang, text.target_lang):
         shutil.copyfile(folder / f"dict.{language}.txt", made / f"dict.{language}.txt")
     shutil.copyfile(text.pipeline.codes, made / "codes")
-    with atomic_write(made / PREPARATION) as stream:
-        json.dump(text.settings("codes"), stream, indent=2, ensure_ascii=False)
-        stream.write("\n")
+    write_json(made / PREPARATION, text.settings("codes"))
 
 
 def _describe(
@@ -135,8 +132,6 @@ def _describe(
     state = open_checkpoint(Path(checkpoint))
     history = state.get("optimizer_history") or [{}]
     return {
-        "format": FORMAT,
-        "version": VERSION,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "source_lang": text.source_lang,
         "target_lang": text.target_lang,
@@ -188,9 +183,7 @@ def _finish(made: Path, content: dict[str, Any]) -> None:
         stream.write(_readme(content))
     files = sorted(path for path in made.rglob("*") if path.is_file())
     content["files"] = {path.relative_to(made).as_posix(): sha256(path) for path in files}
-    with atomic_write(made / MANIFEST) as stream:
-        json.dump(content, stream, indent=2, ensure_ascii=False)
-        stream.write("\n")
+    write_document(made / MANIFEST, DOCUMENT, VERSION, content)
 
 
 def _readme(content: dict[str, Any]) -> str:
@@ -227,16 +220,9 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """
     folder = Path(folder)
     path = folder / MANIFEST
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{folder} is no exported folder: it has no {MANIFEST}") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise UserError(f"{path} was not written by admin-nmt export")
-    if content.get("version") != VERSION:
-        raise UserError(f"{path} has version {content.get('version')}, expected {VERSION}")
+    if not path.exists():
+        raise UserError(f"{folder} is no exported folder: it has no {MANIFEST}")
+    content = read_document(path, DOCUMENT, VERSION, "admin-nmt export")
     try:
         limits = int(content["max_source"]), int(content["max_target"])
         files = {str(name): str(digest) for name, digest in content["files"].items()}

@@ -6,26 +6,23 @@ training that follows are untouched until `apply_profile` writes the omegas.
 """
 
 import copy
-import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 from fairseq.modules.checkpoint_activations import unwrap_checkpoint
 from torch import Tensor, nn
 
+from admin_nmt.documents import read_document, write_document
 from admin_nmt.errors import UserError
-from admin_nmt.files import atomic_write
 from admin_nmt.initialization.admin import next_omega
 from admin_nmt.modules.residual import Residual, ReZeroResidual, ScaledResidual
 from admin_nmt.modules.residual_attention import ScoreChain
 
-FORMAT = "admin_nmt profile"
-VERSION = 1
+DOCUMENT, VERSION = "profile", 1
 
 
 @dataclass(frozen=True)
@@ -216,14 +213,10 @@ def _check_entry(name: str, residual: Residual, omega: float | list[float], sour
 def save_profile(profile: Profile, path: str | os.PathLike[str]) -> None:
     """Write `profile` as JSON."""
     content = {
-        "format": FORMAT,
-        "version": VERSION,
         "measured": profile.measured,
         "sublayers": {name: vars(sublayer) for name, sublayer in profile.sublayers.items()},
     }
-    with atomic_write(path) as stream:
-        json.dump(content, stream, indent=1)
-        stream.write("\n")
+    write_document(path, DOCUMENT, VERSION, content)
 
 
 def load_profile(path: str | os.PathLike[str]) -> Profile:
@@ -232,16 +225,7 @@ def load_profile(path: str | os.PathLike[str]) -> Profile:
     Raises:
         UserError: the file is missing, no such JSON, or has an entry that is no number.
     """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read profile {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise UserError(f"profile {path} is not valid JSON: {error}") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise UserError(f"{path} is not a profile written by 'admin-nmt profile'")
-    if content.get("version") != VERSION:
-        raise UserError(f"profile {path} has version {content.get('version')}, expected {VERSION}")
+    content = read_document(path, DOCUMENT, VERSION, "admin-nmt profile")
     sublayers = {}
     for name, entry in content.get("sublayers", {}).items():
         omega: Any = entry.get("omega") if isinstance(entry, dict) else None

@@ -4,7 +4,6 @@ Removed heads are part of the configuration (`heads_per_layer`), so a pruned che
 what it says about itself.
 """
 
-import json
 import os
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ from omegaconf import DictConfig, open_dict
 from torch import Tensor, nn
 
 from admin_nmt.compat import load_checkpoint_file
+from admin_nmt.documents import read_document
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.modules.heads import (
     KINDS,
@@ -31,7 +31,7 @@ from admin_nmt.modules.multihead_attention import MultiheadAttention
 from admin_nmt.modules.residual_attention import residual_kinds
 
 #: First line of every file about heads that `admin-nmt` writes.
-FORMAT = "admin_nmt heads"
+DOCUMENT, VERSION = "heads", 1
 #: fairseq's default of `--restore-file`.
 _DEFAULT_RESTORE_FILE = "checkpoint_last.pt"
 #: Kind -> stack and name of the attention in its layers.
@@ -167,17 +167,12 @@ def read_mask(given: str) -> str:
         if path.suffix or os.sep in given:
             raise UserError(f"--head-mask: file not found: {given}")
         return ",".join(map(str, parse_heads(given, "--head-mask"))) if given else ""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["format"] != FORMAT:
-            raise KeyError("format")
-        removed = content["removed"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    removed = read_document(path, DOCUMENT, VERSION, "admin-nmt prune --list").get("removed")
+    if not isinstance(removed, list):
         raise UserError(
-            f"--head-mask {given} names no heads to mask; 'admin-nmt prune --list' writes such a "
-            f"file ({type(error).__name__}: {error})"
-        ) from error
-    return read_mask(",".join(removed)) if removed else ""
+            f"--head-mask {given} names no heads to mask; 'admin-nmt prune --list' writes such a file"
+        )
+    return read_mask(",".join(map(str, removed))) if removed else ""
 
 
 def apply_mask(model: Any, mask: str, layout: Layout) -> None:

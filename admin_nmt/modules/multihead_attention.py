@@ -154,8 +154,9 @@ class MultiheadAttention(nn.Module):
         if wanted:
             weights = attention_weights(q, k, bias, self.scaling)
             context = attend(weights, v, dropout_p)
-        elif dropout_p > 0 and q.device.type == "cpu":
-            # PyTorch's CPU kernel has no dropout and would fall back to slower plain code.
+        elif q.device.type == "cpu" and (dropout_p > 0 or _short_and_half(q, k)):
+            # PyTorch's CPU kernel has no dropout and would fall back to slower plain code; in half
+            # precision it takes the greater part of a training step on sentences.
             context = attend(attention_weights(q, k, bias, self.scaling), v, dropout_p)
         else:
             context = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout_p)
@@ -239,6 +240,11 @@ class MultiheadAttention(nn.Module):
     def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> None:
         """Called by fairseq before loading: accept fairseq's separate projections."""
         fuse_projections(state_dict, name, self.self_attention)
+
+
+def _short_and_half(q: Tensor, k: Tensor) -> bool:
+    """Half precision, and scores so small that keeping them (PyTorch's kernel does not) is cheap."""
+    return q.dtype in (torch.float16, torch.bfloat16) and q.shape[2] * k.shape[2] <= 256**2
 
 
 def returned_weights(weights: Tensor | None, of_heads: bool) -> Tensor | None:

@@ -5,7 +5,6 @@ tests against the whole model; they are not corrected for the number of heads.
 """
 
 import dataclasses
-import json
 import logging
 import math
 from collections.abc import Collection, Sequence
@@ -13,17 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from admin_nmt.documents import read_document, write_document
 from admin_nmt.errors import UserError
 from admin_nmt.evaluation.progress import progress
 from admin_nmt.evaluation.significance import compare_systems
-from admin_nmt.files import atomic_write
 from admin_nmt.modules.heads import Head, Layout, all_heads
 from admin_nmt.pruning.masked_translation import MaskedTranslator
 
 logger = logging.getLogger(__name__)
 
 ONE_HEAD, ALL_BUT_ONE = EXPERIMENTS = ("one-head", "all-but-one")
-FORMAT = "admin_nmt ablation"
+DOCUMENT, VERSION = "ablation", 1
 
 
 @dataclass(frozen=True)
@@ -124,11 +123,8 @@ def save_ablation(
     bleu: float, rows: Sequence[Ablation], described: dict[str, Any], path: Path
 ) -> None:
     """Write results as JSON; `described` says what was measured."""
-    content = {"format": FORMAT, "version": 1, **described, "bleu": bleu}
-    content["results"] = [dataclasses.asdict(row) for row in rows]
-    with atomic_write(path) as stream:
-        json.dump(content, stream, indent=1)
-        stream.write("\n")
+    results = [dataclasses.asdict(row) for row in rows]
+    write_document(path, DOCUMENT, VERSION, {**described, "bleu": bleu, "results": results})
 
 
 def load_ablation(path: str | Path) -> tuple[dict[str, Any], list[Ablation]]:
@@ -137,15 +133,11 @@ def load_ablation(path: str | Path) -> tuple[dict[str, Any], list[Ablation]]:
     Raises:
         UserError: it is no such file.
     """
+    content = read_document(path, DOCUMENT, VERSION, "admin-nmt ablate")
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        if content["format"] != FORMAT:
-            raise ValueError("written by something else")
         return content, [Ablation(**row) for row in content["results"]]
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} was not written by 'admin-nmt ablate' ({error})") from error
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged: {type(error).__name__}: {error}") from error
 
 
 def agreement(ours: Sequence[Ablation], theirs: Sequence[Ablation]) -> tuple[int, float]:

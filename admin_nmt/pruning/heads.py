@@ -5,23 +5,19 @@ Each score belongs to one model, which is recognised by a fingerprint of its att
 
 import dataclasses
 import hashlib
-import json
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from admin_nmt.documents import read_document, write_document
 from admin_nmt.errors import UserError
-from admin_nmt.files import atomic_write
-from admin_nmt.models._heads import FORMAT
+from admin_nmt.models._heads import DOCUMENT, VERSION
 from admin_nmt.modules.heads import Head, Layout
 from admin_nmt.pruning.importance import normalize_by_layer, ranking
-
-VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -68,7 +64,7 @@ def save_measurements(measurements: Sequence[Measurement], path: str | os.PathLi
         }
         for measurement in measurements
     ]
-    _write({"format": FORMAT, "version": VERSION, "measurements": entries}, path)
+    write_document(path, DOCUMENT, VERSION, {"measurements": entries})
 
 
 def save_removed(
@@ -80,20 +76,12 @@ def save_removed(
 ) -> None:
     """Write a list of heads, to be masked by `fairseq-train --head-mask`."""
     content = {
-        "format": FORMAT,
-        "version": VERSION,
         "checkpoint": checkpoint,
         "fingerprint": fingerprint,
         "layout": {kind: list(counts) for kind, counts in layout.items()},
         "removed": list(map(str, sorted(removed))),
     }
-    _write(content, path)
-
-
-def _write(content: dict[str, Any], path: str | os.PathLike[str]) -> None:
-    with atomic_write(path) as stream:
-        json.dump(content, stream, indent=1)
-        stream.write("\n")
+    write_document(path, DOCUMENT, VERSION, content)
 
 
 def load_measurements(path: str | os.PathLike[str]) -> list[Measurement]:
@@ -102,16 +90,7 @@ def load_measurements(path: str | os.PathLike[str]) -> list[Measurement]:
     Raises:
         UserError: the file is missing, or has another form.
     """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise UserError(f"{path} was not written by 'admin-nmt importance'")
-    if content.get("version") != VERSION:
-        raise UserError(f"{path} has version {content.get('version')}, expected {VERSION}")
+    content = read_document(path, DOCUMENT, VERSION, "admin-nmt importance")
     if "measurements" not in content:
         raise UserError(f"{path} holds no importance scores; make them with 'admin-nmt importance'")
     try:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from admin_nmt.data import bpe
+from admin_nmt.documents import write_json
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.evaluation.evaluate import choose_reference
 from admin_nmt.evaluation.generation import SearchOptions
@@ -98,8 +99,7 @@ class TestSet:
     def _require_same_settings(self, settings: dict[str, Any]) -> None:
         path = self.folder / SETTINGS
         if not path.exists():
-            with atomic_write(path) as stream:
-                json.dump(settings, stream, indent=1)
+            write_json(path, settings)
             return
         try:
             earlier = json.loads(path.read_text(encoding="utf-8"))

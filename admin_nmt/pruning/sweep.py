@@ -6,23 +6,22 @@ with the heads removed so far masked (`rerank`).
 """
 
 import dataclasses
-import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from admin_nmt.documents import write_document
 from admin_nmt.errors import UsageError
 from admin_nmt.evaluation.progress import progress
-from admin_nmt.files import atomic_write
 from admin_nmt.modules.heads import Head, Layout
 from admin_nmt.pruning.masked_translation import MaskedTranslator, masked
 from admin_nmt.pruning.policies import num_to_remove
 
 logger = logging.getLogger(__name__)
 
-FORMAT = "admin_nmt sweep"
+DOCUMENT, VERSION = "sweep", 1
 #: Letters of kinds that are pruned together -> title.
 GROUPS = {"EAD": "all heads", "E": "encoder self", "A": "encoder-decoder", "D": "decoder self"}
 
@@ -142,11 +141,8 @@ def translate_curves(
 
 def save_curves(curves: Sequence[Curve], described: dict[str, Any], path: Path) -> None:
     """Write curves as JSON; `described` says what was measured."""
-    content = {"format": FORMAT, "version": 1, **described}
-    content["curves"] = [dataclasses.asdict(curve) for curve in curves]
-    with atomic_write(path) as stream:
-        json.dump(content, stream, indent=1)
-        stream.write("\n")
+    content = {**described, "curves": [dataclasses.asdict(curve) for curve in curves]}
+    write_document(path, DOCUMENT, VERSION, content)
 
 
 def panels(curves: Sequence[Curve]) -> dict[str, dict[str, tuple[list[float], list[float]]]]:

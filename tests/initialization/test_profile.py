@@ -238,7 +238,10 @@ def test_other_json_is_refused(tmp_path: Path) -> None:
     from admin_nmt.initialization.profile import load_profile
 
     path = tmp_path / "profile.json"
-    for text, message in (("{}", "not a profile"), ("{", "not valid JSON")):
+    for text, message in (
+        ("{}", "was not written by .admin-nmt profile."),
+        ("{", "not valid JSON"),
+    ):
         path.write_text(text)
         with pytest.raises(UserError, match=message):
             load_profile(path)

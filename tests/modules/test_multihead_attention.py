@@ -147,6 +147,26 @@ def test_half_precision_is_near_float32(dtype: torch.dtype, tolerance: float) ->
     assert error < tolerance
 
 
+@pytest.mark.parametrize(("length", "kernel"), [(20, False), (300, True)])
+def test_short_sentences_in_half_precision_do_without_the_kernel(
+    length: int, kernel: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called = []
+    original = torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(
+        torch.nn.functional,
+        "scaled_dot_product_attention",
+        lambda *args, **kwargs: called.append(1) or original(*args, **kwargs),
+    )
+    ours, _ = pair(None)
+    x = torch.randn(length, B, D)
+    expected, _ = ours(x, key_padding_mask=padding(length), need_weights=False)
+    called.clear()
+    found, _ = ours.bfloat16()(x.bfloat16(), key_padding_mask=padding(length), need_weights=False)
+    assert bool(called) == kernel
+    assert (found.float() - expected).norm() < 2e-2 * expected.norm()
+
+
 def test_attention_dropout_keeps_the_mean() -> None:
     ours, _ = pair(None)
     ours.dropout_module.p = 0.3

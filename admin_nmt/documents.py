@@ -1,0 +1,53 @@
+"""JSON files that this package writes; those it reads again say what they are, and in which version."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from admin_nmt.errors import UserError
+from admin_nmt.files import atomic_write
+
+
+def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
+    """Write `content` as JSON, whole or not at all.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    with atomic_write(path) as stream:
+        json.dump(content, stream, indent=2, ensure_ascii=False)
+        stream.write("\n")
+
+
+def write_document(
+    path: str | os.PathLike[str], kind: str, version: int, content: Mapping[str, Any]
+) -> None:
+    """Write `content` so that `read_document` finds the `kind` of file and its `version`.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    write_json(path, {"format": f"admin_nmt {kind}", "version": version, **content})
+
+
+def read_document(
+    path: str | os.PathLike[str], kind: str, version: int, command: str
+) -> dict[str, Any]:
+    """Read what `write_document` wrote; `command` is named when it is something else.
+
+    Raises:
+        UserError: the file is missing, no JSON, of another kind or of another version.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(content, dict) or content.get("format") != f"admin_nmt {kind}":
+        raise UserError(f"{path} was not written by '{command}'")
+    if content.get("version") != version:
+        raise UserError(f"{path} has version {content.get('version')}, expected {version}")
+    return content
