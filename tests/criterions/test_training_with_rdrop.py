@@ -45,6 +45,7 @@ def training_metrics(state: dict[str, Any]) -> dict[str, float]:
         ("--memory-efficient-fp16", "--fp16-init-scale", "4"),
         ("--checkpoint-activations",),
         ("--update-freq", "3"),
+        ("--update-freq", "4,2,1"),
         ("--sentence-avg",),
         ("--rdrop-interval", "2"),
         ("--rdrop-passes", "3"),
@@ -87,11 +88,12 @@ def test_accumulated_batches_are_one_batch(parse: Callable[..., Any], tmp_path: 
         assert training_metrics(many)[name] == pytest.approx(training_metrics(one)[name], rel=1e-4)
 
 
-def test_two_ranks_sum_to_one(data_bin: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("interval", [1, 2])
+def test_two_ranks_sum_to_one(data_bin: Path, tmp_path: Path, interval: int) -> None:
     """Losses and weights of two ranks equal those of one rank with `--update-freq 2`."""
     options = (
-        *RDROP, *STILL, "--optimizer", "sgd", "--lr", "0.1", "--max-update", "3",
-        "--init-type", "default", "--ddp-backend", "pytorch_ddp",
+        *RDROP, "--rdrop-interval", str(interval), *STILL, "--optimizer", "sgd", "--lr", "0.1",
+        "--max-update", "3", "--init-type", "default", "--ddp-backend", "pytorch_ddp",
     )  # fmt: skip
     output = run_ranks(data_bin, tmp_path / "two", *options)
     single = run_program(
