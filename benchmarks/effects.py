@@ -5,7 +5,8 @@
 
 DATA is a folder of `admin-nmt prepare`. Every run is a `fairseq-train` process of its own with one
 thread, validated with BLEU after every second epoch and stopped when that has not improved `--patience`
-times; its best checkpoint translates the test set. Interrupted, the same command goes on where it
+times; with a higher `--max-epoch` those that were not stopped go on. Its best checkpoint translates the test set. A setting passes the first one where its best BLEU
+so far stays above the other's, by update and by minute. Interrupted, the same command goes on where it
 stopped; `--report` only reports on what there is. Written to DIR: `results.md` (table and tests),
 `results.json`, and curves of training and validation loss, and of BLEU by update and by minute.
 """
@@ -13,11 +14,14 @@ stopped; `--report` only reports on what there is. Written to DIR: `results.md` 
 import argparse
 import json
 import logging
+import math
 import os
 import shlex
+import shutil
 import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -41,6 +45,8 @@ COMMON = [
     "--validate-interval 2 --eval-bleu --eval-bleu-detok moses --eval-bleu-remove-bpe "
     "--best-checkpoint-metric bleu --maximize-best-checkpoint-metric".split(),
 ]
+#: Places and values.
+Curve = tuple[Sequence[float], Sequence[float]]
 #: Study -> size of its models.
 SIZES = {
     "rdrop": "--encoder-layers 2 --decoder-layers 2 --encoder-embed-dim 256 --encoder-ffn-embed-dim 512",
@@ -112,18 +118,29 @@ def program(*command: object, log: Path | None = None) -> None:
             stream.close()
 
 
+def is_trained(folder: Path, max_epoch: int) -> bool:
+    """Whether the run in `folder` reached `max_epoch`, or stopped before because BLEU did not rise."""
+    done = folder / "done"
+    if not done.exists():
+        return False
+    text = done.read_text()
+    return text == "converged" or int(text) >= max_epoch
+
+
 def train_and_translate(args: argparse.Namespace, name: str, seed: int) -> None:
     """One run to its end, and its translations; steps that are done are skipped."""
     folder = args.output / f"{name}-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "done").exists():
+    if not is_trained(folder, args.max_epoch):
+        shutil.rmtree(folder / "scores", ignore_errors=True)  # of an earlier, shorter training
         program(
             "fairseq-train", args.data, *COMMON, *SIZES[args.study].split(),
             *shlex.split(STUDIES[args.study][name]),
             "--seed", seed, "--max-epoch", args.max_epoch, "--patience", args.patience,
             "--save-dir", folder, *shlex.split(args.options), log=folder / "train.log",
         )  # fmt: skip
-        (folder / "done").touch()
+        stopped = "early stop since" in (folder / "train.log").read_text()
+        (folder / "done").write_text("converged" if stopped else str(args.max_epoch))
     if not (folder / "scores" / "scores.json").exists():
         program(
             "admin-nmt", "evaluate", args.data, "--path", folder / "checkpoint_best.pt", "--cpu",
@@ -150,8 +167,9 @@ def summary(folder: Path) -> dict[str, Any] | None:
     except UserError:
         return None
     best = max(range(len(bleu.values)), key=bleu.values.__getitem__)
+    done = folder / "done"
     found = {
-        "done": (folder / "done").exists(), "updates": bleu.updates[-1],
+        "done": done.read_text() if done.exists() else None, "updates": bleu.updates[-1],
         "best_update": bleu.updates[best], "best_valid_bleu": bleu.values[best],
         "valid_nll_loss": loss.values[best], "minutes": time.get(bleu.updates[best]),
     }  # fmt: skip
@@ -180,6 +198,20 @@ def p_value(args: argparse.Namespace, name: str, seed: int) -> float | None:
     return found.results[1].p_randomisation
 
 
+def crossing(curve: Curve, base: Curve) -> float | None:
+    """Where the best value so far of `curve` passes that of `base` for good; None: never."""
+
+    def best(points: Curve, until: float) -> float:
+        return max((y for x, y in zip(*points, strict=True) if x <= until), default=-math.inf)
+
+    found = None
+    for x in reversed(curve[0]):
+        if best(curve, x) <= best(base, x):
+            break
+        found = x
+    return found
+
+
 def report(args: argparse.Namespace) -> None:
     """Table, JSON and plots of all runs that have been validated."""
     rows, results = [], {}
@@ -194,8 +226,12 @@ def report(args: argparse.Namespace) -> None:
             if found is None:
                 continue
             found["test_bleu"], found["p"] = test_bleu(found), p_value(args, name, seed)
-            runs[seed] = found
             add_curves(panels, f"{name}-{seed}", folder / "train.log")
+            for key, title in (("passes_update", "BLEU by update"), ("passes_minute", "by minute")):
+                base = panels[title].get(f"{args.settings[0]}-{seed}")
+                apart = base is not None and name != args.settings[0]
+                found[key] = crossing(panels[title][f"{name}-{seed}"], base) if apart else None
+            runs[seed] = found
         results[name] = {"options": STUDIES[args.study][name], "runs": runs}
         rows.append(row(name, list(runs.values())))
     headers = [
@@ -206,7 +242,9 @@ def report(args: argparse.Namespace) -> None:
         "valid BLEU",
         "at update",
         "minutes",
-        "to the end",
+        "passes at update",
+        "at minute",
+        "epochs, updates",
     ]
     table = tabulate(rows, headers=headers, tablefmt="github", floatfmt=".2f")
     (args.output / "results.md").write_text(table + "\n")
@@ -230,10 +268,10 @@ def row(name: str, runs: list[dict[str, Any]]) -> list[Any]:
 
     scores = [run["test_bleu"] for run in runs if run["test_bleu"] is not None]
     mean = statistics.fmean(scores) if scores else None
-    ended = ", ".join("yes" if run["done"] else f"no, {run['updates']}" for run in runs)
+    ended = ", ".join(f"{run['done'] or 'running'}, {run['updates']}" for run in runs)
     return [
         name, each("test_bleu", ".2f"), mean, each("p", ".3f"), each("best_valid_bleu", ".2f"),
-        each("best_update", "d"), each("minutes", ".0f"), ended,
+        each("best_update", "d"), each("minutes", ".1f"), each("passes_update", "d"), each("passes_minute", ".1f"), ended,
     ]  # fmt: skip
 
 
