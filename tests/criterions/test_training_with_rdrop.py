@@ -108,6 +108,9 @@ def test_two_ranks_sum_to_one(data_bin: Path, tmp_path: Path, interval: int) -> 
     assert len(logs[0]) == len(logs[1]) == 3
     for two, one in zip(*logs, strict=True):
         for name in ("loss", "nll_loss", "rdrop_kl", "gnorm"):
+            if one[name] is None:  # no R-Drop in this update
+                assert two[name] is None and interval == 2 and name == "rdrop_kl"
+                continue
             assert float(two[name]) == pytest.approx(float(one[name]), abs=2e-3), name
     models = [
         load_checkpoint_file(tmp_path / name / "checkpoint_last.pt")["model"]
