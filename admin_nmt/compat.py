@@ -8,8 +8,8 @@ before any of its code runs.
 
 The other patches let options that fairseq offers work where it takes a GPU or TPU for granted:
 `--bf16`, `--fp16` and `--ddp-backend pytorch_ddp` on the CPU; that no sentence of a data set is left
-out; and that training which stops in the middle of an epoch exits with 0. Each is described at its
-function.
+out; that a run killed while it saves leaves whole checkpoints; and that training which stops in the
+middle of an epoch exits with 0. Each is described at its function.
 """
 
 import argparse
@@ -54,6 +54,7 @@ def apply() -> None:
     from fairseq import checkpoint_utils, models, options
     from fairseq.data import data_utils
     from fairseq.distributed import utils as distributed_utils
+    from fairseq.file_io import PathManager
     from fairseq.optim.fp16_optimizer import FP16Optimizer
 
     _wrap_once(checkpoint_utils, "load_checkpoint_to_cpu", _explain_unreadable_checkpoints)
@@ -62,6 +63,7 @@ def apply() -> None:
     _wrap_once(distributed_utils, "_broadcast_object_slow", _broadcast_checkpoints)
     _wrap_once(models, "DistributedFairseqModel", _ddp_on_cpu)
     _wrap_once(FP16Optimizer, "build_optimizer", _fp16_on_cpu)
+    _wrap_once(PathManager, "copy", _copy_whole)
     atexit.unregister(_stop_reading_ahead)
     atexit.register(_stop_reading_ahead)
 
@@ -241,6 +243,26 @@ def _keep_last_batch(batch_by_size: Callable) -> Callable:
         return [*batches, indices[num_kept:]] if num_kept < len(indices) else batches
 
     return wrapped
+
+
+def _copy_whole(copy: Callable) -> Callable:
+    """`PathManager.copy` to a temporary name, then renamed.
+
+    fairseq renames the checkpoint it has written, but then copies it over `checkpoint_last.pt` and
+    `checkpoint_best.pt`: killed in between, it could not resume from what is left of them.
+    """
+
+    @wraps(copy)
+    def wrapped(src_path: str, dst_path: str, overwrite: bool = False) -> Any:
+        if "://" in dst_path or (not overwrite and Path(dst_path).exists()):
+            return copy(src_path, dst_path, overwrite)
+        temporary = f"{dst_path}.tmp"  # as fairseq names what it has not written whole
+        copied = copy(src_path, temporary, overwrite=True)
+        if copied:
+            Path(temporary).replace(dst_path)
+        return copied
+
+    return staticmethod(wrapped)  # type: ignore[return-value]
 
 
 def _stop_reading_ahead(patience: float = 2.0) -> None:

@@ -21,6 +21,20 @@ def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None
         stream.write("\n")
 
 
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        UserError: the file is missing, or no JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON: {error}") from error
+
+
 def write_document(
     path: str | os.PathLike[str], kind: str, version: int, content: Mapping[str, Any]
 ) -> None:
@@ -37,17 +51,14 @@ def read_document(
 ) -> dict[str, Any]:
     """Read what `write_document` wrote; `command` is named when it is something else.
 
+    A file that states no version, as one written by hand, is taken for one of this version.
+
     Raises:
         UserError: the file is missing, no JSON, of another kind or of another version.
     """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON: {error}") from error
+    content = read_json(path)
     if not isinstance(content, dict) or content.get("format") != f"admin_nmt {kind}":
         raise UserError(f"{path} was not written by '{command}'")
-    if content.get("version") != version:
-        raise UserError(f"{path} has version {content.get('version')}, expected {version}")
+    if (found := content.get("version", version)) != version:
+        raise UserError(f"{path} has version {found}, expected {version}")
     return content

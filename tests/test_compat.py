@@ -138,6 +138,35 @@ def test_batches_hold_every_sentence_once(sizes: list[int], multiple: int, max_t
         assert len(batch) * max(sizes[i] for i in batch) <= max_tokens
 
 
+def test_copied_checkpoint_is_whole_or_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """fairseq copies `checkpoint_last.pt` from the file of the epoch; it may be killed in between."""
+    from fairseq.file_io import PathManager
+
+    import admin_nmt  # noqa: F401
+
+    source, last = tmp_path / "checkpoint2.pt", tmp_path / "checkpoint_last.pt"
+    source.write_bytes(b"second")
+    last.write_bytes(b"first")
+
+    class Killed(BaseException):
+        pass
+
+    def copy_half(src: str, dst: str) -> None:
+        Path(dst).write_bytes(Path(src).read_bytes()[:3])
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.copyfile", copy_half)
+        with pytest.raises(Killed):
+            PathManager.copy(str(source), str(last), overwrite=True)
+    assert last.read_bytes() == b"first"
+    assert PathManager.copy(str(source), str(last), overwrite=True)
+    assert last.read_bytes() == b"second"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [source.name, last.name]
+
+
 def test_patches_are_applied_once() -> None:
     from fairseq import checkpoint_utils
     from fairseq.trainer import Trainer

@@ -32,6 +32,7 @@ from admin_nmt.data.parallel import chunks, ordered_map
 from admin_nmt.data.progress import Progress
 from admin_nmt.data.state import State, locked, require_own_folder
 from admin_nmt.data.tokenization import LineTokenizer, require_known_language
+from admin_nmt.documents import write_json
 from admin_nmt.errors import UserError
 from admin_nmt.files import atomic_write, make_directory, sha256
 
@@ -333,10 +334,7 @@ class Preparation:
             )
             shutil.copyfile(self.output / "codes", temporary / "codes")
             shutil.copytree(self.output / "raw", temporary / "raw")
-            content = self._describe(temporary)
-            with atomic_write(temporary / text_pipeline.FILE_NAME) as stream:
-                json.dump(content, stream, indent=2, ensure_ascii=False)
-                stream.write("\n")
+            write_json(temporary / text_pipeline.FILE_NAME, self._describe(temporary))
             shutil.rmtree(final, ignore_errors=True)
             temporary.rename(final)
         finally:

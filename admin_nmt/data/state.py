@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from admin_nmt.documents import write_json
 from admin_nmt.errors import UserError
-from admin_nmt.files import atomic_write, make_directory
+from admin_nmt.files import make_directory
 
 FILE_NAME = "state.json"
 
@@ -93,9 +94,7 @@ class State:
 
     def _save(self) -> None:
         content = {"settings": self.settings, "inputs": self.inputs, "steps": self.steps}
-        with atomic_write(self.folder / FILE_NAME) as stream:
-            json.dump(content, stream, indent=2, ensure_ascii=False)
-            stream.write("\n")
+        write_json(self.folder / FILE_NAME, content)
 
     def is_done(self, step: str) -> bool:
         """Whether the step was finished and its files are there with the sizes they had."""

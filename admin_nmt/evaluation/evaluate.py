@@ -12,7 +12,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from admin_nmt.data import bpe
 from admin_nmt.documents import write_json
@@ -130,7 +129,8 @@ def evaluate(
         directory=directory,
     )
     settings = {"data": str(data), "path": path, "subset": subset}
-    _write_json(directory / SCORES, result, settings | dataclasses.asdict(options))
+    figures = dataclasses.asdict(result) | {"directory": str(directory)}
+    write_json(directory / SCORES, settings | dataclasses.asdict(options) | figures)
     return result
 
 
@@ -208,8 +208,3 @@ def evaluation_report(evaluation: Evaluation) -> str:
 def _write_lines(path: Path, lines: Sequence[str]) -> None:
     with atomic_write(path) as stream:
         stream.writelines(f"{line}\n" for line in lines)
-
-
-def _write_json(path: Path, evaluation: Evaluation, settings: dict[str, Any]) -> None:
-    result = dataclasses.asdict(evaluation) | {"directory": str(evaluation.directory)}
-    write_json(path, settings | result)

@@ -3,11 +3,11 @@
 `admin-nmt prepare` writes that file; folders made by hand have none and are taken as they are.
 """
 
-import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from admin_nmt.documents import read_json
 from admin_nmt.errors import UserError
 
 FILE_NAME = "preparation.json"
@@ -35,12 +35,9 @@ def read_preparation(data: str | os.PathLike[str]) -> Preparation:
         UserError: the file is no JSON object, or an entry has another form.
     """
     path = Path(data) / FILE_NAME
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         return Preparation()
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
+    content = read_json(path)
     try:
         raw = {
             subset: {language: Path(data) / name for language, name in files.items()}

@@ -1,6 +1,5 @@
 """Which languages a checkpoint translates, and how raw text becomes what it reads."""
 
-import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from admin_nmt.data import bpe
 from admin_nmt.data.text_pipeline import FILE_NAME, TextPipeline
 from admin_nmt.data.tokenization import LineTokenizer, require_known_language
+from admin_nmt.documents import read_json
 from admin_nmt.errors import UsageError, UserError
 
 
@@ -108,7 +108,7 @@ def _prepared(folder: Path, source: str | None, target: str | None, options: Tex
             f"--bpe-codes {options.bpe_codes}: {folder} has a {FILE_NAME} that names its codes"
         )
     pipeline = TextPipeline.load(folder)
-    content = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
+    content = read_json(folder / FILE_NAME)
     first, second = content["source_lang"], content["target_lang"]
     if source in (None, first) and target in (None, second):
         return Text(first, second, pipeline)

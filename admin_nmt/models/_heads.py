@@ -30,7 +30,7 @@ from admin_nmt.modules.heads import (
 from admin_nmt.modules.multihead_attention import MultiheadAttention
 from admin_nmt.modules.residual_attention import residual_kinds
 
-#: First line of every file about heads that `admin-nmt` writes.
+#: What every file about heads that `admin-nmt` writes says of itself.
 DOCUMENT, VERSION = "heads", 1
 #: fairseq's default of `--restore-file`.
 _DEFAULT_RESTORE_FILE = "checkpoint_last.pt"

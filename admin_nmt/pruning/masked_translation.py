@@ -6,7 +6,6 @@ translated twice: neither after an interruption nor when two experiments meet in
 
 import dataclasses
 import hashlib
-import json
 import os
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from typing import Any
 import torch
 
 from admin_nmt.data import bpe
-from admin_nmt.documents import write_json
+from admin_nmt.documents import read_json, write_json
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.evaluation.evaluate import choose_reference
 from admin_nmt.evaluation.generation import SearchOptions
@@ -101,10 +100,7 @@ class TestSet:
         if not path.exists():
             write_json(path, settings)
             return
-        try:
-            earlier = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(f"cannot read {path}: {error}") from error
+        earlier = read_json(path)
         for name, value in settings.items():
             if earlier.get(name) != value:
                 raise UserError(
