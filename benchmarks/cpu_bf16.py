@@ -44,15 +44,13 @@ def main() -> None:
     rows = []
     for shape in parse_shapes(args.shape):
         for name, options in CRITERIONS.items():
-            task, model, criterion = build(
-                args.data, shape, "--arch", "admin_transformer", "--criterion", *options
-            )
+            models = []
+            for dtype in (torch.float32, torch.bfloat16):
+                task, model, criterion = build(
+                    args.data, shape, "--arch", "admin_transformer", "--criterion", *options
+                )
+                models.append((model.to(dtype), criterion))
             samples = batches(task, args.max_tokens, args.batches)
-            models = [(model, criterion)]
-            task, model, criterion = build(
-                args.data, shape, "--arch", "admin_transformer", "--criterion", *options
-            )
-            models.append((model.bfloat16(), criterion))
 
             def step(number: int, which: int, models=models, samples=samples) -> None:
                 model, criterion = models[which]

@@ -4,10 +4,11 @@
     python benchmarks/effects.py realformer DATA --output DIR --options "--dropout 0.2"
 
 DATA is a folder of `admin-nmt prepare`. Every run is a `fairseq-train` process of its own with one
-thread, validated with BLEU after every second epoch and stopped when that has not improved `--patience`
-times; with a higher `--max-epoch` those that were not stopped go on. Its best checkpoint translates the test set. A setting passes the first one where its best BLEU
-so far stays above the other's, by update and by minute. Interrupted, the same command goes on where it
-stopped; `--report` only reports on what there is. Written to DIR: `results.md` (table and tests),
+thread, validated with BLEU after every second epoch and stopped when that has not improved
+`--patience` times; with a higher `--max-epoch` those that were not stopped go on. Its best
+checkpoint translates the test set. A setting passes the first one where its best BLEU so far stays
+above the other's, by update and by minute. Interrupted, the same command goes on where it stopped;
+`--report` only reports on what there is. Written to DIR: `results.md` (table and tests),
 `results.json`, and curves of training and validation loss, and of BLEU by update and by minute.
 """
 
