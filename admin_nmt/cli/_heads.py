@@ -91,12 +91,16 @@ def add_search_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def require_folders(*paths: str | None) -> None:
-    """Refuse output files whose folder does not exist, or that are one file, before any work."""
+def require_outputs(*paths: str | None, inputs: Sequence[str | None] = ()) -> None:
+    """Refuse output files whose folder does not exist, that are one file, or that are one of the
+    `inputs`, before any work."""
     given = [path for path in paths if path]
     if len({Path(path).resolve() for path in given}) < len(given):
         raise UsageError(f"{given[0]} is given for two outputs: give them different names")
+    read = {Path(path).resolve() for path in inputs if path}
     for path in given:
+        if Path(path).resolve() in read:
+            raise UsageError(f"{path} is read and would be overwritten: give another name")
         if Path(path).is_dir():
             raise UsageError(f"{path} is a folder: give the name of a file")
         if not Path(path).absolute().parent.is_dir():
@@ -109,6 +113,10 @@ def search_options(args: argparse.Namespace) -> "SearchOptions":
 
     if Path(args.output).is_file():
         raise UsageError(f"--output {args.output} is a file: give the name of a folder")
+    if args.decode_max_tokens < 1:
+        raise UsageError(
+            f"--decode-max-tokens {args.decode_max_tokens}: give a number of at least 1"
+        )
     return SearchOptions(
         beam=args.beam, lenpen=args.lenpen, max_tokens=args.decode_max_tokens, cpu=args.cpu
     )

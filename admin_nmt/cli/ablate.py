@@ -57,13 +57,21 @@ def run(args: argparse.Namespace) -> None:
 
     import admin_nmt.registration  # noqa: F401  (before other modules that import fairseq)
     from admin_nmt.analysis.plots import plot_head_maps
-    from admin_nmt.pruning.ablation import ablate, agreement, load_ablation, save_ablation
+    from admin_nmt.pruning.ablation import (
+        ablate,
+        agreement,
+        load_ablation,
+        require_same_model,
+        save_ablation,
+    )
     from admin_nmt.pruning.masked_translation import MaskedTranslator, TestSet
     from admin_nmt.pruning.reports import ablation_table
 
     logging.getLogger("sacrebleu").setLevel(logging.WARNING)  # two lines a test
-    other = load_ablation(args.compare)[1] if args.compare else None
+    described, other = load_ablation(args.compare) if args.compare else ({}, None)
     loaded = load(args, args.path, args.gen_subset)
+    if args.compare:
+        require_same_model(described, loaded.fingerprint, args.compare)
     target = loaded.task.cfg.target_lang
     test_set = TestSet(
         args.data, args.gen_subset, target, options, args.output, args.reference,

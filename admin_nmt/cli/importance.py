@@ -9,7 +9,7 @@ from admin_nmt.cli._heads import (
     load,
     measure_importance,
     require_checkpoints,
-    require_folders,
+    require_outputs,
 )
 
 HELP = "measure how much every attention head matters (arXiv 1905.10650)"
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Measure every checkpoint, write, print, and draw if asked to."""
-    require_folders(args.output, args.plot)
+    require_outputs(args.output, args.plot, inputs=args.path)
 
     import admin_nmt.registration  # noqa: F401  (before other modules that import fairseq)
     from admin_nmt.pruning.heads import save_measurements

@@ -10,7 +10,7 @@ from admin_nmt.cli._heads import (
     add_model_arguments,
     load,
     measure_importance,
-    require_folders,
+    require_outputs,
 )
 from admin_nmt.errors import UsageError
 
@@ -83,21 +83,25 @@ def check_policy(args: argparse.Namespace) -> None:
 
 
 def choose_heads(args: argparse.Namespace, loaded: Any) -> set:
-    """The heads that the options mean, of the model `loaded`."""
+    """The heads that the options mean, of the model `loaded`, and those that it masks: they count
+    as the first ones of any order."""
     from admin_nmt.modules.heads import parse_heads, require_heads
     from admin_nmt.pruning import policies
+    from admin_nmt.pruning.removal import masked_heads
 
-    layout = loaded.layout
+    layout, masked = loaded.layout, masked_heads(loaded)
     if args.heads is not None:
         heads = set(parse_heads(args.heads))
         require_heads(heads, layout)
-        policies.require_min_heads(heads, layout, args.min_heads)
+        heads |= masked
+        policies.require_min_heads(heads, layout, args.min_heads, "--heads")
         return heads
     fractions = {
         kind: getattr(args, name)
         for name, kind in _KINDS.items()
         if getattr(args, name) is not None
     }
+    policies.require_kinds(fractions, layout)
     if args.fraction is None:
         budgets = policies.kind_budgets(layout, fractions)
     else:
@@ -105,9 +109,18 @@ def choose_heads(args: argparse.Namespace, loaded: Any) -> set:
         fractions = dict.fromkeys(budgets[0].kinds, args.fraction)
 
     def chosen(order: list) -> set:
+        order = sorted(order, key=lambda head: head not in masked)
         if args.uniform:
-            return policies.choose_uniform(order, layout, fractions, args.min_heads)
-        return policies.choose(order, layout, budgets, args.min_heads)
+            heads = policies.choose_uniform(order, layout, fractions, args.min_heads)
+        else:
+            heads = policies.choose(order, layout, budgets, args.min_heads)
+        if not masked <= heads:
+            heads |= masked
+            origin = "the mask of the checkpoint"
+            policies.require_min_heads(heads, layout, args.min_heads, origin)
+            if args.uniform:
+                policies.require_uniform(heads, layout, fractions, origin)
+        return heads
 
     # Budgets that cannot be met are found before anything is measured.
     chosen(policies.random_order(layout, 0))
@@ -132,18 +145,18 @@ def head_order(args: argparse.Namespace, loaded: Any) -> list:
 def run(args: argparse.Namespace) -> None:
     """Choose, remove, write, print."""
     check_policy(args)
-    require_folders(args.output, args.list)
     if Path(args.output).absolute().resolve() == Path(args.path).absolute().resolve():
         raise UsageError(f"--output {args.output} is the checkpoint itself: give another name")
+    require_outputs(args.output, args.list, inputs=[args.path, args.importance])
 
     import admin_nmt.registration  # noqa: F401  (before other modules that import fairseq)
     from admin_nmt.evaluation.averaging import save_checkpoint
     from admin_nmt.pruning.heads import save_removed
-    from admin_nmt.pruning.removal import masked_heads, num_parameters, pruned_checkpoint
+    from admin_nmt.pruning.removal import num_parameters, pruned_checkpoint
     from admin_nmt.pruning.reports import removal_report
 
     loaded = load(args, args.path, args.subset)
-    removed = choose_heads(args, loaded) | masked_heads(loaded)
+    removed = choose_heads(args, loaded)
     state = pruned_checkpoint(loaded, removed)
     save_checkpoint(state, args.output)
     if args.list:

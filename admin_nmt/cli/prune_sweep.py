@@ -1,9 +1,12 @@
 """`admin-nmt prune-sweep`: argument parsing of `pruning.sweep`."""
 
 import argparse
+import hashlib
+import json
 import sys
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from admin_nmt.cli._heads import (
     add_measuring_arguments,
@@ -15,6 +18,9 @@ from admin_nmt.cli._heads import (
     search_options,
 )
 from admin_nmt.errors import UsageError
+
+if TYPE_CHECKING:
+    from admin_nmt.modules.heads import Head
 
 HELP = "curves of BLEU over the share of heads removed, by kind and by order"
 
@@ -95,15 +101,25 @@ def run(args: argparse.Namespace) -> None:
 
 def _plan(args: argparse.Namespace, loaded: Any, known: Any, steps: list[float]) -> list:
     """(group, order, heads removed at each step) of every curve of one checkpoint."""
-    from admin_nmt.pruning.heads import measurement_of
+    from admin_nmt.files import make_directory
+    from admin_nmt.pruning.heads import measurement_of, remembered
     from admin_nmt.pruning.policies import random_order
     from admin_nmt.pruning.sweep import removed_by, removed_reranked
 
-    def measure_order() -> list:
-        return measure_importance(args, loaded).order()
+    folder = make_directory(Path(args.output) / "importance" / loaded.fingerprint[:16])
+
+    def measure_order(removed: "Collection[Head]" = ()) -> list:
+        settings = [
+            str(Path(args.data).absolute()), args.subset, args.granularity, args.max_tokens,
+            args.max_batches, args.seed, *sorted(map(str, removed)),
+        ]  # fmt: skip
+        name = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:20]
+        return remembered(folder / f"{name}.json", lambda: measure_importance(args, loaded)).order()
 
     layout = loaded.layout
-    groups = [group for group in args.groups if any(layout.get(kind) for kind in group)]
+    groups = [group for group in args.groups if any(sum(layout.get(kind, ())) for kind in group)]
+    if not groups:
+        raise UsageError(f"{loaded.path}: no heads to remove with --groups {' '.join(args.groups)}")
     if known is None:
         order = measure_order()
     else:

@@ -34,6 +34,8 @@ from admin_nmt.modules.residual_attention import residual_kinds
 DOCUMENT, VERSION = "heads", 1
 #: fairseq's default of `--restore-file`.
 _DEFAULT_RESTORE_FILE = "checkpoint_last.pt"
+#: Options about heads that a checkpoint carries.
+_SETTINGS = ("heads_per_layer", "head_mask")
 #: Kind -> stack and name of the attention in its layers.
 PLACES = {
     "E": ("encoder", "self_attn"),
@@ -147,9 +149,12 @@ def require_same_heads(state_dict: dict[str, Tensor], cfg: Any) -> None:
     """
     ours, theirs = layout_of(cfg), state_layout(state_dict, cfg)
     if ours != theirs:
+        # Which heads lost only their values cannot be seen from shapes.
+        residual = any(is_residual(cfg, kind) for kind in theirs)
+        value = "as in the checkpoint's settings" if residual else f"'{format_layout(theirs)}'"
         raise UserError(
             f"the checkpoint's heads per layer are {format_layout(theirs)}, the model's "
-            f"{format_layout(ours)}; give --heads-per-layer '{format_layout(theirs)}'"
+            f"{format_layout(ours)}; give --heads-per-layer {value}"
         )
 
 
@@ -162,17 +167,26 @@ def read_mask(given: str) -> str:
         UserError: the file cannot be read or names no heads.
         UsageError: neither a file nor a list of heads.
     """
-    path = Path(given)
-    if not path.exists():
-        if path.suffix or os.sep in given:
-            raise UserError(f"--head-mask: file not found: {given}")
-        return ",".join(map(str, parse_heads(given, "--head-mask"))) if given else ""
-    removed = read_document(path, DOCUMENT, VERSION, "admin-nmt prune --list").get("removed")
+    if not given:
+        return ""
+    try:
+        return _listed(given)
+    except UsageError:
+        # A long list with a slip in it is no name that a system looks up: `Path.exists` would raise.
+        if not os.path.exists(given):  # noqa: PTH110
+            if Path(given).suffix or os.sep in given:
+                raise UserError(f"--head-mask: file not found: {given}") from None
+            raise
+    removed = read_document(given, DOCUMENT, VERSION, "admin-nmt prune --list").get("removed")
     if not isinstance(removed, list):
         raise UserError(
             f"--head-mask {given} names no heads to mask; 'admin-nmt prune --list' writes such a file"
         )
-    return read_mask(",".join(map(str, removed))) if removed else ""
+    return _listed(",".join(map(str, removed))) if removed else ""
+
+
+def _listed(heads: str) -> str:
+    return ",".join(map(str, parse_heads(heads, "--head-mask")))
 
 
 def apply_mask(model: Any, mask: str, layout: Layout) -> None:
@@ -196,28 +210,31 @@ def apply_mask(model: Any, mask: str, layout: Layout) -> None:
 def settle(args: Namespace | DictConfig | Any) -> None:
     """Complete the options about heads in place, so that checkpoints carry them.
 
-    A mask file becomes the list in it. Training that goes on from a pruned checkpoint
-    (`--finetune-from-model`, `--restore-file`) takes over its heads.
+    A mask file becomes the list in it. Training that goes on from a pruned or masked checkpoint
+    (`--finetune-from-model`, `--restore-file`) takes over its heads and its mask.
     """
     values: dict[str, str] = {}
     if getattr(args, "head_mask", None):
         values["head_mask"] = read_mask(args.head_mask)
+    # None only before training: a checkpoint says at least that nothing was removed.
     if getattr(args, "heads_per_layer", None) is None:
         for option in ("finetune_from_model", "restore_file"):
             path = getattr(args, option, None)
             # The default is no path: fairseq looks for that name in --save-dir.
             if path and path != _DEFAULT_RESTORE_FILE and Path(path).is_file():
-                values["heads_per_layer"] = _heads_of_checkpoint(path)
+                given = {name for name in _SETTINGS if getattr(args, name, None) is not None}
+                theirs = _settings_of_checkpoint(path)
+                values |= {name: theirs[name] for name in _SETTINGS if name not in given}
                 break
     with open_dict(args) if isinstance(args, DictConfig) else ExitStack():
         for name, value in values.items():
             setattr(args, name, value)
 
 
-def _heads_of_checkpoint(path: str) -> str:
-    """`heads_per_layer` of a checkpoint; empty if it has all its heads."""
-    state = load_checkpoint_file(path)
+def _settings_of_checkpoint(path: str) -> dict[str, str]:
+    """The settings about heads of a checkpoint; empty where it has all of them, unmasked."""
+    state = load_checkpoint_file(path, mmap=True)
     cfg = state.get("cfg")
     model = cfg.get("model") if isinstance(cfg, dict) else state.get("args")
-    value = model.get("heads_per_layer") if isinstance(model, dict) else None
-    return str(value or getattr(model, "heads_per_layer", None) or "")
+    values = model if isinstance(model, dict) else vars(model) if model is not None else {}
+    return {name: str(values.get(name) or "") for name in _SETTINGS}

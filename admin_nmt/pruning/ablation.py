@@ -7,13 +7,13 @@ tests against the whole model; they are not corrected for the number of heads.
 import dataclasses
 import logging
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from admin_nmt.documents import read_document, write_document
-from admin_nmt.errors import UserError
+from admin_nmt.errors import UsageError, UserError
 from admin_nmt.evaluation.progress import progress
 from admin_nmt.evaluation.significance import compare_systems
 from admin_nmt.modules.heads import Head, Layout, all_heads
@@ -81,18 +81,27 @@ def ablate(
 
     Returns:
         BLEU of the whole model, and a row for each setting.
+
+    Raises:
+        UsageError: the model has no heads to mask.
     """
     test_set = translator.test_set
     settings = settings_of(translator.loaded.layout, experiments, kinds)
+    if not settings:
+        raise UsageError(
+            f"{translator.loaded.path}: no heads to mask with --experiments {' '.join(experiments)} "
+            f"--kinds {''.join(kinds)}"
+        )
     whole = translator.translate(())
-    done = sum(translator.is_done(removed) for *_, removed in settings)
-    if done:
-        logger.info("%d of %d translations are there already", done, len(settings))
-    with progress(logger, "translating", "settings", total=len(settings), initial=done) as bar:
-        for *_, removed in settings:
-            if not translator.is_done(removed):
-                translator.translate(removed)
-                bar.update()
+    # In a layer of two heads, without one is the other alone: one translation serves both.
+    needed = {frozenset(removed) for *_, removed in settings}
+    missing = [removed for removed in needed if not translator.is_done(removed)]
+    if len(missing) < len(needed):
+        logger.info(
+            "%d of %d translations are there already", len(needed) - len(missing), len(needed)
+        )
+    for removed in progress(logger, "translating", "settings", missing):
+        translator.translate(removed)
     rows = []
     for experiment, head, removed in progress(logger, "testing", "settings", settings):
         comparison = compare_systems(
@@ -138,6 +147,20 @@ def load_ablation(path: str | Path) -> tuple[dict[str, Any], list[Ablation]]:
         return content, [Ablation(**row) for row in content["results"]]
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+
+
+def require_same_model(described: Mapping[str, Any], fingerprint: str, path: str) -> None:
+    """Refuse to compare with results of another model.
+
+    Raises:
+        UserError: the results of `path`, which `described` describes, are not of the model with
+            this `fingerprint`.
+    """
+    if described.get("fingerprint") != fingerprint:
+        raise UserError(
+            f"--compare {path} is of another model ({described.get('checkpoint')}): give results of "
+            "the same one on another test set"
+        )
 
 
 def agreement(ours: Sequence[Ablation], theirs: Sequence[Ablation]) -> tuple[int, float]:

@@ -1,13 +1,15 @@
 """The files about heads: scores of one or more checkpoints, and lists of removed heads.
 
-Each score belongs to one model, which is recognised by a fingerprint of its attention weights.
+Each score belongs to one model, which is recognised by a fingerprint of its weights and its mask.
 """
 
 import dataclasses
 import hashlib
+import math
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -43,14 +45,17 @@ class Measurement:
         return ranking(normalize_by_layer(self.scores))
 
 
-def fingerprint(state_dict: Mapping[str, Tensor]) -> str:
-    """Hexadecimal SHA-256 of all attention weights of an `admin_transformer`, in float32."""
+def fingerprint(model: Any) -> str:
+    """Hexadecimal SHA-256 of what an `admin_transformer` computes with: its weights in float32, and
+    the settings that change what they mean."""
     digest = hashlib.sha256()
+    for name in ("heads_per_layer", "head_mask", "residual_attention", "residual_attention_reduce"):
+        digest.update(f"{name}={getattr(model.cfg, name) or ''}\n".encode())
+    state_dict: Mapping[str, Tensor] = model.state_dict()
     for name in sorted(state_dict):
-        if "_attn." in name and name.endswith(("proj.weight", "proj.bias")):
-            value = state_dict[name].detach().to("cpu", torch.float32).contiguous()
-            digest.update(name.encode())
-            digest.update(value.numpy().tobytes())
+        value = state_dict[name].detach().to("cpu", torch.float32).contiguous()
+        digest.update(name.encode())
+        digest.update(value.numpy().data)
     return digest.hexdigest()
 
 
@@ -95,8 +100,19 @@ def load_measurements(path: str | os.PathLike[str]) -> list[Measurement]:
         raise UserError(f"{path} holds no importance scores; make them with 'admin-nmt importance'")
     try:
         return [_measurement(entry) for entry in content["measurements"]]
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+
+
+def remembered(path: str | os.PathLike[str], measure: Callable[[], Measurement]) -> Measurement:
+    """The one measurement that `path` holds; without that file, what `measure` finds, kept there.
+
+    Raises:
+        UserError: the file has another form.
+    """
+    if not Path(path).exists():
+        save_measurements([measure()], path)
+    return load_measurements(path)[0]
 
 
 def _measurement(entry: dict[str, Any]) -> Measurement:
@@ -107,6 +123,10 @@ def _measurement(entry: dict[str, Any]) -> Measurement:
     }
     if {kind: tuple(map(len, layers)) for kind, layers in scores.items()} != layout:
         raise ValueError("scores and head counts disagree")
+    if not all(
+        math.isfinite(score) for layers in scores.values() for layer in layers for score in layer
+    ):
+        raise ValueError("a score is not finite")
     return Measurement(
         str(entry["checkpoint"]), str(entry["fingerprint"]), layout, scores, entry["settings"]
     )

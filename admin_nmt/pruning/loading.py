@@ -109,7 +109,7 @@ def load_model(
         set_values(state["cfg"].model, PLAIN)
     models, _, task = checkpoint_utils.load_model_ensemble_and_task([path], state=state)
     model: Any = unwrap_checkpoint(models[0]).float().eval().requires_grad_(False)
-    mark = fingerprint(model.state_dict())
+    mark = fingerprint(model)
     if torch.cuda.is_available() and not cpu:
         model.cuda()
     return LoadedModel(path, model, task, layout_of(model.cfg), mark)

@@ -101,6 +101,8 @@ class TestSet:
             write_json(path, settings)
             return
         earlier = read_json(path)
+        if not isinstance(earlier, dict):
+            raise UserError(f"{path} is damaged: delete {self.folder}")
         for name, value in settings.items():
             if earlier.get(name) != value:
                 raise UserError(
@@ -163,13 +165,18 @@ class MaskedTranslator:
         limits = utils.resolve_max_positions(
             task.max_positions(), self.loaded.model.max_positions()
         )
+        max_tokens = self.test_set.options.max_tokens
         for i in indices:
             if any(size > limit for size, limit in zip(dataset.size(i), limits, strict=True)):
                 raise UserError(
                     f"sentence {i + 1} of subset {subset} is longer than the model's {limits} "
                     "positions"
                 )
-        max_tokens = self.test_set.options.max_tokens
+            if max(dataset.size(i)) > max_tokens:
+                raise UsageError(
+                    f"--decode-max-tokens {max_tokens}: sentence {i + 1} of subset {subset} has "
+                    f"{max(dataset.size(i))} tokens"
+                )
         batches = dataset.batch_by_size(indices, max_tokens=max_tokens)
         cuda = next(self.loaded.model.parameters()).is_cuda
         samples = [dataset.collater([dataset[i] for i in batch]) for batch in batches]

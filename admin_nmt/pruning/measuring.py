@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -63,7 +64,8 @@ def gate_gradients(model: Any, sample: Mapping[str, Any]) -> tuple[dict, dict[st
     which sentences share a batch.
 
     Returns:
-        (kind, layer) -> (B, H, T), and kind -> (B, T) that is false at padding.
+        (kind, layer) -> (B, H, T), and kind -> (B, T) that is false at padding. Heads that the loss
+        does not depend on (the encoder's, if nothing attends to it) have gradients of 0.
     """
     net_input = sample["net_input"]
     source = net_input["src_tokens"].ne(model.encoder.padding_idx)
@@ -78,7 +80,12 @@ def gate_gradients(model: Any, sample: Mapping[str, Any]) -> tuple[dict, dict[st
             ignore_index=model.decoder.padding_idx,
             reduction="sum",
         )
-        gradients = torch.autograd.grad(loss, list(gates.values()))
+        inputs = list(gates.values())
+        used = torch.autograd.grad(loss, inputs, allow_unused=True) if loss.requires_grad else ()
+        gradients = [
+            torch.zeros_like(gate) if gradient is None else gradient
+            for gate, gradient in zip_longest(inputs, used)
+        ]
     return dict(zip(gates, (g.squeeze(3) for g in gradients), strict=True)), visible
 
 

@@ -152,11 +152,40 @@ def random_order(layout: Layout, seed: int) -> list[Head]:
     return heads
 
 
-def require_min_heads(removed: Collection[Head], layout: Layout, min_heads: int) -> None:
-    """Refuse an explicit choice that leaves a layer with fewer than `min_heads` heads.
+def require_kinds(kinds: Collection[str], layout: Layout) -> None:
+    """Refuse a fraction of the heads of a kind of attention that the model does not have.
 
     Raises:
-        UsageError: naming the first such layer.
+        UsageError: naming the option.
+    """
+    for kind in kinds:
+        if kind not in layout:
+            raise UsageError(f"{BUDGET_OPTIONS[kind]}: the model has no {KINDS[kind]}")
+
+
+def require_uniform(
+    removed: Collection[Head], layout: Layout, kinds: Collection[str], origin: str
+) -> None:
+    """Refuse heads whose removal leaves different numbers in the layers of one of the `kinds`.
+
+    Raises:
+        UsageError: naming `origin`, where they come from.
+    """
+    for kind, counts in without(layout, removed).items():
+        if kind in kinds and len(set(counts)) > 1:
+            raise UsageError(
+                f"--uniform: {origin} leaves {', '.join(map(str, counts))} heads in the layers of "
+                f"{KINDS[kind]}; give a larger fraction"
+            )
+
+
+def require_min_heads(
+    removed: Collection[Head], layout: Layout, min_heads: int, origin: str = "--heads"
+) -> None:
+    """Refuse a choice that leaves a layer with fewer than `min_heads` heads.
+
+    Raises:
+        UsageError: naming the first such layer, and `origin`, where the choice comes from.
     """
     _require_not_negative(min_heads)
     after = without(layout, removed)
@@ -164,6 +193,6 @@ def require_min_heads(removed: Collection[Head], layout: Layout, min_heads: int)
         for layer, count in enumerate(counts, 1):
             if count < min(min_heads, layout[kind][layer - 1]):
                 raise UsageError(
-                    f"--heads leaves {count} heads in layer {layer} of {KINDS[kind]}; "
+                    f"{origin} leaves {count} heads in layer {layer} of {KINDS[kind]}; "
                     f"--min-heads {min_heads} forbids that"
                 )

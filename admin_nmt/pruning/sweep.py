@@ -7,7 +7,7 @@ with the heads removed so far masked (`rerank`).
 
 import dataclasses
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,7 @@ def removed_by(
 
 
 def removed_reranked(
-    measure_order: Callable[[], Sequence[Head]],
+    measure_order: Callable[[Collection[Head]], Sequence[Head]],
     model: Any,
     layout: Layout,
     group: str,
@@ -90,7 +90,8 @@ def removed_reranked(
     """The same with importance measured after each step, the heads removed so far masked.
 
     Args:
-        measure_order: measures the model as it is; least important first.
+        measure_order: measures the model, in which the heads it is given are masked; least
+            important first.
         model: its heads are masked meanwhile.
         layout: head counts of the model.
         group: letters of the kinds.
@@ -103,7 +104,7 @@ def removed_reranked(
         missing = num_to_remove(fraction, total) - len(removed)
         if missing > 0:
             with masked(model, removed):
-                order = measure_order()
+                order = measure_order(removed)
             left = [head for head in order if head.kind in group and head not in removed]
             removed = removed + left[:missing]
         result.append(list(removed))

@@ -3,6 +3,7 @@
 import functools
 from argparse import Namespace
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,34 @@ def randomise(model: Any, seed: int) -> None:
 
 
 @pytest.fixture(scope="session")
+def checkpoint(parse: Callable[..., Any], task: Any, tmp_path_factory: Any) -> Callable[..., Path]:
+    """`checkpoint(*options, seed=1)`: a random model in a file as fairseq's trainer writes it."""
+    from omegaconf import OmegaConf
+
+    def save(*options: str, seed: int = 1) -> Path:
+        torch.manual_seed(seed)
+        cfg = parse(*options)
+        model = task.build_model(cfg.model)
+        randomise(model, seed)
+        state = {
+            "args": None,
+            "cfg": OmegaConf.to_container(cfg, resolve=True, enum_to_str=True),
+            "model": model.state_dict(),
+            "optimizer_history": [{"criterion_name": "x", "optimizer_name": "x",
+                                   "lr_scheduler_state": {}, "num_updates": 3}],
+            "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0},
+                            "val_loss": None},
+            "last_optimizer_state": {"state": torch.zeros(5)},
+            "task_state": {},
+        }  # fmt: skip
+        path = tmp_path_factory.mktemp("checkpoint") / "model.pt"
+        torch.save(state, path)
+        return path
+
+    return save
+
+
+@pytest.fixture(scope="session")
 def loaded(build: Callable[..., Any], task: Any) -> Callable[..., Any]:
     """`loaded(*options, seed=1)`: a random tiny model with the data of the suite."""
     from admin_nmt.models._heads import layout_of
@@ -30,7 +59,7 @@ def loaded(build: Callable[..., Any], task: Any) -> Callable[..., Any]:
     def load(*options: str, seed: int = 1) -> Any:
         model = build(*options, seed=seed).eval().requires_grad_(False)
         randomise(model, seed)
-        mark = fingerprint(model.state_dict())
+        mark = fingerprint(model)
         return LoadedModel("random.pt", model, task, layout_of(model.cfg), mark)
 
     return load

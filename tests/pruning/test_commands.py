@@ -13,37 +13,6 @@ import torch
 from admin_nmt.cli.main import main
 from admin_nmt.modules.heads import Head
 
-
-@pytest.fixture(scope="session")
-def checkpoint(parse: Callable[..., Any], task: Any, tmp_path_factory: Any) -> Callable[..., Path]:
-    """`checkpoint(*options, seed=1)`: a random model in a file as fairseq's trainer writes it."""
-    from omegaconf import OmegaConf
-
-    from tests.pruning.conftest import randomise
-
-    def save(*options: str, seed: int = 1) -> Path:
-        torch.manual_seed(seed)
-        cfg = parse(*options)
-        model = task.build_model(cfg.model)
-        randomise(model, seed)
-        state = {
-            "args": None,
-            "cfg": OmegaConf.to_container(cfg, resolve=True, enum_to_str=True),
-            "model": model.state_dict(),
-            "optimizer_history": [{"criterion_name": "x", "optimizer_name": "x",
-                                   "lr_scheduler_state": {}, "num_updates": 3}],
-            "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0},
-                            "val_loss": None},
-            "last_optimizer_state": {"state": torch.zeros(5)},
-            "task_state": {},
-        }  # fmt: skip
-        path = tmp_path_factory.mktemp("checkpoint") / "model.pt"
-        torch.save(state, path)
-        return path
-
-    return save
-
-
 STOCK = "--arch transformer --encoder-layers 3 --decoder-layers 2 --encoder-embed-dim 32 "
 STOCK += "--decoder-embed-dim 32 --encoder-ffn-embed-dim 32 --decoder-ffn-embed-dim 32 "
 STOCK += "--encoder-attention-heads 4 --decoder-attention-heads 4 --share-all-embeddings"
