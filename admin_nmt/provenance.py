@@ -78,6 +78,28 @@ def require_same_residuals(model: Any, path: str) -> None:
             f"{name} its residual connections would compute something else; give --init-type "
             f"{settings.init_type}, or start from scratch"
         )
+    _require_same_scores(to_config(settings), model.cfg, path)
+
+
+def _require_same_scores(theirs: Any, ours: Any, path: str) -> None:
+    """Refuse to go on without the residual attention of a checkpoint, or with the other reduction.
+    A plain model may become a RealFormer."""
+    from admin_nmt.modules.residual_attention import residual_kinds
+
+    kinds = residual_kinds(theirs.residual_attention)
+    if not kinds:
+        return
+    lost = kinds - residual_kinds(ours.residual_attention)
+    if lost or theirs.residual_attention_reduce != ours.residual_attention_reduce:
+        option = (
+            f"--residual-attention {theirs.residual_attention}"
+            if lost
+            else f"--residual-attention-reduce {theirs.residual_attention_reduce}"
+        )
+        raise UserError(
+            f"checkpoint {path} was trained with {option}: without it attention would compute "
+            "something else; give it again, or start from scratch"
+        )
 
 
 def _is_ours(arch: str | None) -> bool:

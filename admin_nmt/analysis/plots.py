@@ -176,6 +176,7 @@ def plot_distributions(
     """
     from matplotlib import colormaps
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     def numbers_of_all() -> Iterator[float]:
         for layers in models.values():
@@ -184,7 +185,7 @@ def plot_distributions(
 
     top = highest or max(numbers_of_all(), default=0.0) or 1.0
     width = max((len(layers) for layers in models.values()), default=1)
-    size = (min(2.5 + 0.7 * width, 24), 2.6 * len(models) + 0.4)
+    size = (max(6.0, min(2.5 + 0.7 * width, 24)), 2.6 * len(models) + 0.4)
     figure = Figure(figsize=size, layout="constrained")
     for axes, (label, layers) in zip(
         figure.subplots(len(models), 1, squeeze=False)[:, 0], models.items(), strict=True
@@ -199,6 +200,6 @@ def plot_distributions(
         axes.set(ylabel=ylabel, title=label, ylim=(0, top), xlabel="layer")
         axes.title.set_fontsize(9)
         axes.yaxis.label.set_fontsize(8)
-        axes.locator_params(axis="x", integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.suptitle(f"{title}: heads coloured by their median", fontsize=10)
     _save(figure, path)

@@ -234,7 +234,7 @@ def _require_same_model(
         raise UserError(f"{refusal}: architecture {archs[1]} instead of {archs[0]}")
     for name in _SETTINGS:
         ours_is, theirs_is = setting(first, "model", name), setting(state, "model", name)
-        if name == "head_mask":  # not unknown where it is missing
+        if name in ("head_mask", "residual_attention"):  # not unknown where it is missing
             ours_is, theirs_is = ours_is or "none", theirs_is or "none"
         if None not in (ours_is, theirs_is) and str(ours_is) != str(theirs_is):
             raise UserError(f"{refusal}: {name} {theirs_is} instead of {ours_is}")

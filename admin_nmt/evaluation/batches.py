@@ -47,9 +47,12 @@ def random_batches(
         max_batches: so many of all ranks together; None is all.
 
     Raises:
-        UsageError: a sentence has more than `max_tokens`.
+        UsageError: a sentence has more than `max_tokens`, or `seed` is negative.
     """
     from fairseq import utils
+
+    if seed < 0:
+        raise UsageError(f"--seed {seed}: give a number of at least 0")
 
     rank, num_ranks = rank_and_count()
     if subset not in task.datasets:

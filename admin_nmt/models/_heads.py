@@ -141,6 +141,25 @@ def state_layout(state_dict: dict[str, Tensor], cfg: Any) -> dict[str, tuple[int
     return layout
 
 
+def _same_score_heads(state_dict: dict[str, Tensor], cfg: Any) -> bool:
+    """Whether queries in a state dict have the sizes that `cfg` gives; none that are missing differ."""
+    full = full_layout(cfg)
+    for kind, layers in heads_of(cfg).items():
+        stack, attention = PLACES[kind]
+        size = getattr(cfg, stack).embed_dim // full[kind][0]
+        for index, layer in enumerate(layers):
+            name = f"{stack}.layers.{index}.{attention}"
+            rows = layer.scores * size
+            for part, expected in (
+                ("qkv_proj", 2 * rows + len(layer.values) * size),
+                ("q_proj", rows),
+            ):
+                bias = state_dict.get(f"{name}.{part}.bias")
+                if bias is not None and len(bias) != expected:
+                    return False
+    return True
+
+
 def require_same_heads(state_dict: dict[str, Tensor], cfg: Any) -> None:
     """Refuse a state dict whose head counts are not those of `cfg`.
 
@@ -148,7 +167,7 @@ def require_same_heads(state_dict: dict[str, Tensor], cfg: Any) -> None:
         UserError: with the option that makes them equal.
     """
     ours, theirs = layout_of(cfg), state_layout(state_dict, cfg)
-    if ours != theirs:
+    if ours != theirs or not _same_score_heads(state_dict, cfg):
         # Which heads lost only their values cannot be seen from shapes.
         residual = any(is_residual(cfg, kind) for kind in theirs)
         value = "as in the checkpoint's settings" if residual else f"'{format_layout(theirs)}'"

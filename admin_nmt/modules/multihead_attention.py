@@ -306,11 +306,17 @@ def fuse_projections(state_dict: dict[str, Tensor], name: str, self_attention: b
 
 
 def split_projections(state_dict: dict[str, Tensor], name: str, self_attention: bool) -> None:
-    """Undo `fuse_projections` in place: fairseq's names, each its own tensor."""
+    """Undo `fuse_projections` in place: fairseq's names, each its own tensor.
+
+    Raises:
+        ValueError: projections of unequal sizes (heads without values), which fairseq's lacks.
+    """
     fused, parts = _fused_parts(self_attention)
     for kind in ("weight", "bias"):
         key = f"{name}.{fused}.{kind}"
         if key in state_dict:
+            if len(state_dict[key]) % len(parts):
+                raise ValueError(f"{key} does not fall into {len(parts)} equal parts")
             pieces = state_dict.pop(key).chunk(len(parts))
             for part, piece in zip(parts, pieces, strict=True):
                 state_dict[f"{name}.{part}.{kind}"] = piece.clone()

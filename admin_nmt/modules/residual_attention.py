@@ -37,6 +37,8 @@ def residual_kinds(value: str | Sequence[str] | None) -> frozenset[str]:
     Raises:
         UsageError: another word.
     """
+    if value is not None and not isinstance(value, str | Sequence):
+        raise UsageError(f"--residual-attention: give a list of words, not {value!r}")
     words = re.split(r"[,\s]+", value.strip()) if isinstance(value, str) else list(value or ())
     if words in (["all"], ["none"], [""], []):
         return frozenset(KINDS if words == ["all"] else ())
@@ -124,7 +126,8 @@ class ResidualAttention(MultiheadAttention):
             scale=self.scaling,
             layers=layers_below + 1 if self.mean else 1,
             dropout_p=self.dropout_module.active_p,
-            in_place=self.in_place and not fewer,
+            # Backward hooks of modules hand out views, which autograd lets nobody overwrite.
+            in_place=self.in_place and not fewer and not (prev_scores is None or prev_scores._is_view()),
         )  # fmt: skip
         of_heads = weights[0].transpose(0, 1) if wanted else None
         if self.value_heads is not None:
@@ -169,6 +172,12 @@ class ScoreChain(nn.ModuleList):
         super().__init__(layers)
         self.chains = chains
         self.p = p
+
+    def __getitem__(self, index: Any) -> Any:
+        # PyTorch's makes a slice with the constructor, which here needs more than layers.
+        if isinstance(index, slice):
+            return ScoreChain(list(super().__iter__())[index], self.chains, self.p)
+        return super().__getitem__(index)
 
     def __iter__(self) -> Iterator[Any]:
         drop = self.training and self.p > 0

@@ -40,17 +40,24 @@ class HeadCounts:
     encoder_attn: LayerHeads = NO_HEADS
 
 
-def _use_own_parts(layer: Any) -> None:
-    """Replace what fairseq's constructor made: the dropout modules, and ReLU by that in place.
-
-    The output of `fc1` is the largest tensor of a layer, (T, B, 4 D), and nothing else reads it;
-    on CPUs a second one of its size costs more page faults than arithmetic.
-    """
+def _use_own_dropout(layer: Any) -> None:
+    """Replace the dropout modules that fairseq's constructor made."""
     name = type(layer).__name__
     layer.dropout_module = Dropout(layer.dropout_module.p, module_name=name)
     layer.activation_dropout_module = Dropout(layer.activation_dropout_module.p, module_name=name)
-    if layer.activation_fn is F.relu:
-        layer.activation_fn = torch.relu_
+
+
+def _inner(layer: Any, x: Tensor) -> Tensor:
+    """The inner part of the FFN, `activation(fc1(x))`; ReLU in place where that is safe.
+
+    The output of `fc1` is the largest tensor of a layer, (T, B, 4 D); on CPUs a second one of its
+    size costs more in page faults than in arithmetic. Hooks may read it or make it a view.
+    """
+    fc1, hidden = layer.fc1, layer.fc1(x)
+    unseen = type(fc1) is nn.Linear and not fc1._forward_hooks and not fc1._backward_hooks
+    if unseen and layer.activation_fn is F.relu:
+        return torch.relu_(hidden)
+    return layer.activation_fn(hidden)
 
 
 def _attention(
@@ -104,7 +111,7 @@ class AdminTransformerEncoderLayer(TransformerEncoderLayerBase):
     ) -> None:
         self.heads = heads or HeadCounts(LayerHeads.whole(cfg.encoder.attention_heads))
         super().__init__(cfg)
-        _use_own_parts(self)
+        _use_own_dropout(self)
         self.self_attn_residual, self.ffn_residual = residuals
         if not layer_norm:
             self.self_attn_layer_norm = self.final_layer_norm = nn.Identity()
@@ -156,7 +163,7 @@ class AdminTransformerEncoderLayer(TransformerEncoderLayerBase):
         shortcut = x
         if self.normalize_before:
             x = self.final_layer_norm(x)
-        x = self.activation_dropout_module(self.activation_fn(self.fc1(x)))
+        x = self.activation_dropout_module(_inner(self, x))
         x = self.ffn_residual(self.dropout_module(self.fc2(x)), shortcut)
         x = x if self.normalize_before else self.final_layer_norm(x)
         return (x, scores[0]) if scores else x
@@ -187,7 +194,7 @@ class AdminTransformerDecoderLayer(TransformerDecoderLayerBase):
     ) -> None:
         self.heads = heads or HeadCounts(*[LayerHeads.whole(cfg.decoder.attention_heads)] * 2)
         super().__init__(cfg, no_encoder_attn)
-        _use_own_parts(self)
+        _use_own_dropout(self)
         self.self_attn_residual, *cross, self.ffn_residual = residuals
         self.encoder_attn_residual: Any = cross[0] if cross else None
         if not layer_norm:
@@ -280,7 +287,7 @@ class AdminTransformerDecoderLayer(TransformerDecoderLayerBase):
         shortcut = x
         if self.normalize_before:
             x = self.final_layer_norm(x)
-        x = self.activation_dropout_module(self.activation_fn(self.fc1(x)))
+        x = self.activation_dropout_module(_inner(self, x))
         x = self.ffn_residual(self.dropout_module(self.fc2(x)), shortcut)
         x = x if self.normalize_before else self.final_layer_norm(x)
         if not own and not cross:

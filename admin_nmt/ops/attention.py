@@ -29,6 +29,23 @@ def attention_bias(
     return bias if attn_mask is None else bias + attn_mask.to(dtype)
 
 
+def hidden_rows(bias: Tensor | None) -> Tensor | None:
+    """Queries that may see no key, where softmax gives NaN: with padding on the left, those at
+    padding see only themselves, which is hidden.
+
+    Args:
+        bias: broadcastable to (B, H, T, S), or None.
+
+    Returns:
+        a mask of the dimensions of `bias` with S = 1; None if there are none. On a GPU, where
+        asking would mean waiting, a mask in any case.
+    """
+    if bias is None:
+        return None
+    hidden = bias.isneginf().all(dim=-1, keepdim=True)
+    return hidden if hidden.device.type != "cpu" or hidden.any() else None
+
+
 def attention_weights(q: Tensor, k: Tensor, bias: Tensor | None, scale: float) -> Tensor:
     """`softmax(scale * q k^T + bias)` over the keys, computed in float32 below float32.
 
@@ -39,13 +56,17 @@ def attention_weights(q: Tensor, k: Tensor, bias: Tensor | None, scale: float) -
         scale: factor of the scores, usually K ** -0.5.
 
     Returns:
-        (B, H, T, S), in the dtype of `q`.
+        (B, H, T, S), in the dtype of `q`; 0 for queries that see no key.
     """
     scores = torch.matmul(q * scale, k.transpose(-2, -1))
     if bias is not None:
         scores = scores + bias
+    hidden = hidden_rows(bias)
+    if hidden is not None:  # before the softmax too: it would hand NaN to the backward
+        scores = scores.masked_fill(hidden, 0.0)
     dtype = torch.float32 if scores.dtype in (torch.float16, torch.bfloat16) else None
-    return torch.softmax(scores, dim=-1, dtype=dtype).to(q.dtype)
+    weights = torch.softmax(scores, dim=-1, dtype=dtype).to(q.dtype)
+    return weights if hidden is None else weights.masked_fill(hidden, 0.0)
 
 
 def attend(weights: Tensor, v: Tensor, dropout_p: float) -> Tensor:

@@ -101,6 +101,10 @@ def _forward(
         v = tl.load(v_ptr + v_place, mask=tile, other=0.0)
         out = out * shrink[:, None] + tl.dot(p.to(v.dtype), v, input_precision="ieee")
         highest = new_highest
+    # A row that sees no key at all: its weights are 0 here and in the backward.
+    blind = highest == float("-inf")
+    total = tl.where(blind, 1.0, total)
+    highest = tl.where(blind, 0.0, highest)
     tl.store(logsum_ptr + head * length + rows, highest + tl.log(total), mask=row_in)
     o_place = b * o_b + h * o_h + rows[:, None] * o_t + parts[None, :]
     out = out / total[:, None]

@@ -128,6 +128,53 @@ def test_a_default_model_becomes_an_admin_model(
     require_same_residuals(of_type("admin")[0], str(of_type("default")[1]))
 
 
+@pytest.fixture(scope="module")
+def scores_of(
+    build: Callable[..., Any], parse: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., tuple[Any, Path]]:
+    """`scores_of(*options)`: a model and its checkpoint."""
+    from omegaconf import OmegaConf
+
+    def make(*options: str) -> tuple[Any, Path]:
+        model, cfg = (
+            build(*options),
+            OmegaConf.to_container(parse(*options), resolve=True, enum_to_str=True),
+        )
+        path = tmp_path_factory.mktemp("scores") / "checkpoint.pt"
+        torch.save({"args": None, "cfg": cfg, "model": model.state_dict()}, path)
+        return model, path
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("trained", "wanted", "message"),
+    [
+        (("all",), (), "was trained with --residual-attention all"),
+        (("encoder cross",), ("cross",), "was trained with --residual-attention encoder cross"),
+        (("all", "sum"), ("all", "mean"), "was trained with --residual-attention-reduce sum"),
+        ((), ("all",), None),
+        (("encoder",), ("encoder,decoder",), None),
+    ],
+)
+def test_attention_goes_on_as_it_was_trained(
+    scores_of: Callable[..., tuple[Any, Path]], trained: tuple[str, ...], wanted: tuple[str, ...],
+    message: str | None,
+) -> None:  # fmt: skip
+    """A plain model may become a RealFormer, whose first layer is plain; not the other way round."""
+
+    def options(values: tuple[str, ...]) -> list[str]:
+        names = ("--residual-attention", "--residual-attention-reduce")
+        return [x for pair in zip(names, values, strict=False) for x in pair]
+
+    path, model = scores_of(*options(trained))[1], scores_of(*options(wanted))[0]
+    if message is None:
+        require_same_residuals(model, str(path))
+        return
+    with pytest.raises(UserError, match=message):
+        require_same_residuals(model, str(path))
+
+
 def test_fairseqs_trainer_compares_before_it_loads(
     of_type: Callable[[str], tuple[Any, Path]], parse: Callable[..., Any], task: Any
 ) -> None:

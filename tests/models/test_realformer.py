@@ -194,15 +194,69 @@ def test_two_passes_before_one_backward_keep_apart(
     build: Callable[..., Any], batch: dict[str, Any]
 ) -> None:
     model = build(*DEPTH, *ALL, "--dropout", "0")
-    once = loss_and_gradients(model, batch)
+    sharpen(model)
+    model(**batch["net_input"])[0].square().mean().backward()
+    once = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
     first, second = (model(**batch["net_input"])[0] for _ in range(2))
     assert torch.equal(first, second)
     (first.square().mean() + second.square().mean()).backward()
-    model.zero_grad()
-    again = loss_and_gradients(model, batch)
-    for name, value in once.items():
-        assert torch.equal(again[name], value), name
+    for name, parameter in model.named_parameters():
+        if name in once:
+            torch.testing.assert_close(
+                parameter.grad, 2 * once[name], rtol=1e-4, atol=1e-7, msg=name
+            )
+
+
+@pytest.mark.parametrize("dropout", ["0", "0.3"])
+@pytest.mark.parametrize("options", [(), ALL])
+def test_padding_on_the_left_leaves_no_trace(
+    build: Callable[..., Any], task: Any, options: tuple[str, ...], dropout: str
+) -> None:
+    """Queries at padding then see no key at all: finite everywhere, equal to fairseq's elsewhere."""
+    pad = task.target_dictionary.pad()
+    tokens = torch.tensor([[pad, pad, 2, 5, 6], [2, 7, 8, 9, 10]])
+    model = build(*DEPTH, *options, "--attention-dropout", dropout, "--dropout", "0")
+    sharpen(model)
+    source = {"src_tokens": tokens, "src_lengths": torch.tensor([3, 5])}
+    for training in (False, True):
+        logits = model.train(training)(**source, prev_output_tokens=tokens)[0]
+        assert torch.isfinite(logits).all()
+        model.zero_grad()
+        logits[tokens.ne(pad)].square().mean().backward()
+        for name, parameter in model.named_parameters():
+            assert parameter.grad is None or torch.isfinite(parameter.grad).all(), name
+    right = torch.tensor([[2, 5, 6, pad, pad]])
+    alone = model.eval()(
+        src_tokens=tokens[:1], src_lengths=torch.tensor([3]), prev_output_tokens=right
+    )
+    expected = model(**source, prev_output_tokens=tokens)[0][:1, 2:]
+    torch.testing.assert_close(alone[0][:, :3], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_backward_hooks_of_modules_may_watch(
+    build: Callable[..., Any], batch: dict[str, Any]
+) -> None:
+    """They hand out views, which must not be overwritten: neither the scores nor what ReLU reads."""
+    model = build(*DEPTH, *ALL, "--dropout", "0")
+    sharpen(model)
+    expected = loss_and_gradients(model, batch)
+    seen, inner = [], []
+    for stack in (model.encoder, model.decoder):
+        for number in range(3):
+            layer = stack.layers[number]
+            for module in (layer, layer.self_attn, layer.fc1):
+                module.register_full_backward_hook(lambda *_: seen.append(1))
+            layer.fc1.register_forward_hook(lambda _m, _i, out: inner.append(out))
+    found = loss_and_gradients(model, batch)
+    assert len(seen) == 18 and all((out < 0).any() for out in inner)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-7, msg=name)
+
+
+def test_a_slice_of_the_layers_is_a_chain(build: Callable[..., Any]) -> None:
+    layers = build(*DEPTH, *ALL).encoder.layers
+    assert type(layers[1:]) is type(layers) and len(layers[1:]) == 2 and layers[1:][0] is layers[1]
 
 
 @pytest.mark.parametrize("reduce", ["sum", "mean"])

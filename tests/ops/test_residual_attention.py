@@ -19,7 +19,9 @@ def naive(
     scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
     if prev is not None:
         scores = scores + prev
-    weights = torch.softmax(scores / n + (0 if bias is None else bias), dim=-1)
+    logits = scores / n + (0 if bias is None else bias)
+    blind = logits.isneginf().all(-1, keepdim=True)  # such a query attends to nothing
+    weights = torch.softmax(logits.masked_fill(blind, 0), dim=-1) * ~blind
     return weights @ v, scores, weights
 
 
@@ -36,17 +38,20 @@ def inputs(
 
 
 def random_bias(shape: tuple[int, int, int, int, int], kind: str) -> Tensor | None:
-    """Padding (B, 1, 1, S), causal (T, S) or both; every query sees at least one key."""
+    """Padding (B, 1, 1, S), causal (T, S) or both; "left": both, with padding on the left, where
+    queries at padding see no key."""
     b, _, t, s, _ = shape
     lengths = torch.randint(1, s + 1, (b,))
     padding = torch.zeros(b, s, dtype=torch.float64)
-    padding.masked_fill_(torch.arange(s) >= lengths[:, None], float("-inf"))
+    places = torch.arange(s).flip(0) if kind == "left" else torch.arange(s)
+    padding.masked_fill_(places >= lengths[:, None], float("-inf"))
     causal = torch.full((t, s), float("-inf"), dtype=torch.float64).triu(1)
     return {
         "none": None,
         "padding": padding[:, None, None],
         "causal": causal,
         "both": padding[:, None, None] + causal,
+        "left": padding[:, None, None] + causal,
     }[kind]
 
 
@@ -62,7 +67,7 @@ def gradients(
 @settings(max_examples=60, deadline=None)
 @given(
     shape=st.tuples(*[st.integers(1, n) for n in (3, 3, 6, 6, 5)]),
-    kind=st.sampled_from(["none", "padding", "causal", "both"]),
+    kind=st.sampled_from(["none", "padding", "causal", "both", "left"]),
     layers=st.integers(1, 5),
     carried=st.booleans(),
     with_weights=st.booleans(),
@@ -93,7 +98,7 @@ def test_equals_the_formula(
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("bias", ["none", "both"])
+@pytest.mark.parametrize("bias", ["none", "both", "left"])
 def test_gradcheck(bias: str) -> None:
     shape = (2, 2, 3, 4, 3)
     tensors = inputs(shape)
@@ -225,6 +230,28 @@ def largest_errors(dtype: torch.dtype, mean: bool, chain: torch.dtype) -> list[f
             weights = torch.softmax(scores / n, -1, dtype=torch.float32)
         errors.append((weights.double() - torch.softmax(total / n, -1)).abs().max().item())
     return errors
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float16, 2e-3), (torch.bfloat16, 1.5e-2)])
+def test_half_precision_gradients_are_near_float64(dtype: torch.dtype, bound: float) -> None:
+    shape = (2, 2, 9, 9, 16)
+    q, k, v, prev = (x.detach().requires_grad_() for x in inputs(shape))
+    rounded = [x.detach().to(dtype).requires_grad_() for x in (q, k, v)]
+    carried = prev.detach().float().requires_grad_()
+    bias = random_bias(shape, "both")
+    found = residual_attention(*rounded, carried, bias.to(dtype), scale=0.25, layers=2)
+    exact = [x.detach().double().requires_grad_() for x in (*rounded, carried)]
+    expected = naive(*exact, bias, 2)[:2]
+    torch.manual_seed(1)
+    upstream = [torch.randn_like(x) for x in expected]
+    for one, other in zip(
+        torch.autograd.grad(
+            found, (*rounded, carried), [u.to(f) for u, f in zip(upstream, found, strict=True)]
+        ),
+        torch.autograd.grad(expected, exact, upstream),
+        strict=True,
+    ):
+        assert (one.double() - other).norm() < bound * other.norm()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -72,14 +72,19 @@ def test_what_is_read_is_never_overwritten(
     assert not (tmp_path / "out.pt").exists()
 
 
+@pytest.mark.parametrize("option", [("--head-mask", "E:1:3"), ("--residual-attention", "all")])
 @pytest.mark.parametrize("first", [0, 1])
-def test_masked_and_unmasked_models_are_not_averaged(
-    checkpoint: Callable[..., Path], tmp_path: Path, capsys: Any, first: int
+def test_models_of_other_attention_are_not_averaged(
+    checkpoint: Callable[..., Path],
+    tmp_path: Path,
+    capsys: Any,
+    first: int,
+    option: tuple[str, str],
 ) -> None:
-    paths = [checkpoint(*ONE_LAYER), checkpoint(*ONE_LAYER, "--head-mask", "E:1:3")]
+    paths = [checkpoint(*ONE_LAYER), checkpoint(*ONE_LAYER, *option)]
     inputs = [str(paths[first]), str(paths[1 - first])]
     assert main(["average", "--inputs", *inputs, "--output", str(tmp_path / "out.pt")]) == 1
-    assert "head_mask" in capsys.readouterr().err
+    assert option[0].strip("-").replace("-", "_") in capsys.readouterr().err
     assert not (tmp_path / "out.pt").exists()
 
 

@@ -250,3 +250,15 @@ def test_a_state_dict_with_other_heads_is_refused_with_the_option_that_helps(
     small = build("--heads-per-layer", "E:3,0 A:1,4")
     with pytest.raises(UserError, match=r"give --heads-per-layer 'E:3,0 A:1,4 D:4,4'"):
         build().load_state_dict(small.state_dict())
+
+
+@pytest.mark.parametrize("theirs", ["E:4(1.3.4),2,2 A:4,4 D:4,4", "E:4(1.3.4),4,2 A:4,4 D:4,4"])
+def test_queries_without_values_are_told_apart(build: Callable[..., Any], theirs: str) -> None:
+    """Shapes do not say which heads lost their values, so no layout is guessed."""
+    options = ("--encoder-layers", "3", "--residual-attention", "all")
+    state = build(*options, "--heads-per-layer", theirs).state_dict()
+    for ours in ("E:3,2,2", ""):
+        model = build(*options, *(("--heads-per-layer", ours) if ours else ()))
+        with pytest.raises(UserError, match="--heads-per-layer as in the checkpoint's settings"):
+            model.load_state_dict(state)
+    build(*options, "--heads-per-layer", theirs).load_state_dict(state)

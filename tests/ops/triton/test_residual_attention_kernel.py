@@ -17,6 +17,7 @@ CASES = [
     ((2, 1, 130, 130, 64), "causal", torch.float32, 1e-5),
     ((1, 1, 3, 140, 128), "padding", torch.float32, 1e-5),
     ((2, 2, 9, 9, 32), "both", torch.float16, 5e-3),
+    ((3, 2, 70, 70, 16), "left", torch.float32, 1e-5),
 ]
 if not INTERPRETED:  # the interpreter multiplies the bits of bfloat16 as if they were integers
     CASES.append(((1, 2, 70, 66, 32), "causal", torch.bfloat16, 4e-2))
