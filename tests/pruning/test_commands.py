@@ -12,6 +12,8 @@ import torch
 
 from admin_nmt.cli.main import main
 from admin_nmt.modules.heads import Head
+from tests.conftest import BIN
+from tests.ranks import free_port
 
 STOCK = "--arch transformer --encoder-layers 3 --decoder-layers 2 --encoder-embed-dim 32 "
 STOCK += "--decoder-embed-dim 32 --encoder-ffn-embed-dim 32 --decoder-ffn-embed-dim 32 "
@@ -220,6 +222,27 @@ def test_scores_of_another_model_are_refused(
                  "--importance", str(scores), "--output", str(tmp_path / "out.pt")]) == 1  # fmt: skip
     assert "holds the importance of another model" in capsys.readouterr().err
     assert not (tmp_path / "out.pt").exists()
+
+
+def test_two_processes_measure_what_one_does(
+    program: Callable[..., subprocess.CompletedProcess[str]],
+    checkpoint: Callable[..., Path],
+    data_bin: Path,
+    tmp_path: Path,
+) -> None:
+    path = str(checkpoint(*MODELS["ours"]))
+    command = ["importance", str(data_bin), "--path", path, "--cpu", "--max-tokens", "200"]
+    program("torchrun", "--no-python", "--nproc_per_node", "2", "--master_port", str(free_port()),
+            BIN / "admin-nmt", *command, "--output", tmp_path / "two.json")  # fmt: skip
+    assert main([*command, "--output", str(tmp_path / "one.json")]) == 0
+    one, two = (
+        json.loads((tmp_path / f"{n}.json").read_text())["measurements"] for n in ("one", "two")
+    )
+    assert len(one) == len(two) == 1
+    assert two[0]["settings"] == one[0]["settings"]
+    for kind, layers in one[0]["scores"].items():
+        for ours, theirs in zip(layers, two[0]["scores"][kind], strict=True):
+            assert theirs == pytest.approx(ours, rel=1e-5)
 
 
 def test_ablation_covers_all_heads_and_resumes(

@@ -77,7 +77,15 @@ def assert_close(scores: Any, expected: Any, tolerance: float = 1e-4) -> None:
 
 @pytest.mark.parametrize("granularity", ["token", "sentence"])
 @pytest.mark.parametrize(
-    "options", [(), (*NARROW, "--heads-per-layer", "E:4,0,2 D:1,4")], ids=["plain", "pruned"]
+    "options",
+    [
+        (),
+        (*NARROW, "--heads-per-layer", "E:4,0,2 D:1,4"),
+        ("--init-type", "default", "--encoder-normalize-before", "--decoder-normalize-before"),
+        ("--residual-attention", "all"),
+        (*NARROW, "--residual-attention", "all", "--heads-per-layer", "E:4(1.3),2,1 D:4(),4(2)"),
+    ],
+    ids=["plain", "pruned", "pre-LN", "RealFormer", "pruned RealFormer"],
 )
 def test_scores_equal_the_formula_without_padding(
     loaded: Callable[..., Any], task: Any, granularity: str, options: tuple[str, ...]
