@@ -194,7 +194,9 @@ def watch_attention(
         for quantity, found in watcher.values.items()
     }
     if not values["entropy"]:
-        raise UserError(f"subset {subset} has no sentence to look at")
+        raise UserError(
+            f"subset {subset} has no sentence to look at, or the model no attention head"
+        )
     if not all(numbers.isfinite().all() for numbers in values["entropy"].values()):
         raise UserError("attention weights are not finite: the model has diverged")
     return AttentionStatistics(values, watcher.seen)

@@ -252,7 +252,7 @@ def settle(args: Namespace | DictConfig | Any) -> None:
 
 def _settings_of_checkpoint(path: str) -> dict[str, str]:
     """The settings about heads of a checkpoint; empty where it has all of them, unmasked."""
-    state = load_checkpoint_file(path, mmap=True)
+    state = load_checkpoint_file(path)
     cfg = state.get("cfg")
     model = cfg.get("model") if isinstance(cfg, dict) else state.get("args")
     values = model if isinstance(model, dict) else vars(model) if model is not None else {}
