@@ -4,9 +4,9 @@
 
 Random weights and random sentences, because speed does not depend on them; heads go in random order
 over all three kinds. Printed are medians and ratios (above 1: the pruned model is faster) of the
-encoder's forward pass, of a training step (label-smoothed cross-entropy, Adam) and of greedy decoding
-of one sentence; and the parameter count against the one on paper. The last line compares one pass
-for head importance with a training step of the whole model over the same batch.
+encoder's forward pass, of a training step (our label-smoothed cross-entropy, Adam) and of greedy
+decoding of one sentence; and the parameter count against the one on paper. The last line compares
+one pass for head importance with a training step of the whole model over the same batch.
 """
 
 import argparse
@@ -136,9 +136,11 @@ def encode(model: Any, batch: dict[str, Any]) -> Callable[[], None]:
 
 def train(task: Any, model: Any, batch: dict[str, Any]) -> Callable[[], None]:
     """A whole update with Adam."""
-    from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterion
+    from admin_nmt.criterions.label_smoothed_cross_entropy import (
+        AdminLabelSmoothedCrossEntropyCriterion,
+    )
 
-    criterion = LabelSmoothedCrossEntropyCriterion(task, False, 0.1)
+    criterion = AdminLabelSmoothedCrossEntropyCriterion(task, False, 0.1)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-5, fused=True)
 
     def run() -> None:
