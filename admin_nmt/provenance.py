@@ -68,7 +68,8 @@ def require_same_residuals(model: Any, path: str) -> None:
     if not _is_ours(architecture(state)):
         return  # names of its tensors tell
     settings = model_settings(state)
-    theirs, ours = map(_factors, (to_config(settings), model.cfg))
+    config = to_config(settings)
+    theirs, ours = map(_factors, (config, model.cfg))
     if len(theirs) != len(ours):
         return  # another depth: names of its tensors tell
     if any(a != b and (a, b) != (1.0, "omega") for a, b in zip(theirs, ours, strict=True)):
@@ -78,7 +79,7 @@ def require_same_residuals(model: Any, path: str) -> None:
             f"{name} its residual connections would compute something else; give --init-type "
             f"{settings.init_type}, or start from scratch"
         )
-    _require_same_scores(to_config(settings), model.cfg, path)
+    _require_same_scores(config, model.cfg, path)
 
 
 def _require_same_scores(theirs: Any, ours: Any, path: str) -> None:

@@ -68,10 +68,10 @@ def run(args: argparse.Namespace) -> None:
     from admin_nmt.pruning.reports import ablation_table
 
     logging.getLogger("sacrebleu").setLevel(logging.WARNING)  # two lines a test
-    described, other = load_ablation(args.compare) if args.compare else ({}, None)
+    theirs, other = load_ablation(args.compare) if args.compare else ({}, None)
     loaded = load(args, args.path, args.gen_subset)
     if args.compare:
-        require_same_model(described, loaded.fingerprint, args.compare)
+        require_same_model(theirs, loaded.fingerprint, args.compare)
     target = loaded.task.cfg.target_lang
     test_set = TestSet(
         args.data, args.gen_subset, target, options, args.output, args.reference,

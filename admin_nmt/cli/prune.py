@@ -94,7 +94,7 @@ def choose_heads(args: argparse.Namespace, loaded: Any) -> set:
         heads = set(parse_heads(args.heads))
         require_heads(heads, layout)
         heads |= masked
-        policies.require_min_heads(heads, layout, args.min_heads, "--heads")
+        policies.require_min_heads(heads, layout, args.min_heads)
         return heads
     fractions = {
         kind: getattr(args, name)

@@ -106,14 +106,13 @@ def _plan(args: argparse.Namespace, loaded: Any, known: Any, steps: list[float])
     from admin_nmt.pruning.policies import random_order
     from admin_nmt.pruning.sweep import removed_by, removed_reranked
 
-    folder = make_directory(Path(args.output) / "importance" / loaded.fingerprint[:16])
-
     def measure_order(removed: "Collection[Head]" = ()) -> list:
         settings = [
             str(Path(args.data).absolute()), args.subset, args.granularity, args.max_tokens,
             args.max_batches, args.seed, *sorted(map(str, removed)),
         ]  # fmt: skip
         name = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:20]
+        folder = make_directory(Path(args.output) / "importance" / loaded.fingerprint[:16])
         return remembered(folder / f"{name}.json", lambda: measure_importance(args, loaded)).order()
 
     layout = loaded.layout

@@ -9,7 +9,7 @@ from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from omegaconf import DictConfig, open_dict
@@ -44,6 +44,13 @@ PLACES = {
 }
 #: Kind -> its name in `--residual-attention`.
 _RESIDUAL_NAMES = {"E": "encoder", "A": "cross", "D": "decoder"}
+
+
+class _Counts(NamedTuple):
+    """How many heads of a layer have queries and keys, and how many have values."""
+
+    scores: int
+    values: int
 
 
 def full_layout(cfg: Any) -> dict[str, tuple[int, ...]]:
@@ -119,45 +126,33 @@ def attentions(model: Any) -> Iterator[tuple[str, int, str, MultiheadAttention]]
                 yield kind, index + 1, f"{stack}.layers.{index}.{name}", getattr(layer, name)
 
 
-def state_layout(state_dict: dict[str, Tensor], cfg: Any) -> dict[str, tuple[int, ...]]:
+def _state_heads(state_dict: dict[str, Tensor], cfg: Any) -> dict[str, tuple[_Counts, ...]]:
     """Heads per layer of a state dict, seen from its shapes; sizes are those of `cfg`.
 
     Layers that the state dict lacks count as `cfg` has them: loading says what is missing.
     """
 
-    def count(kind: str, index: int, expected: int, size: int) -> int:
-        stack, name = PLACES[kind]
-        output = f"{stack}.layers.{index}.{name}.out_proj"
-        if f"{output}.bias" not in state_dict:
-            return expected
-        weight = state_dict.get(f"{output}.weight")
-        return 0 if weight is None else weight.shape[1] // size
-
-    layout = {}
-    full = full_layout(cfg)
-    for kind, counts in layout_of(cfg).items():
-        size = getattr(cfg, PLACES[kind][0]).embed_dim // full[kind][0]
-        layout[kind] = tuple(count(kind, i, n, size) for i, n in enumerate(counts))
-    return layout
-
-
-def _same_score_heads(state_dict: dict[str, Tensor], cfg: Any) -> bool:
-    """Whether queries in a state dict have the sizes that `cfg` gives; none that are missing differ."""
-    full = full_layout(cfg)
-    for kind, layers in heads_of(cfg).items():
+    def count(kind: str, index: int, expected: LayerHeads, size: int) -> _Counts:
         stack, attention = PLACES[kind]
-        size = getattr(cfg, stack).embed_dim // full[kind][0]
-        for index, layer in enumerate(layers):
-            name = f"{stack}.layers.{index}.{attention}"
-            rows = layer.scores * size
-            for part, expected in (
-                ("qkv_proj", 2 * rows + len(layer.values) * size),
-                ("q_proj", rows),
-            ):
-                bias = state_dict.get(f"{name}.{part}.bias")
-                if bias is not None and len(bias) != expected:
-                    return False
-    return True
+        name = f"{stack}.layers.{index}.{attention}"
+        scores, values = expected.scores, len(expected.values)
+        if f"{name}.out_proj.bias" in state_dict:
+            output = state_dict.get(f"{name}.out_proj.weight")
+            values = 0 if output is None else output.shape[1] // size
+        if f"{name}.q_proj.bias" in state_dict:
+            scores = len(state_dict[f"{name}.q_proj.bias"]) // size
+        elif f"{name}.qkv_proj.bias" in state_dict:
+            scores = (len(state_dict[f"{name}.qkv_proj.bias"]) // size - values) // 2
+        return _Counts(scores, values)
+
+    full = full_layout(cfg)
+    return {
+        kind: tuple(
+            count(kind, i, layer, getattr(cfg, PLACES[kind][0]).embed_dim // full[kind][0])
+            for i, layer in enumerate(layers)
+        )
+        for kind, layers in heads_of(cfg).items()
+    }
 
 
 def require_same_heads(state_dict: dict[str, Tensor], cfg: Any) -> None:
@@ -166,14 +161,22 @@ def require_same_heads(state_dict: dict[str, Tensor], cfg: Any) -> None:
     Raises:
         UserError: with the option that makes them equal.
     """
-    ours, theirs = layout_of(cfg), state_layout(state_dict, cfg)
-    if ours != theirs or not _same_score_heads(state_dict, cfg):
+    ours = {
+        kind: tuple(_Counts(layer.scores, len(layer.values)) for layer in layers)
+        for kind, layers in heads_of(cfg).items()
+    }
+    theirs = _state_heads(state_dict, cfg)
+    if ours != theirs:
+        named, wanted = (
+            format_layout({kind: [n.values for n in layers] for kind, layers in heads.items()})
+            for heads in (theirs, ours)
+        )
         # Which heads lost only their values cannot be seen from shapes.
         residual = any(is_residual(cfg, kind) for kind in theirs)
-        value = "as in the checkpoint's settings" if residual else f"'{format_layout(theirs)}'"
+        value = "as in the checkpoint's settings" if residual else f"'{named}'"
         raise UserError(
-            f"the checkpoint's heads per layer are {format_layout(theirs)}, the model's "
-            f"{format_layout(ours)}; give --heads-per-layer {value}"
+            f"the checkpoint's heads per layer are {named}, the model's {wanted}; give "
+            f"--heads-per-layer {value}"
         )
 
 
@@ -241,9 +244,11 @@ def settle(args: Namespace | DictConfig | Any) -> None:
             path = getattr(args, option, None)
             # The default is no path: fairseq looks for that name in --save-dir.
             if path and path != _DEFAULT_RESTORE_FILE and Path(path).is_file():
-                given = {name for name in _SETTINGS if getattr(args, name, None) is not None}
-                theirs = _settings_of_checkpoint(path)
-                values |= {name: theirs[name] for name in _SETTINGS if name not in given}
+                values |= {
+                    name: value
+                    for name, value in _settings_of_checkpoint(path).items()
+                    if getattr(args, name, None) is None
+                }
                 break
     with open_dict(args) if isinstance(args, DictConfig) else ExitStack():
         for name, value in values.items():

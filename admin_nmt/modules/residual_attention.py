@@ -116,9 +116,7 @@ class ResidualAttention(MultiheadAttention):
         )
         bias = attention_bias(attn_mask, key_padding_mask, q.dtype)
         wanted = need_weights or need_head_weights
-        # Scores of heads that end here are not overwritten: autograd refuses that for views.
-        fewer = prev_scores is not None and prev_scores.shape[1] > self.score_heads
-        if prev_scores is not None and fewer:
+        if prev_scores is not None and prev_scores.shape[1] > self.score_heads:
             prev_scores = prev_scores[:, : self.score_heads].contiguous()
         attend: Callable = residual_attention_with_weights if wanted else residual_attention
         context, scores, *weights = attend(
@@ -126,8 +124,9 @@ class ResidualAttention(MultiheadAttention):
             scale=self.scaling,
             layers=layers_below + 1 if self.mean else 1,
             dropout_p=self.dropout_module.active_p,
-            # Backward hooks of modules hand out views, which autograd lets nobody overwrite.
-            in_place=self.in_place and not fewer and not (prev_scores is None or prev_scores._is_view()),
+            # Autograd lets nobody overwrite views: of scores some of whose heads end here, and from
+            # backward hooks of modules.
+            in_place=self.in_place and prev_scores is not None and not prev_scores._is_view(),
         )  # fmt: skip
         of_heads = weights[0].transpose(0, 1) if wanted else None
         if self.value_heads is not None:

@@ -94,7 +94,7 @@ def ablate(
         )
     whole = translator.translate(())
     # In a layer of two heads, without one is the other alone: one translation serves both.
-    needed = {frozenset(removed) for *_, removed in settings}
+    needed = dict.fromkeys(frozenset(removed) for *_, removed in settings)
     missing = [removed for removed in needed if not translator.is_done(removed)]
     if len(missing) < len(needed):
         logger.info(

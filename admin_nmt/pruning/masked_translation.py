@@ -167,15 +167,16 @@ class MaskedTranslator:
         )
         max_tokens = self.test_set.options.max_tokens
         for i in indices:
-            if any(size > limit for size, limit in zip(dataset.size(i), limits, strict=True)):
+            sizes = dataset.size(i)
+            if any(size > limit for size, limit in zip(sizes, limits, strict=True)):
                 raise UserError(
                     f"sentence {i + 1} of subset {subset} is longer than the model's {limits} "
                     "positions"
                 )
-            if max(dataset.size(i)) > max_tokens:
+            if max(sizes) > max_tokens:
                 raise UsageError(
                     f"--decode-max-tokens {max_tokens}: sentence {i + 1} of subset {subset} has "
-                    f"{max(dataset.size(i))} tokens"
+                    f"{max(sizes)} tokens"
                 )
         batches = dataset.batch_by_size(indices, max_tokens=max_tokens)
         cuda = next(self.loaded.model.parameters()).is_cuda

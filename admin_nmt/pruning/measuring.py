@@ -8,7 +8,6 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -81,11 +80,10 @@ def gate_gradients(model: Any, sample: Mapping[str, Any]) -> tuple[dict, dict[st
             reduction="sum",
         )
         inputs = list(gates.values())
-        used = torch.autograd.grad(loss, inputs, allow_unused=True) if loss.requires_grad else ()
-        gradients = [
-            torch.zeros_like(gate) if gradient is None else gradient
-            for gate, gradient in zip_longest(inputs, used)
-        ]
+        if loss.requires_grad:
+            gradients = torch.autograd.grad(loss, inputs, materialize_grads=True)
+        else:
+            gradients = tuple(map(torch.zeros_like, inputs))
     return dict(zip(gates, (g.squeeze(3) for g in gradients), strict=True)), visible
 
 

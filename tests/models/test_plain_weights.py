@@ -84,21 +84,27 @@ OTHER_FACTORS = [
 
 
 @pytest.fixture(scope="module")
-def of_type(
+def saved(
     parse: Callable[..., Any], task: Any, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], tuple[Any, Path]]:
-    """A model with this `--init-type`, and a checkpoint of it."""
+) -> Callable[..., tuple[Any, Path]]:
+    """`saved(*options)`: a model with these options, and a checkpoint of it."""
 
     @cache
-    def make(init_type: str) -> tuple[Any, Path]:
-        cfg = parse("--init-type", init_type)
+    def make(*options: str) -> tuple[Any, Path]:
+        cfg = parse(*options)
         model = task.build_model(cfg.model)
-        path = tmp_path_factory.mktemp(init_type) / "model.pt"
+        path = tmp_path_factory.mktemp("saved") / "model.pt"
         config = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
         torch.save({"args": None, "cfg": config, "model": model.state_dict()}, path)
         return model, path
 
     return make
+
+
+@pytest.fixture(scope="module")
+def of_type(saved: Callable[..., tuple[Any, Path]]) -> Callable[[str], tuple[Any, Path]]:
+    """A model with this `--init-type`, and a checkpoint of it."""
+    return lambda init_type: saved("--init-type", init_type)
 
 
 @pytest.mark.parametrize(("trained", "wanted"), OTHER_FACTORS)
@@ -128,25 +134,6 @@ def test_a_default_model_becomes_an_admin_model(
     require_same_residuals(of_type("admin")[0], str(of_type("default")[1]))
 
 
-@pytest.fixture(scope="module")
-def scores_of(
-    build: Callable[..., Any], parse: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[..., tuple[Any, Path]]:
-    """`scores_of(*options)`: a model and its checkpoint."""
-    from omegaconf import OmegaConf
-
-    def make(*options: str) -> tuple[Any, Path]:
-        model, cfg = (
-            build(*options),
-            OmegaConf.to_container(parse(*options), resolve=True, enum_to_str=True),
-        )
-        path = tmp_path_factory.mktemp("scores") / "checkpoint.pt"
-        torch.save({"args": None, "cfg": cfg, "model": model.state_dict()}, path)
-        return model, path
-
-    return make
-
-
 @pytest.mark.parametrize(
     ("trained", "wanted", "message"),
     [
@@ -158,7 +145,7 @@ def scores_of(
     ],
 )
 def test_attention_goes_on_as_it_was_trained(
-    scores_of: Callable[..., tuple[Any, Path]], trained: tuple[str, ...], wanted: tuple[str, ...],
+    saved: Callable[..., tuple[Any, Path]], trained: tuple[str, ...], wanted: tuple[str, ...],
     message: str | None,
 ) -> None:  # fmt: skip
     """A plain model may become a RealFormer, whose first layer is plain; not the other way round."""
@@ -167,7 +154,7 @@ def test_attention_goes_on_as_it_was_trained(
         names = ("--residual-attention", "--residual-attention-reduce")
         return [x for pair in zip(names, values, strict=False) for x in pair]
 
-    path, model = scores_of(*options(trained))[1], scores_of(*options(wanted))[0]
+    path, model = saved(*options(trained))[1], saved(*options(wanted))[0]
     if message is None:
         require_same_residuals(model, str(path))
         return
