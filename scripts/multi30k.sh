@@ -11,7 +11,7 @@ train fairseq-train "$data" --save-dir "$checkpoints" --seed 1 \
     --arch admin_transformer --share-all-embeddings --encoder-layers 6 --decoder-layers 3 \
     --encoder-embed-dim 256 --encoder-ffn-embed-dim 512 \
     --encoder-attention-heads 4 --decoder-attention-heads 4 --dropout 0.2 \
-    --criterion label_smoothed_cross_entropy --label-smoothing 0.1 \
+    --criterion admin_label_smoothed_cross_entropy --label-smoothing 0.1 \
     --optimizer radam --adam-betas '(0.9, 0.98)' --clip-norm 1.0 \
     --lr 1e-3 --lr-scheduler inverse_sqrt --warmup-updates 300 --warmup-init-lr 1e-7 \
     --max-tokens 3000 --max-update 1800 --save-interval-updates 200 --keep-interval-updates 5 \

@@ -1,5 +1,7 @@
 """Watching a model's attention over held-out text: entropy per head, divergence of neighbours.
 
+Beside them the share of the encoder output that differs by position (`analysis.collapse`).
+
 Each query token gives one number per head (entropy) and one per head and pair of adjacent layers
 (divergence of the same head index in layer l - 1 and l, as in RealFormer's analysis). At most so
 many tokens are kept, whatever the size of the data; attention weights themselves are never kept
@@ -16,6 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from admin_nmt.analysis.collapse import PositionShare
 from admin_nmt.analysis.distributions import entropy, jensen_shannon
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.evaluation.batches import random_batches
@@ -41,10 +44,13 @@ class AttentionStatistics:
             Layers without heads have no entry; divergence has none for layers without a layer of
             heads right below, and NaN for heads that have no counterpart there.
         num_tokens: kind -> N.
+        position_share: share of the encoder output that differs by position; near 0 the decoder
+            has nothing to attend to.
     """
 
     values: dict[str, dict[tuple[str, int], Tensor]]
     num_tokens: dict[str, int]
+    position_share: float = math.nan
 
     def medians(self, quantity: str) -> dict[str, list[list[float]]]:
         """kind -> layer -> head -> median over tokens; NaN where nothing was measured, such as the
@@ -177,8 +183,12 @@ def watch_attention(
     for option, value in (("--num-tokens", num_tokens), ("--max-tokens", max_tokens)):
         if value < 1:
             raise UsageError(f"{option} {value}: give a number of at least 1")
-    watcher = _Watcher(num_tokens)
-    with _watched(model, watcher), progress(logger, "watching", "tokens", total=num_tokens) as bar:
+    watcher, share = _Watcher(num_tokens), PositionShare()
+    with (
+        _watched(model, watcher),
+        share.watching(model.encoder),
+        progress(logger, "watching", "tokens", total=num_tokens) as bar,
+    ):
         for sample in random_batches(task, model, subset, max_tokens, seed):
             net_input = sample["net_input"]
             source = net_input["src_tokens"].ne(model.encoder.padding_idx)
@@ -199,7 +209,7 @@ def watch_attention(
         )
     if not all(numbers.isfinite().all() for numbers in values["entropy"].values()):
         raise UserError("attention weights are not finite: the model has diverged")
-    return AttentionStatistics(values, watcher.seen)
+    return AttentionStatistics(values, watcher.seen, share.value)
 
 
 def sorted_places(found: dict[tuple[str, int], Any]) -> list[tuple[tuple[str, int], Any]]:

@@ -46,7 +46,8 @@ def _quantiles(numbers: Tensor) -> dict[str, float]:
 
 
 def table(models: Mapping[str, AttentionStatistics]) -> str:
-    """Mean over heads of the medians, by quantity and kind, a column per model."""
+    """Mean over heads of the medians, by quantity and kind, and the share of the encoder output
+    that differs by position; a column per model."""
     rows = []
     for quantity in QUANTITIES:
         for kind, name in KINDS.items():
@@ -54,10 +55,14 @@ def table(models: Mapping[str, AttentionStatistics]) -> str:
             for found in models.values():
                 heads = [x for layer in found.medians(quantity).get(kind, []) for x in layer]
                 finite = [x for x in heads if x == x]
-                row.append(statistics.fmean(finite) if finite else None)
+                row.append(f"{statistics.fmean(finite):.3f}" if finite else "-")
             rows.append(row)
+    shares = [found.position_share for found in models.values()]
+    rows.append(["differs by position", "encoder output", *(f"{share:.3g}" for share in shares)])
     headers = ["mean over heads of the median", "attention", *models]
-    return tabulate(rows, headers=headers, floatfmt=".3f", missingval="-")
+    aligned = ("left", "left", *["right"] * len(models))
+    # Text stays as it is: a collapsed encoder's 1e-13 must not become 0.000.
+    return tabulate(rows, headers=headers, disable_numparse=True, colalign=aligned)
 
 
 def write_report(
@@ -71,6 +76,7 @@ def write_report(
     content = {
         "settings": dict(settings),
         "num_tokens": {label: found.num_tokens for label, found in models.items()},
+        "position_share": {label: found.position_share for label, found in models.items()},
         "heads": rows,
     }
     write_json(output / "attention.json", content)

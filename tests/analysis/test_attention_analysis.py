@@ -195,8 +195,11 @@ def test_rows_and_table_show_every_head(build: Callable[..., Any], task: Any) ->
     for row in rows:
         assert row["q05"] <= row["q25"] <= row["q50"] <= row["q75"] <= row["q95"]
         assert row["num_tokens"] == 50
-    text = table({"one": found, "two": found})
+    collapsed = AttentionStatistics(found.values, found.num_tokens, 1.5e-13)
+    text = table({"one": found, "two": collapsed})
     assert "encoder-decoder attention" in text and "one" in text and "two" in text
+    (shares,) = [line.split() for line in text.splitlines() if "encoder output" in line]
+    assert 0 < float(shares[-2]) < 1 and shares[-1] == "1.5e-13"
 
 
 def test_any_number_of_tokens_is_summarised() -> None:

@@ -92,7 +92,8 @@ def test_recipe_builds_its_model_at_full_size(name: str, task: Any) -> None:
     assert model.cfg.init_type == ("default" if plain else "admin")
     carried = model.cfg.residual_attention if "realformer" in name else "none"
     assert carried == ("all" if "realformer" in name else "none")
-    assert cfg.criterion._name.endswith("_rdrop") == ("rdrop" in name)
+    smoothed = "label_smoothed_cross_entropy"
+    assert cfg.criterion._name == (f"{smoothed}_rdrop" if "rdrop" in name else f"admin_{smoothed}")
     assert model.decoder.output_projection.weight is model.encoder.embed_tokens.weight
 
 
