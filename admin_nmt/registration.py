@@ -3,7 +3,7 @@
 import fairseq  # noqa: F401
 
 from admin_nmt import compat, frontdoor, provenance, recipes
-from admin_nmt.criterions import update_count
+from admin_nmt.host import criterions
 from admin_nmt.initialization import training_start
 
 compat.apply()
@@ -11,7 +11,7 @@ frontdoor.install()
 provenance.install()
 recipes.install()
 training_start.install()
-update_count.install()
+criterions.install()
 
 from admin_nmt.criterions import (  # noqa: E402, F401
     label_smoothed_cross_entropy,

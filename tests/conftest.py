@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import torch
 
+from tests.clean_tree import pytest_sessionfinish, pytest_sessionstart  # noqa: F401
+
 BIN = Path(sys.executable).parent
 TINY = [
     "--arch",

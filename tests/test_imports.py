@@ -17,6 +17,7 @@ ALLOWED = {
     "analysis": {"initialization", "modules", "models", "ops", "data", "evaluation"},
     "export": {"initialization", "modules", "models", "ops", "data", "evaluation"},
     "criterions": {"ops", "modules"},
+    "host": {"initialization", "modules", "models", "ops", "data", "evaluation"},
     "pruning": {"initialization", "modules", "models", "ops", "data", "evaluation", "analysis"},
 }
 BASE = {"errors", "files", "documents", "compat"}

@@ -83,6 +83,14 @@ class AdminLabelSmoothedCrossEntropyCriterion(FairseqCriterion):
         self._decoder: Any = None
         self._output: nn.Module | None = None
 
+    def check_model(self, model: Any) -> None:
+        """Called by the trainer before training: refuse a model that this loss cannot serve.
+
+        Raises:
+            UsageError: the model has no decoder.
+        """
+        decoder_of(model)
+
     def forward(
         self, model: Any, sample: dict[str, Any], reduce: bool = True
     ) -> tuple[Tensor, int, dict[str, Any]]:
@@ -151,11 +159,14 @@ class AdminLabelSmoothedCrossEntropyCriterion(FairseqCriterion):
         self.__dict__["_decoder"] = decoder
         self.__dict__["_output"] = linear_output_layer(decoder)
         if self._output is None:
-            logger.warning(
-                "the output layer of %s is not a linear map of its features: the loss is computed "
-                "from all logits, which is slower and takes more memory",
-                type(decoder).__name__,
-            )
+            self._warn_of_logits()
+
+    def _warn_of_logits(self) -> None:
+        logger.warning(
+            "the output layer of %s is not a linear map of its features: the loss is computed "
+            "from all logits, which is slower and takes more memory",
+            type(self._decoder).__name__,
+        )
 
     def _smoothing(self, num_types: int) -> LabelSmoothing:
         return LabelSmoothing.of(self.epsilon, num_types, self.over)
@@ -183,10 +194,10 @@ class AdminLabelSmoothedCrossEntropyCriterion(FairseqCriterion):
         with replaced_output_layer(self._decoder, loss_of):
             output = model(**repeat_batch(sample["net_input"], target.size(0), passes))
         if not sums or not torch.is_tensor(output[0]) or output[0].dim():
-            raise UsageError(
-                f"--criterion: {type(self._decoder).__name__} changes what its output layer returns; "
-                "use label_smoothed_cross_entropy"
-            )
+            # The decoder changes what its output layer returns: only the logits can tell the loss.
+            self._warn_of_logits()
+            self.__dict__["_output"] = None
+            return self._plain(model, sample, target, passes, alpha, reduce=True)
         # The loss that went through the model and its wrappers: DDP hooks onto what it returns.
         return LossSums(output[0], sums[0].nll, sums[0].kl, sums[0].correct)
 

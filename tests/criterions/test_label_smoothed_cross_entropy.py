@@ -158,4 +158,26 @@ def test_a_model_without_decoder_is_refused(criterion: Callable[..., Any], batch
     torch.nn.Module.__init__(model)
     model.encoder = Encoder()
     with pytest.raises(UsageError, match="FairseqEncoderModel has no decoder that predicts tokens"):
+        criterion(*OURS).check_model(model)
+    with pytest.raises(UsageError, match="FairseqEncoderModel has no decoder that predicts tokens"):
         criterion(*OURS)(model, batch)
+
+
+def test_a_decoder_that_changes_its_logits_gets_the_plain_loss(
+    build: Callable[..., Any],
+    criterion: Callable[..., Any],
+    batch: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Adding a dimension and halving the logits can only be seen in the forward pass."""
+    model = build().eval()
+    forward = type(model.decoder).forward
+
+    def changed(self: Any, *args: Any, **kwargs: Any) -> Any:
+        logits, extra = forward(self, *args, **kwargs)
+        return logits * torch.full((2,), 0.5)[:1], extra
+
+    monkeypatch.setattr(type(model.decoder), "forward", changed)
+    ours, stock = criterion(*OURS), criterion(*STOCK)
+    for _ in range(2):
+        assert losses(ours, model, batch)[0] == pytest.approx(losses(stock, model, batch)[0])

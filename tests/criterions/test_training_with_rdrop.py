@@ -189,8 +189,10 @@ def test_encoder_only_model_is_one_line(data_bin: Path, tmp_path: Path) -> None:
         "--encoder-embed-dim", "16", "--encoder-ffn-embed-dim", "16",
         "--encoder-attention-heads", "2", "--tokens-per-sample", "20", "--max-positions", "20",
         "--max-tokens", "200", "--cpu", "--optimizer", "adam", "--no-save", "--disable-validation",
-        "--num-workers", "0", *RDROP, check=False,
+        "--num-workers", "0", "--save-dir", tmp_path / "saved", *RDROP, check=False,
     )  # fmt: skip
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
     assert "has no decoder that predicts tokens" in result.stderr.splitlines()[-1]
+    # It was said before the first update: an exception in one leaves a dump.
+    assert not list((tmp_path / "saved").glob("*"))

@@ -1,0 +1,53 @@
+"""The check that a test run leaves nothing behind, on a repository of its own."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.clean_tree import stray_files
+
+HOOKS = Path(__file__).with_name("clean_tree.py")
+DIRTY = "import pathlib\ndef test_it(): pathlib.Path(__file__).with_name({!r}).touch()\n"
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A git checkout that ignores `*.log`, with our hooks."""
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    (tmp_path / ".gitignore").write_text("*.log\n__pycache__/\n")
+    shutil.copy(HOOKS, tmp_path / "conftest.py")
+    return tmp_path
+
+
+def run_pytest(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options],
+        cwd=folder, capture_output=True, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["crash.pt", "ignored.log"])
+@pytest.mark.parametrize("options", [("-n0",), ("-n1",)])
+def test_files_left_behind_fail_the_run(
+    repository: Path, name: str, options: tuple[str, ...]
+) -> None:
+    (repository / "test_dirty.py").write_text(DIRTY.format(name))
+    result = run_pytest(repository, *options)
+    assert result.returncode == 1
+    assert f"left files in the work tree: {name}\n" in result.stdout
+
+
+def test_caches_and_what_lay_there_before_do_not_matter(repository: Path) -> None:
+    (repository / "crash.pt").touch()
+    (repository / "test_dirty.py").write_text(DIRTY.format("crash.pt"))
+    assert run_pytest(repository, "-n0").returncode == 0
+
+
+def test_outside_a_checkout_nothing_is_checked(repository: Path) -> None:
+    shutil.rmtree(repository / ".git")
+    (repository / "test_dirty.py").write_text(DIRTY.format("crash.pt"))
+    if stray_files(repository) is None:  # the folder of temporary files may be in a checkout
+        assert run_pytest(repository, "-n0").returncode == 0
