@@ -4,4 +4,4 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash scripts/install.sh
-exec "${ADMIN_NMT_VENV:-.venv}/bin/python" scripts/quickstart.py "$@"
+exec "${ADMIN_NMT_VENV:-.venv}/bin/python" scripts/quickstart/run.py "$@"

@@ -1,1 +1,1 @@
-"""Corpora: download, cleaning, tokenisation, subwords, binarisation, and a synthetic toy corpus."""
+"""Corpora: download, cleaning, tokenisation, subwords and binarisation."""

@@ -13,7 +13,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 def quickstart(output: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, REPOSITORY / "scripts" / "quickstart.py", "--output", output, *options],
+        [sys.executable, REPOSITORY / "scripts/quickstart/run.py", "--output", output, *options],
         capture_output=True,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},

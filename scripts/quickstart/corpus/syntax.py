@@ -1,4 +1,4 @@
-"""Syntax of the toy corpus: abstract clauses, and how German and English say them.
+"""Syntax of the corpus: abstract clauses, and how German and English say them.
 
 A `Clause` holds what is said (who, what, when, negated or not); `german_...` and `english_...`
 functions put it into the word order of each language. All of them return lists of words, with
@@ -11,7 +11,7 @@ place, time, with "do" in questions and negations.
 
 from dataclasses import dataclass, replace
 
-from admin_nmt.data.toy_lexicon import (
+from corpus.lexicon import (
     ACCUSATIVE,
     AUXILIARIES,
     BE,

@@ -1,6 +1,6 @@
-"""The toy corpus: deterministic, disjoint, unambiguous, and grammatical by tables of its own.
+"""The corpus of the quickstart: deterministic, disjoint, unambiguous, and grammatical by tables of its own.
 
-The tables here are written from German and English grammar, not derived from the package.
+The tables here are written from German and English grammar, not derived from the code.
 """
 
 import hashlib
@@ -13,13 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from admin_nmt.data import toy_lexicon as lexicon
-from admin_nmt.data import toy_syntax as syntax
-from admin_nmt.data.toy_grammar import generate, write_corpus
-from admin_nmt.data.toy_lexicon import ACCUSATIVE, DATIVE, NOMINATIVE
-from admin_nmt.data.toy_sentences import SentenceSampler
-from admin_nmt.data.toy_syntax import Clause, NounPhrase
 from admin_nmt.errors import UserError
+from corpus import lexicon, syntax
+from corpus.grammar import generate, write_corpus
+from corpus.lexicon import ACCUSATIVE, DATIVE, NOMINATIVE
+from corpus.sentences import SentenceSampler
+from corpus.syntax import Clause, NounPhrase
 
 # Of the first 200 pairs with seed 1.
 PINNED = "d9b2b2412ee520040d108b41edbc5c894ef879d1f1efde51f73b0edf0ff14b6b"

@@ -22,9 +22,9 @@ import admin_nmt_autoload
 admin_nmt_autoload.defer_registration = True
 
 from admin_nmt.analysis.training_log import read_curve  # noqa: E402
-from admin_nmt.data.toy_grammar import write_corpus  # noqa: E402
 from admin_nmt.errors import UserError  # noqa: E402
 from admin_nmt.files import make_directory  # noqa: E402
+from corpus.grammar import write_corpus  # noqa: E402
 
 SEED = 1
 BIN = Path(sys.executable).parent

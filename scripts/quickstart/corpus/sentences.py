@@ -1,6 +1,6 @@
-"""Random sentences of the toy corpus: which words, phrases, clauses and constructions to combine.
+"""Random sentences of the corpus: which words, phrases, clauses and constructions to combine.
 
-`SentenceSampler` makes the choices and gives `Clause` objects their content; `toy_syntax` says them
+`SentenceSampler` makes the choices and gives `Clause` objects their content; `syntax` says them
 in both languages. The choices are made so that the English of a sentence follows from its German:
 no pronoun of several translations, no clause whose subject and object could change places.
 """
@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from admin_nmt.data.toy_lexicon import (
+from corpus.lexicon import (
     ADJECTIVES,
     ASK,
     BE,
@@ -46,7 +46,7 @@ from admin_nmt.data.toy_lexicon import (
     Verb,
     share_a_kind,
 )
-from admin_nmt.data.toy_syntax import (
+from corpus.syntax import (
     FUTURE,
     PAST,
     PRESENT,

@@ -1,7 +1,7 @@
 """A synthetic German-English corpus: thousands of distinct, grammatical sentence pairs.
 
-Nothing is downloaded: the sentences are drawn from our own grammar (`toy_lexicon`, `toy_syntax`,
-`toy_sentences`) with gender, case, agreement and word order of the real languages: verb-second main
+Nothing is downloaded: the sentences are drawn from our own grammar (`lexicon`, `syntax`,
+`sentences`) with gender, case, agreement and word order of the real languages: verb-second main
 clauses, separable verbs, perfect tenses and modal verbs with their brackets, verb-final subordinate
 and relative clauses, three adjective declensions, negation, questions. The English of a sentence
 follows from its German, so that a model can learn to translate without guessing.
@@ -14,9 +14,9 @@ import random
 from itertools import islice
 from pathlib import Path
 
-from admin_nmt.data.toy_sentences import Pair, SentenceSampler
 from admin_nmt.errors import UserError
 from admin_nmt.files import atomic_write, make_directory
+from corpus.sentences import Pair, SentenceSampler
 
 MIN_WORDS, MAX_WORDS = 3, 14
 # So many draws in a row without a new sentence mean that the grammar is nearly used up.
@@ -49,7 +49,7 @@ def generate(num_pairs: int, seed: int) -> list[Pair]:
             failed += 1
             if failed == MAX_FAILED_DRAWS:
                 raise UserError(
-                    f"the toy grammar is used up after {len(pairs)} distinct sentence pairs; "
+                    f"the grammar is used up after {len(pairs)} distinct sentence pairs; "
                     f"ask for fewer than {num_pairs}"
                 )
             continue

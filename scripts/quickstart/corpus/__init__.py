@@ -1,0 +1,1 @@
+"""A synthetic German-English corpus: `grammar.write_corpus` writes it."""
