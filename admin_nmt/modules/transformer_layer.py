@@ -9,6 +9,7 @@ With residual attention (`--residual-attention`), a layer takes the attention sc
 below and returns its own after its other results; `ScoreChain` hands them on.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +46,40 @@ def _use_own_dropout(layer: Any) -> None:
     name = type(layer).__name__
     layer.dropout_module = Dropout(layer.dropout_module.p, module_name=name)
     layer.activation_dropout_module = Dropout(layer.activation_dropout_module.p, module_name=name)
+
+
+def _sublayer(
+    layer: Any,
+    x: Tensor,
+    function: Callable[[Tensor], tuple[Any, ...]],
+    residual: nn.Module,
+    norm: nn.Module,
+) -> tuple[Tensor, list[Any]]:
+    """One sublayer of `layer`: `norm(residual(dropout(f(x)), x))`, or with pre-LN
+    `residual(dropout(f(norm(x))), x)`.
+
+    Args:
+        layer: has the dropout, and says whether LayerNorms come first.
+        x: (T, B, D).
+        function: f; maps (T, B, D) to a tuple of (T, B, D) and anything else, which is handed on.
+        residual: adds branch and shortcut, see `admin_nmt.modules.residual`.
+        norm: LayerNorm, or `nn.Identity` (ReZero).
+
+    Returns:
+        the output (T, B, D), and what else `function` returned.
+    """
+    branch, *rest = function(norm(x) if layer.normalize_before else x)
+    x = residual(layer.dropout_module(branch), x)
+    return (x if layer.normalize_before else norm(x)), rest
+
+
+def _ffn(layer: Any, x: Tensor) -> Tensor:
+    """The FFN and its sublayer; `x` and the result are (T, B, D)."""
+
+    def function(x: Tensor) -> tuple[Tensor]:
+        return (layer.fc2(layer.activation_dropout_module(_inner(layer, x))),)
+
+    return _sublayer(layer, x, function, layer.ffn_residual, layer.final_layer_norm)[0]
 
 
 def _inner(layer: Any, x: Tensor) -> Tensor:
@@ -146,26 +181,20 @@ class AdminTransformerEncoderLayer(TransformerEncoderLayerBase):
             attn_mask = torch.zeros_like(attn_mask, dtype=x.dtype).masked_fill_(
                 attn_mask.to(torch.bool), hidden
             )
-        shortcut = x
-        if self.normalize_before:
-            x = self.self_attn_layer_norm(x)
-        x, _, *scores = self.self_attn(
+        x, (_, *scores) = _sublayer(
+            self,
             x,
-            key_padding_mask=encoder_padding_mask,
-            need_weights=False,
-            attn_mask=attn_mask,
-            **_carried(self.self_attn, self_scores, layers_below),
+            lambda x: self.self_attn(
+                x,
+                key_padding_mask=encoder_padding_mask,
+                need_weights=False,
+                attn_mask=attn_mask,
+                **_carried(self.self_attn, self_scores, layers_below),
+            ),
+            self.self_attn_residual,
+            self.self_attn_layer_norm,
         )
-        x = self.self_attn_residual(self.dropout_module(x), shortcut)
-        if not self.normalize_before:
-            x = self.self_attn_layer_norm(x)
-
-        shortcut = x
-        if self.normalize_before:
-            x = self.final_layer_norm(x)
-        x = self.activation_dropout_module(_inner(self, x))
-        x = self.ffn_residual(self.dropout_module(self.fc2(x)), shortcut)
-        x = x if self.normalize_before else self.final_layer_norm(x)
+        x = _ffn(self, x)
         return (x, scores[0]) if scores else x
 
 
@@ -248,48 +277,42 @@ class AdminTransformerDecoderLayer(TransformerDecoderLayerBase):
         """
         if prev_self_attn_state is not None or prev_attn_state is not None:
             raise ValueError("admin_transformer does not take attention states from outside")
-        shortcut = x
-        if self.normalize_before:
-            x = self.self_attn_layer_norm(x)
-        x, _, *own = self.self_attn(
+        x, (_, *own) = _sublayer(
+            self,
             x,
-            key_padding_mask=self_attn_padding_mask,
-            incremental_state=incremental_state,
-            need_weights=False,
-            attn_mask=self_attn_mask,
-            **_carried(self.self_attn, self_scores, layers_below),
-        )
-        x = self.self_attn_residual(self.dropout_module(x), shortcut)
-        if not self.normalize_before:
-            x = self.self_attn_layer_norm(x)
-
-        attn, cross = None, []
-        if self.encoder_attn is not None and encoder_out is not None:
-            shortcut = x
-            if self.normalize_before:
-                x = self.encoder_attn_layer_norm(x)
-            x, attn, *cross = self.encoder_attn(
+            lambda x: self.self_attn(
                 x,
-                key=encoder_out,
-                key_padding_mask=encoder_padding_mask,
+                key_padding_mask=self_attn_padding_mask,
                 incremental_state=incremental_state,
-                static_kv=True,
-                # fairseq computes weights in every layer outside training; the decoder reads
-                # only those of the layer for which it sets need_attn.
-                need_weights=need_attn,
-                need_head_weights=need_head_weights,
-                **_carried(self.encoder_attn, cross_scores, layers_below),
+                need_weights=False,
+                attn_mask=self_attn_mask,
+                **_carried(self.self_attn, self_scores, layers_below),
+            ),
+            self.self_attn_residual,
+            self.self_attn_layer_norm,
+        )
+        attn: Tensor | None = None
+        cross: list[Tensor] = []
+        if self.encoder_attn is not None and encoder_out is not None:
+            x, (attn, *cross) = _sublayer(
+                self,
+                x,
+                lambda x: self.encoder_attn(
+                    x,
+                    key=encoder_out,
+                    key_padding_mask=encoder_padding_mask,
+                    incremental_state=incremental_state,
+                    static_kv=True,
+                    # fairseq computes weights in every layer outside training; the decoder reads
+                    # only those of the layer for which it sets need_attn.
+                    need_weights=need_attn,
+                    need_head_weights=need_head_weights,
+                    **_carried(self.encoder_attn, cross_scores, layers_below),
+                ),
+                self.encoder_attn_residual,
+                self.encoder_attn_layer_norm,
             )
-            x = self.encoder_attn_residual(self.dropout_module(x), shortcut)
-            if not self.normalize_before:
-                x = self.encoder_attn_layer_norm(x)
-
-        shortcut = x
-        if self.normalize_before:
-            x = self.final_layer_norm(x)
-        x = self.activation_dropout_module(_inner(self, x))
-        x = self.ffn_residual(self.dropout_module(self.fc2(x)), shortcut)
-        x = x if self.normalize_before else self.final_layer_norm(x)
+        x = _ffn(self, x)
         if not own and not cross:
             return x, attn, None
         return x, attn, None, own[0] if own else None, cross[0] if cross else None
