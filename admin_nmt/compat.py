@@ -52,7 +52,7 @@ def apply() -> None:
     torch.serialization.add_safe_globals(list(CHECKPOINT_GLOBALS))
 
     from fairseq import checkpoint_utils, models, options
-    from fairseq.data import data_utils
+    from fairseq.data import bucket_pad_length_dataset, data_utils
     from fairseq.distributed import utils as distributed_utils
     from fairseq.file_io import PathManager
     from fairseq.optim.fp16_optimizer import FP16Optimizer
@@ -60,6 +60,7 @@ def apply() -> None:
     _wrap_once(checkpoint_utils, "load_checkpoint_to_cpu", _explain_unreadable_checkpoints)
     _wrap_once(options, "parse_args_and_arch", _bf16_without_tpu)
     _wrap_once(data_utils, "batch_by_size", _keep_last_batch)
+    _wrap_once(bucket_pad_length_dataset, "get_buckets", _buckets_of_numpy_2)
     _wrap_once(distributed_utils, "_broadcast_object_slow", _broadcast_checkpoints)
     _wrap_once(models, "DistributedFairseqModel", _ddp_on_cpu)
     _wrap_once(FP16Optimizer, "build_optimizer", _fp16_on_cpu)
@@ -220,6 +221,17 @@ def _fp16_on_cpu(build: Callable) -> Callable:
         return build.__func__(cls, cfg, params, **kwargs)  # type: ignore[attr-defined]
 
     return classmethod(build_optimizer)  # type: ignore[return-value]
+
+
+def _buckets_of_numpy_2(get_buckets: Callable) -> Callable:
+    """`--num-batch-buckets`: numpy 2.4 has no `interpolation` in `percentile` any more."""
+
+    @wraps(get_buckets)
+    def wrapped(sizes: Any, num_buckets: int) -> Any:
+        places = np.linspace(0, 100, num_buckets + 1)
+        return np.unique(np.percentile(sizes, places, method="lower")[1:])
+
+    return wrapped
 
 
 def _keep_last_batch(batch_by_size: Callable) -> Callable:

@@ -71,3 +71,20 @@ class PositionShare:
             yield
         finally:
             handle.remove()
+
+
+def share_on(model: Any, task: Any, subset: str, num_sentences: int = 100) -> float:
+    """The share on the first sentences of a data set, without dropout.
+
+    Args:
+        model: a fairseq Transformer with an encoder; left in evaluation mode.
+        task: fairseq's translation task with `subset` loaded.
+        subset: of the data.
+        num_sentences: how many, in one batch.
+    """
+    dataset = task.dataset(subset)
+    batch = dataset.collater([dataset[i] for i in range(min(num_sentences, len(dataset)))])
+    encoder, share = model.eval().encoder, PositionShare()
+    with torch.no_grad(), share.watching(encoder):
+        encoder(batch["net_input"]["src_tokens"], batch["net_input"]["src_lengths"])
+    return share.value

@@ -20,6 +20,7 @@ from admin_nmt.initialization.profile import (
     measure_profile,
     profile_batches,
 )
+from admin_nmt.initialization.warm_up import warm_up_advice
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +74,11 @@ def prepare_model(trainer: Any, epoch_itr: Any) -> None:
         raise profile
     apply_profile(model, profile, str(profile.measured.get("file", "the profile")))
     logger.info("%s (%.1f s)", _describe(profile), time.perf_counter() - start)
+    advice = warm_up_advice(
+        model.cfg.encoder.layers, getattr(trainer.cfg.lr_scheduler, "warmup_updates", None)
+    )
+    if advice and trainer.is_data_parallel_master:
+        logger.warning(advice)
 
 
 def _profile(trainer: Any, model: Any, epoch_itr: Any) -> Profile:

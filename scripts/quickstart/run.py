@@ -1,80 +1,60 @@
-"""The quickstart: corpus, training, translation, BLEU and plots, resumable at every step.
+"""The quickstart: corpus, two trainings, translation, scores and plots, resumable at every step.
 
 Run it through `scripts/quickstart.sh`, which installs what it needs first.
 """
 
 import argparse
-import json
 import logging
-import os
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from tqdm import tqdm
+from tabulate import tabulate
 
 import admin_nmt_autoload
 
 admin_nmt_autoload.defer_registration = True
 
 from admin_nmt.analysis.training_log import read_curve  # noqa: E402
+from admin_nmt.documents import read_json, write_json  # noqa: E402
 from admin_nmt.errors import UserError  # noqa: E402
 from admin_nmt.files import make_directory  # noqa: E402
 from corpus.grammar import write_corpus  # noqa: E402
+from trainings import (  # noqa: E402
+    BIN,
+    NUM_AVERAGED,
+    Model,
+    Training,
+    estimate_minutes,
+    follow,
+    run,
+)
 
-SEED = 1
-BIN = Path(sys.executable).parent
-#: The pair that shows what ADMIN is for; see `deep_pair`.
-PAIR_LAYERS = (60, 12)
-PAIR_UPDATES = 400
-
-
-@dataclass(frozen=True)
-class Model:
-    """Size and training length of one model.
-
-    Attributes:
-        layers: encoder and decoder layers.
-        embed_dim: D; the FFN is twice as wide.
-        max_tokens: of a batch.
-        updates: of training.
-        lr: peak learning rate, reached after `warmup` updates.
-    """
-
-    layers: tuple[int, int]
-    embed_dim: int
-    max_tokens: int
-    updates: int
-    lr: float = 1.5e-3
-    warmup: int = 200
-    dropout: float = 0.0
-    init_type: str = "admin"
-
-    @property
-    def name(self) -> str:
-        return f"{self.layers[0]}L-{self.layers[1]}L"
+#: Of the generated corpus, whatever the seed of the models.
+CORPUS_SEED = 1
 
 
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
         prog="quickstart.sh",
-        description="Train a deep ADMIN Transformer for translation on this machine's CPU.",
+        description="Train a deep ADMIN Transformer for translation on this machine's CPU, and "
+        "beside it a plain post-LN Transformer that differs in nothing else.",
     )
     parser.add_argument(
         "--layers",
-        help="encoder and decoder layers of the model that translates (default 60-12; with --corpus "
-        "6-3)",
+        help="encoder and decoder layers of both models (default 60-12; with --corpus 6-3)",
     )
     parser.add_argument(
         "--init-type",
-        default="admin-log",
-        choices=("admin", "admin-log", "admin-const", "deepnorm", "default"),
-        help="its residual scheme (default admin-log; docs/results.md says why)",
+        default="admin",
+        choices=("admin", "admin-log", "admin-const", "deepnorm", "rezero"),
+        help="residual scheme of the first model (default admin, profiled); the other is post-LN",
     )
     parser.add_argument(
         "--corpus",
@@ -85,7 +65,8 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--source-lang", default="de", help="with --corpus (default de)")
     parser.add_argument("--target-lang", default="en", help="with --corpus (default en)")
-    parser.add_argument("--updates", type=int, help="training updates of the translating model")
+    parser.add_argument("--updates", type=int, help="training updates of each model")
+    parser.add_argument("--seed", type=int, default=1, help="of the models (default 1)")
     parser.add_argument(
         "--output",
         metavar="DIR",
@@ -96,7 +77,7 @@ def parse_arguments() -> argparse.Namespace:
         "--pairs", type=int, default=20000, help="training sentences of the generated corpus"
     )
     parser.add_argument(
-        "--skip-pair", action="store_true", help="leave out the 60L-12L ADMIN / post-LN pair"
+        "--skip-baseline", action="store_true", help="train no post-LN Transformer beside it"
     )
     args = parser.parse_args()
     args.layers = args.layers or ("6-3" if args.corpus else "60-12")
@@ -112,20 +93,6 @@ def say(text: str) -> None:
     print(f"\n== {text}", flush=True)
 
 
-def run(command: Sequence[str | Path], log: Path) -> None:
-    """Run a program with its output in `log`; its own error line is shown if it fails."""
-    with log.open("w", encoding="utf-8") as stream:
-        result = subprocess.run(
-            [str(part) for part in command],
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )
-    if result.returncode:
-        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        raise UserError(f"{Path(command[0]).name} failed, see {log}: {lines[-1] if lines else ''}")
-
-
 def prepare(args: argparse.Namespace) -> Path:
     """Corpus, tokenisation, BPE and binarisation; returns the folder for fairseq."""
     corpus = args.corpus
@@ -139,7 +106,7 @@ def prepare(args: argparse.Namespace) -> Path:
                 num_train=args.pairs,
                 num_valid=min(300, held_out),
                 num_test=held_out,
-                seed=SEED,
+                seed=CORPUS_SEED,
             )
     elif not corpus.is_dir():
         raise UserError(f"--corpus {corpus} is not a folder")
@@ -152,149 +119,107 @@ def prepare(args: argparse.Namespace) -> Path:
     return args.output / "prepared" / "data-bin"
 
 
-def train_command(data: Path, model: Model, save_dir: Path) -> list[str | Path]:
-    """`fairseq-train` for one model; run again, it goes on from its last checkpoint."""
-    encoder_layers, decoder_layers = model.layers
-    size, inner = str(model.embed_dim), str(2 * model.embed_dim)
-    interval = str(max(1, model.updates // 10))
-    return [
-        BIN / "fairseq-train", data, "--cpu", "--seed", str(SEED),
-        "--arch", "admin_transformer", "--init-type", model.init_type,
-        "--encoder-layers", str(encoder_layers), "--decoder-layers", str(decoder_layers),
-        "--encoder-embed-dim", size, "--decoder-embed-dim", size,
-        "--encoder-ffn-embed-dim", inner, "--decoder-ffn-embed-dim", inner,
-        "--encoder-attention-heads", "4", "--decoder-attention-heads", "4",
-        "--share-all-embeddings", "--dropout", str(model.dropout),
-        "--optimizer", "radam", "--adam-betas", "(0.9, 0.98)", "--clip-norm", "1.0",
-        "--lr", str(model.lr), "--lr-scheduler", "inverse_sqrt",
-        "--warmup-updates", str(model.warmup), "--warmup-init-lr", "1e-7",
-        "--criterion", "label_smoothed_cross_entropy", "--label-smoothing", "0.1",
-        "--max-tokens", str(model.max_tokens), "--max-tokens-valid", "4000",
-        "--max-update", str(model.updates), "--save-dir", save_dir,
-        "--save-interval-updates", interval, "--keep-interval-updates", "5",
-        "--validate-interval-updates", interval, "--validate-interval", "100000",
-        "--no-epoch-checkpoints", "--log-format", "json", "--log-interval", "5",
-        "--num-workers", "0",
-    ]  # fmt: skip
+def first_model(args: argparse.Namespace) -> Model:
+    """The model that translates: narrow for the generated corpus, wider for the user's text.
 
-
-class Training:
-    """A `fairseq-train` process whose progress can be followed."""
-
-    def __init__(self, data: Path, model: Model, folder: Path, label: str) -> None:
-        self.model, self.label = model, label
-        self.folder = make_directory(folder)
-        self.log = folder / "train.log"
-        self.command = train_command(data, model, folder / "checkpoints")
-        self.done = folder / "done"  # written when training has ended, with what was trained
-        self.process: subprocess.Popen | None = None
-
-    def start(self) -> None:
-        """Start or resume the process, unless it has finished in an earlier run."""
-        if self.done.exists() and self.done.read_text() == str(self.model):
-            return
-        with self.log.open("a", encoding="utf-8") as stream:
-            self.process = subprocess.Popen(
-                [str(part) for part in self.command],
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-                env=os.environ | {"OMP_NUM_THREADS": "1"},
-            )
-
-    def poll(self) -> tuple[int, str]:
-        """Updates done so far, and the perplexity logged last."""
-        if self.process is None:
-            return (self.model.updates if self.done.exists() else 0), ""
-        pattern = r'"ppl": "([^"]+)".*?"num_updates": "(\d+)"'
-        found = re.findall(pattern, self.log.read_text(encoding="utf-8", errors="replace"))
-        return (int(found[-1][1]), found[-1][0]) if found else (0, "")
-
-    def check(self) -> bool:
-        """Whether the process has ended well.
-
-        Raises:
-            UserError: it failed.
-        """
-        if self.process is None:
-            return True
-        code = self.process.poll()
-        if code is None:
-            return False
-        if code:
-            lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            raise UserError(f"training {self.label} failed, see {self.log}: {lines[-1]}")
-        self.done.write_text(str(self.model))
-        return True
-
-
-class Display:
-    """One progress bar per training on a terminal; a line every half minute elsewhere."""
-
-    def __init__(self, trainings: Sequence[Training]) -> None:
-        self.trainings = trainings
-        self.last_line = time.monotonic()
-        self.bars = [
-            tqdm(total=t.model.updates, desc=f"{t.label:20}", unit="update", position=place)
-            for place, t in enumerate(trainings if sys.stderr.isatty() else [])
-        ]
-
-    def update(self) -> None:
-        """Show where every training is."""
-        progress = [training.poll() for training in self.trainings]
-        for bar, (updates, perplexity) in zip(self.bars, progress, strict=False):
-            bar.n = updates
-            bar.set_postfix_str(f"ppl {perplexity}" if perplexity else "")
-        if not self.bars and time.monotonic() - self.last_line > 30:
-            self.last_line = time.monotonic()
-            pairs = zip(self.trainings, progress, strict=True)
-            print(
-                "; ".join(
-                    f"{t.label}: {n}/{t.model.updates} updates, ppl {p}" for t, (n, p) in pairs
-                ),
-                flush=True,
-            )
-
-    def close(self) -> None:
-        """Leave the bars as they are."""
-        for bar in self.bars:
-            bar.close()
-
-
-def follow(trainings: Sequence[Training], slots: int = 2) -> None:
-    """Run trainings of one thread each, `slots` at a time, and show their progress.
-
-    Processes of one thread use two cores better than one process of two threads: the operations of
-    narrow models are too small to share.
+    docs/results.md says how the schedule for 60 layers was found.
     """
-    waiting, running = list(trainings), []
-    display = Display(trainings)
-    try:
-        while waiting or running:
-            while waiting and len(running) < slots:
-                running.append(waiting.pop(0))
-                running[-1].start()
-            running = [training for training in running if not training.check()]
-            display.update()
-            time.sleep(1)
-    finally:
-        for training in running:
-            if training.process is not None and training.process.poll() is None:
-                training.process.terminate()
-                training.process.wait()
-        display.close()
+    shape = {"layers": args.layers, "init_type": args.init_type, "seed": args.seed}
+    if args.corpus:
+        updates = args.updates or 3000
+        size = {"embed_dim": 256, "max_tokens": 3000, "lr": 1e-3, "dropout": 0.2}
+        return Model(**shape, **size, updates=updates, warmup=min(400, updates // 3))
+    updates = args.updates or 1500
+    size = {"embed_dim": 64, "max_tokens": 500, "lr": 7e-4}
+    return Model(**shape, **size, updates=updates, warmup=min(600, updates // 2))
 
 
-def estimate_minutes(data: Path, model: Model, folder: Path) -> float:
-    """Minutes that training `model` takes here, from a few updates of it."""
-    note = folder / "seconds_per_update.json"
-    if not note.exists():
-        trial = Model(**(vars(model) | {"updates": 8}))
-        command = [*train_command(data, trial, folder / "trial"), "--no-save"]
-        log = folder / "trial.log"
-        run([*command, "--disable-validation", "--log-interval", "1"], log)
-        rates = [float(rate) for rate in re.findall(r'"ups": "([\d.]+)"', log.read_text())]
-        note.write_text(json.dumps(1 / max(sorted(rates)[len(rates) // 2], 0.01)))
-    return model.updates * json.loads(note.read_text()) / 60
+def train(args: argparse.Namespace, data: Path) -> list[Training]:
+    """Train the model that translates and, beside it, plain post-LN."""
+    models = [first_model(args)]
+    if not args.skip_baseline:
+        models.append(replace(models[0], init_type="default"))
+    trainings = [
+        Training(data, model, args.output / f"{model.name}-{model.init_type}") for model in models
+    ]
+    first = trainings[0].model
+    minutes = estimate_minutes(data, first, trainings[0].folder)
+    beside = ", beside it plain post-LN with the same seed, data and schedule" * (len(models) > 1)
+    say(
+        f"training {first.label} {first.name}, D = {first.embed_dim}, for {first.updates} updates"
+        f"{beside}: about {minutes:.0f} minutes"
+    )
+    follow(trainings)
+    return trainings
+
+
+def score(data: Path, training: Training) -> dict[str, Any]:
+    """Average a model's last checkpoints, translate the test set; the row of the table."""
+    folder = training.folder
+    averaged = folder / "averaged.pt"
+    command = [BIN / "admin-nmt", "average", "--inputs", folder / "checkpoints"]
+    command += ["--num-update-checkpoints", str(NUM_AVERAGED), "--output", averaged]
+    run(command, folder / "average.log")
+    command = [BIN / "admin-nmt", "evaluate", data, "--path", averaged, "--gen-subset", "test"]
+    run([*command, "--cpu", "--output", folder / "evaluation"], folder / "evaluate.log")
+    scores = read_json(folder / "evaluation" / "scores.json")["scores"]
+    found = {item["name"]: item for item in scores}
+    perplexity = read_curve(training.log, "ppl").values
+    return {
+        "model": f"{training.label} {training.model.name}",
+        "init_type": training.model.init_type,
+        "seed": training.model.seed,
+        "updates": training.model.updates,
+        "BLEU": round(found["BLEU"]["score"], 2),
+        "chrF2": round(found["chrF2"]["score"], 2),
+        "train_ppl": round(sum(perplexity[-5:]) / len(perplexity[-5:]), 2),
+        "signature": found["BLEU"]["signature"],
+    }
+
+
+def position_share(data: Path, checkpoint: Path) -> float:
+    """The share of the encoder output that differs by position, on validation sentences."""
+    from fairseq import checkpoint_utils
+
+    import admin_nmt.registration  # noqa: F401  (before other modules that import fairseq)
+    from admin_nmt.analysis.collapse import share_on
+
+    models, _, task = checkpoint_utils.load_model_ensemble_and_task(
+        [str(checkpoint)], arg_overrides={"data": str(data)}
+    )
+    task.load_dataset("valid")
+    return share_on(models[0], task, "valid")
+
+
+def translate(args: argparse.Namespace, data: Path, trainings: Sequence[Training]) -> None:
+    """Average, translate and score every model; one table."""
+    say(f"averaging the last {NUM_AVERAGED} checkpoints, translating the test set")
+    with ThreadPoolExecutor(len(trainings)) as pool:
+        rows = list(pool.map(lambda training: score(data, training), trainings))
+    for row, training in zip(rows, trainings, strict=True):
+        row["position_share"] = position_share(data, training.folder / "averaged.pt")
+    write_json(args.output / "results.json", {"models": rows})
+    headers = ["", "BLEU", "chrF2", "training perplexity", "encoder output: differs by position"]
+    table = [
+        [
+            row["model"],
+            f"{row['BLEU']:.2f}",
+            f"{row['chrF2']:.2f}",
+            f"{row['train_ppl']:.2f}",
+            f"{row['position_share']:.2g}",
+        ]
+        for row in rows
+    ]
+    alignment = ("left", *["right"] * 4)
+    print(
+        tabulate(
+            table, headers, tablefmt="github", disable_numparse=True,
+            colalign=alignment,
+        )
+    )  # fmt: skip
+    print(f"\nBLEU: {rows[0]['signature']}")
+    for training in trainings:
+        print(f"translations: {training.folder / 'evaluation' / 'hypotheses.detok'}")
 
 
 def frequency_perplexities(data: Path, pair: str, lang: str) -> dict[str, float]:
@@ -328,112 +253,31 @@ def frequency_perplexities(data: Path, pair: str, lang: str) -> dict[str, float]
     }
 
 
-def pair_model(init_type: str) -> Model:
-    """One of the pair that shows what ADMIN is for: alike in all but `init_type`."""
-    return Model(PAIR_LAYERS, 64, 1000, PAIR_UPDATES, init_type=init_type)
-
-
-def translating_model(args: argparse.Namespace) -> Model:
-    """The model that translates: narrow for the generated corpus, wider for the user's text."""
-    if args.corpus:
-        size = {"embed_dim": 256, "max_tokens": 3000, "lr": 1e-3, "warmup": 400, "dropout": 0.2}
-        updates = args.updates or 3000
-    else:
-        size = {"embed_dim": 64, "max_tokens": 1000}
-        updates = args.updates or 700
-    return Model(layers=args.layers, updates=updates, init_type=args.init_type, **size)
-
-
-def train(args: argparse.Namespace, data: Path) -> tuple[Training, list[Training]]:
-    """Train the translating model and, beside it, the pair."""
-    model = translating_model(args)
-    label = f"{args.init_type} {model.name}"
-    main = Training(data, model, args.output / f"model-{model.name}-{args.init_type}", label)
-    pair = []
-    if not args.skip_pair:
-        pair = [
-            Training(data, pair_model(init), args.output / f"pair-{init}", label)
-            for init, label in (("admin", "pair: ADMIN"), ("default", "pair: post-LN"))
-        ]
-    minutes = [estimate_minutes(data, t.model, t.folder) for t in (main, *pair)]
-    # Two at a time: the translating model on one core, the pair one after the other on the second.
-    together = max(minutes[0], sum(minutes[1:]))
-    say(
-        f"training {model.name}, D = {model.embed_dim}, for {model.updates} updates"
-        + (f", beside it a {pair[0].model.name} pair for {PAIR_UPDATES} updates" if pair else "")
-        + f": about {together:.0f} minutes"
-    )
-    follow([main, *pair])
-    return main, pair
-
-
-def translate(args: argparse.Namespace, data: Path, training: Training) -> None:
-    """Average the last checkpoints, translate the test set, print the scores."""
-    say("averaging the last 5 checkpoints, translating the test set")
-    folder = training.folder
-    averaged = folder / "averaged.pt"
-    command = [BIN / "admin-nmt", "average", "--inputs", folder / "checkpoints"]
-    run([*command, "--num-update-checkpoints", "5", "--output", averaged], folder / "average.log")
-    command = [BIN / "admin-nmt", "evaluate", data, "--path", averaged, "--gen-subset", "test"]
-    log = folder / "evaluate.log"
-    run([*command, "--cpu", "--output", folder / "evaluation"], log)
-    lines = log.read_text(encoding="utf-8").splitlines()
-    print("\n".join(line for line in lines if " | INFO | " not in line))
-    hypotheses = sorted((folder / "evaluation").glob("*.detok*"))
-    print(f"translations: {', '.join(str(path) for path in hypotheses) or folder / 'evaluation'}")
-
-
-def plot(args: argparse.Namespace, data: Path, main: Training, pair: Sequence[Training]) -> None:
-    """The training curve, the omega profile of the architecture, and the pair."""
+def plot(args: argparse.Namespace, data: Path, trainings: Sequence[Training]) -> None:
+    """The training curves, and the omega profile of the first model."""
     from admin_nmt.analysis.plots import plot_curves
 
     say("plots")
-    curves = {
-        "train": read_curve(main.log, "ppl"),
-        "valid": read_curve(main.log, "valid_ppl"),
-    }
-    path = args.output / "training.png"
-    plot_curves(curves, path, ylabel="perplexity", title=main.label, log_scale=True)
-    print(f"training: {path}")
-    # The pair's ADMIN is profiled; admin-log has one omega for all sublayers.
-    command = [BIN / "admin-nmt", "profile", *(pair[0] if pair else main).command[1:]]
-    command += ["--output", args.output / "profile.json", "--plot", args.output / "profile.png"]
-    run(command, args.output / "profile.log")
-    print(f"omega by sublayer: {args.output / 'profile.png'}")
-    if pair:
-        plot_pair(args, data, main, pair)
-
-
-def plot_pair(
-    args: argparse.Namespace, data: Path, main: Training, pair: Sequence[Training]
-) -> None:
-    """Perplexity of both of the pair, with that of word frequencies as a line.
-
-    The translating model joins the picture where it is of the same size.
-    """
-    from admin_nmt.analysis.plots import plot_curves
-
-    curves = {t.label.removeprefix("pair: "): read_curve(t.log, "ppl") for t in pair}
-    if (main.model.layers, main.model.embed_dim) == (PAIR_LAYERS, pair[0].model.embed_dim):
-        curves[main.label] = read_curve(main.log, "ppl")
     levels = frequency_perplexities(
         data, f"{args.source_lang}-{args.target_lang}", args.target_lang
     )
-    path = args.output / "pair.png"
-    model = pair[0].model
+    path = args.output / "training.png"
+    model = trainings[0].model
     plot_curves(
-        curves,
+        {training.label: read_curve(training.log, "ppl") for training in trainings},
         path,
         ylabel="training perplexity",
-        title=f"{model.name}, D = {model.embed_dim}, same seed and data",
+        title=f"{model.name}, D = {model.embed_dim}, same seed, data and schedule",
         levels=levels,
         log_scale=True,
     )
-    ends = ", ".join(f"{label} {curve.values[-1]:.1f}" for label, curve in curves.items())
-    print(
-        f"{model.name} pair: {path}; training perplexity at the end: {ends} "
-        f"({', '.join(f'{name}: {level:.1f}' for name, level in levels.items())})"
-    )
+    print(f"training: {path}")
+    if model.init_type.startswith("admin"):
+        command = [BIN / "admin-nmt", "profile", *trainings[0].command[1:]]
+        command += ["--output", args.output / "profile.json"]
+        command += ["--plot", args.output / "profile.png"]
+        run(command, args.output / "profile.log")
+        print(f"omega by sublayer: {args.output / 'profile.png'}")
 
 
 def main() -> int:
@@ -444,9 +288,9 @@ def main() -> int:
     try:
         make_directory(args.output)
         data = prepare(args)
-        training, pair = train(args, data)
-        translate(args, data, training)
-        plot(args, data, training, pair)
+        trainings = train(args, data)
+        translate(args, data, trainings)
+        plot(args, data, trainings)
     except UserError as error:
         print(f"quickstart.sh: error: {error}", file=sys.stderr)
         return error.exit_code

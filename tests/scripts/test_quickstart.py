@@ -13,7 +13,13 @@ REPOSITORY = Path(__file__).parents[2]
 
 def quickstart(output: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, REPOSITORY / "scripts/quickstart/run.py", "--output", output, *options],
+        [
+            sys.executable,
+            REPOSITORY / "scripts" / "quickstart" / "run.py",
+            "--output",
+            output,
+            *options,
+        ],
         capture_output=True,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -24,24 +30,41 @@ def quickstart(output: Path, *options: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_quickstart_makes_scores_and_plots_and_resumes(tmp_path: Path) -> None:
-    options = ("--layers", "2-1", "--updates", "10", "--pairs", "400", "--skip-pair")
+    options = ("--layers", "2-1", "--updates", "10", "--pairs", "400", "--seed", "3")
     first = quickstart(tmp_path / "out", *options)
     assert first.returncode == 0, first.stdout + first.stderr
     assert "about" in first.stdout and "minutes" in first.stdout  # said beforehand
-    assert "BLEU" in first.stdout and "version:2." in first.stdout  # score with its signature
+    rows = json.loads((tmp_path / "out" / "results.json").read_text())["models"]
+    assert [row["model"] for row in rows] == ["ADMIN 2L-1L", "post-LN 2L-1L"]
+    for row in rows:
+        assert row["seed"] == 3 and row["updates"] == 10 and "version:2." in row["signature"]
+        assert row["train_ppl"] > 1 and 0 < row["position_share"] < 1
+        line = f"| {row['model']:13} | {row['BLEU']:6.2f} |"
+        assert line.replace(" ", "") in first.stdout.replace(" ", "")
+    assert rows[0]["signature"] in first.stdout
     for name in ("training.png", "profile.png"):
         assert (tmp_path / "out" / name).read_bytes().startswith(b"\x89PNG")
     profile = json.loads((tmp_path / "out" / "profile.json").read_text())
     assert len(profile["sublayers"]) == 2 * 2 + 3 * 1
-    log = tmp_path / "out" / "model-2L-1L-admin-log" / "train.log"
-    size = log.stat().st_size
+    logs = [tmp_path / "out" / f"2L-1L-{init}" / "train.log" for init in ("admin", "default")]
+    sizes = [log.stat().st_size for log in logs]
     train = set((tmp_path / "out" / "corpus" / "train.de").read_text().splitlines())
     test = (tmp_path / "out" / "corpus" / "test.de").read_text().splitlines()
     assert len(test) == 10 and not train & set(test)
 
     second = quickstart(tmp_path / "out", *options)
     assert second.returncode == 0, second.stdout + second.stderr
-    assert log.stat().st_size == size  # nothing was trained again
+    assert [log.stat().st_size for log in logs] == sizes  # nothing was trained again
+
+
+@pytest.mark.slow
+def test_models_of_the_pair_differ_in_the_residual_scheme_alone(tmp_path: Path) -> None:
+    options = ("--layers", "1-1", "--updates", "4", "--pairs", "100", "--init-type", "admin-log")
+    alone = quickstart(tmp_path / "alone", *options, "--skip-baseline")
+    assert alone.returncode == 0, alone.stdout + alone.stderr
+    (row,) = json.loads((tmp_path / "alone" / "results.json").read_text())["models"]
+    assert row["init_type"] == "admin-log" and "post-LN" not in alone.stdout
+    assert not (tmp_path / "alone" / "1L-1L-default").exists()
 
 
 def test_bad_input_is_one_line(tmp_path: Path) -> None:

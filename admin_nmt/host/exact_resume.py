@@ -1,0 +1,147 @@
+"""A resumed run of our models sees the batches that the uninterrupted one would have seen.
+
+fairseq makes the batches of a data set once, shuffles them anew for every epoch, and draws the order
+of equally long sentences with the number of the epoch in which the *process* started. So a run that
+was resumed in epoch 2 has other batches from its first update on. Here they are always made as for
+epoch 1; the shuffle keeps following the epoch. Data sets that fairseq batches anew for every epoch
+(several training shards, `--update-epoch-batch-itr`) resume exactly as they are.
+
+`--curriculum N` begins to shuffle after N epochs; fairseq's reused data loader keeps the choice of the
+first epoch, so that only a resumed run would.
+
+A checkpoint counts batches per rank. On another number of ranks the count is converted, so that
+about the same part of the epoch is left; the batches of one update then differ, and a line says so.
+
+A run that has reached `--max-update` makes no further update when it is started again.
+"""
+
+import logging
+import math
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+_MARK = "_admin_nmt_exact_resume"
+
+
+def install() -> None:
+    """Patch fairseq's trainer, task, iterator and reading of checkpoints; a second call changes nothing."""
+    from fairseq import checkpoint_utils
+    from fairseq.data.iterators import EpochBatchIterator
+    from fairseq.tasks import FairseqTask
+    from fairseq.trainer import Trainer
+
+    if hasattr(checkpoint_utils.load_checkpoint, _MARK):
+        return
+    FairseqTask.get_batch_iterator = _as_for_epoch_one(FairseqTask.get_batch_iterator)
+    Trainer.get_train_iterator = _marking_the_task(Trainer.get_train_iterator)
+    EpochBatchIterator.state_dict = _with_ranks(EpochBatchIterator.state_dict)
+    EpochBatchIterator.load_state_dict = _converted(EpochBatchIterator.load_state_dict)
+    EpochBatchIterator._get_iterator_for_epoch = _shuffled_as_asked(
+        EpochBatchIterator._get_iterator_for_epoch
+    )
+    checkpoint_utils.load_checkpoint = _unless_over(checkpoint_utils.load_checkpoint)
+
+
+def is_ours(trainer: Any) -> bool:
+    """Whether a trainer trains an `admin_transformer`; runs of other models stay fairseq's."""
+    from admin_nmt.models.admin_transformer import AdminTransformerModel
+
+    return isinstance(trainer.get_model(), AdminTransformerModel)
+
+
+def _marking_the_task(get_train_iterator: Callable) -> Callable:
+    @wraps(get_train_iterator)
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
+        self.task.__dict__[_MARK] = is_ours(self)
+        return get_train_iterator(self, *args, **kwargs)
+
+    return wrapped
+
+
+def _as_for_epoch_one(get_batch_iterator: Callable) -> Callable:
+    @wraps(get_batch_iterator)
+    def wrapped(self: Any, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+        epoch = kwargs.get("epoch", 1)
+        reused = not (kwargs.get("disable_iterator_cache") or kwargs.get("update_epoch_batch_itr"))
+        if not (reused and self.__dict__.get(_MARK) and self.can_reuse_epoch_itr(dataset)):
+            return get_batch_iterator(self, dataset, *args, **kwargs)
+        made_before = dataset in self.dataset_to_epoch_iter
+        iterator = get_batch_iterator(self, dataset, *args, **(kwargs | {"epoch": 1}))
+        setattr(iterator, _MARK, True)
+        if not made_before:
+            iterator.epoch = max(epoch, 1)
+            dataset.set_epoch(epoch)
+        return iterator
+
+    return wrapped
+
+
+def _with_ranks(state_dict: Callable) -> Callable:
+    @wraps(state_dict)
+    def wrapped(self: Any) -> dict[str, Any]:
+        state = state_dict(self)
+        return state | {"num_shards": self.num_shards} if hasattr(self, _MARK) else state
+
+    return wrapped
+
+
+def _converted(load_state_dict: Callable) -> Callable:
+    @wraps(load_state_dict)
+    def wrapped(self: Any, state: dict[str, Any]) -> None:
+        ranks = state.get("num_shards", self.num_shards)
+        if hasattr(self, _MARK) and ranks != self.num_shards:
+            position = state.get("iterations_in_epoch", 0)
+            converted = position_on(position, ranks, self.num_shards, len(self))
+            logger.warning(
+                f"the checkpoint was written by {ranks} rank(s) and is continued on "
+                f"{self.num_shards}: updates sum other batches from here on"
+            )
+            state = state | {"iterations_in_epoch": converted}
+        load_state_dict(self, state)
+
+    return wrapped
+
+
+def _shuffled_as_asked(get_iterator: Callable) -> Callable:
+    @wraps(get_iterator)
+    def wrapped(self: Any, epoch: int, shuffle: bool, *args: Any, **kwargs: Any) -> Any:
+        if hasattr(self, _MARK) and self.reuse_dataloader and self.dataloader is not None:
+            self.epoch_batch_sampler.shuffle = shuffle
+        return get_iterator(self, epoch, shuffle, *args, **kwargs)
+
+    return wrapped
+
+
+def position_on(position: int, ranks_before: int, ranks: int, length: int) -> int:
+    """Batches that each of `ranks` has behind it when each of `ranks_before` had `position`.
+
+    Rounded down, so that no batch is left out, and at most `length - 1` of the `length` in an epoch,
+    because an epoch that was saved in its middle has not ended.
+    """
+    return min(position * ranks_before // ranks, max(length - 1, 0))
+
+
+class _NothingLeft:
+    """In place of the training iterator. No limit of epochs lets it start: not even infinity, as
+    every comparison with NaN is false."""
+
+    next_epoch_idx = math.nan
+
+
+def _unless_over(load_checkpoint: Callable) -> Callable:
+    @wraps(load_checkpoint)
+    def wrapped(cfg: Any, trainer: Any, **kwargs: Any) -> Any:
+        extra_state, epoch_itr = load_checkpoint(cfg, trainer, **kwargs)
+        updates, most = trainer.get_num_updates(), trainer.cfg.optimization.max_update or math.inf
+        if updates >= most and is_ours(trainer):
+            logger.info(
+                f"nothing left to train: {updates} updates have been made (--max-update {most})"
+            )
+            return extra_state, _NothingLeft()
+        return extra_state, epoch_itr
+
+    setattr(wrapped, _MARK, True)
+    return wrapped

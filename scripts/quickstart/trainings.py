@@ -1,0 +1,215 @@
+"""Trainings of the quickstart: `fairseq-train` processes side by side, followed to their end."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tqdm import tqdm
+
+from admin_nmt.errors import UserError
+from admin_nmt.files import make_directory
+
+BIN = Path(sys.executable).parent
+#: Checkpoints of a training, evenly spread, of which the last few are averaged.
+NUM_CHECKPOINTS, NUM_AVERAGED = 20, 3
+
+
+@dataclass(frozen=True)
+class Model:
+    """Size and schedule of one model.
+
+    Attributes:
+        layers: encoder and decoder layers.
+        embed_dim: D; the FFN is twice as wide.
+        max_tokens: of a batch.
+        updates: of training.
+        lr: peak learning rate, reached after `warmup` updates; from there it falls in a straight
+            line to 0 at the last update.
+        init_type: residual scheme.
+        seed: of weights, batches and dropout.
+    """
+
+    layers: tuple[int, int]
+    embed_dim: int
+    max_tokens: int
+    updates: int
+    lr: float
+    warmup: int
+    dropout: float = 0.0
+    init_type: str = "admin"
+    seed: int = 1
+
+    @property
+    def name(self) -> str:
+        return f"{self.layers[0]}L-{self.layers[1]}L"
+
+    @property
+    def label(self) -> str:
+        """As it stands in tables and plots."""
+        names = {"admin": "ADMIN", "default": "post-LN"}
+        return names.get(self.init_type, self.init_type)
+
+
+def train_command(data: Path, model: Model, save_dir: Path) -> list[str | Path]:
+    """`fairseq-train` for one model; run again, it goes on from its last checkpoint."""
+    encoder_layers, decoder_layers = model.layers
+    size, inner = str(model.embed_dim), str(2 * model.embed_dim)
+    return [
+        BIN / "fairseq-train", data, "--cpu", "--seed", str(model.seed),
+        "--arch", "admin_transformer", "--init-type", model.init_type,
+        "--encoder-layers", str(encoder_layers), "--decoder-layers", str(decoder_layers),
+        "--encoder-embed-dim", size, "--decoder-embed-dim", size,
+        "--encoder-ffn-embed-dim", inner, "--decoder-ffn-embed-dim", inner,
+        "--encoder-attention-heads", "4", "--decoder-attention-heads", "4",
+        "--share-all-embeddings", "--dropout", str(model.dropout),
+        "--optimizer", "radam", "--adam-betas", "(0.9, 0.98)", "--clip-norm", "1.0",
+        "--lr", str(model.lr), "--lr-scheduler", "polynomial_decay",
+        "--warmup-updates", str(model.warmup), "--total-num-update", str(model.updates),
+        "--criterion", "admin_label_smoothed_cross_entropy", "--label-smoothing", "0.1",
+        "--max-tokens", str(model.max_tokens), "--max-tokens-valid", "4000",
+        "--max-update", str(model.updates), "--save-dir", save_dir,
+        "--save-interval-updates", str(max(1, model.updates // NUM_CHECKPOINTS)),
+        "--keep-interval-updates", str(NUM_AVERAGED),
+        "--validate-interval-updates", str(max(1, model.updates // 5)),
+        "--validate-interval", "100000",
+        "--no-epoch-checkpoints", "--log-format", "json",
+        "--log-interval", str(min(10, model.updates)),
+        "--num-workers", "0",
+    ]  # fmt: skip
+
+
+def run(command: Sequence[str | Path], log: Path) -> None:
+    """Run a program with its output in `log`; its own error line is shown if it fails."""
+    with log.open("w", encoding="utf-8") as stream:
+        result = subprocess.run(
+            [str(part) for part in command],
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+    if result.returncode:
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        raise UserError(f"{Path(command[0]).name} failed, see {log}: {lines[-1] if lines else ''}")
+
+
+class Training:
+    """A `fairseq-train` process whose progress can be followed."""
+
+    def __init__(self, data: Path, model: Model, folder: Path) -> None:
+        self.model, self.label = model, model.label
+        self.folder = make_directory(folder)
+        self.log = folder / "train.log"
+        self.command = train_command(data, model, folder / "checkpoints")
+        self.done = folder / "done"  # written when training has ended, with what was trained
+        self.process: subprocess.Popen | None = None
+
+    def start(self) -> None:
+        """Start or resume the process, unless it has finished in an earlier run."""
+        if self.done.exists() and self.done.read_text() == str(self.model):
+            return
+        with self.log.open("a", encoding="utf-8") as stream:
+            self.process = subprocess.Popen(
+                [str(part) for part in self.command],
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
+            )
+
+    def poll(self) -> tuple[int, str]:
+        """Updates done so far, and the perplexity logged last."""
+        if self.process is None:
+            return (self.model.updates if self.done.exists() else 0), ""
+        pattern = r'"ppl": "([^"]+)".*?"num_updates": "(\d+)"'
+        found = re.findall(pattern, self.log.read_text(encoding="utf-8", errors="replace"))
+        return (int(found[-1][1]), found[-1][0]) if found else (0, "")
+
+    def check(self) -> bool:
+        """Whether the process has ended well.
+
+        Raises:
+            UserError: it failed.
+        """
+        if self.process is None:
+            return True
+        code = self.process.poll()
+        if code is None:
+            return False
+        if code:
+            lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            raise UserError(f"training {self.label} failed, see {self.log}: {lines[-1]}")
+        self.done.write_text(str(self.model))
+        return True
+
+
+class Display:
+    """One progress bar per training on a terminal; a line every half minute elsewhere."""
+
+    def __init__(self, trainings: Sequence[Training]) -> None:
+        self.trainings = trainings
+        self.last_line = time.monotonic()
+        self.bars = [
+            tqdm(total=t.model.updates, desc=f"{t.label:20}", unit="update", position=place)
+            for place, t in enumerate(trainings if sys.stderr.isatty() else [])
+        ]
+
+    def update(self) -> None:
+        """Show where every training is."""
+        progress = [training.poll() for training in self.trainings]
+        for bar, (updates, perplexity) in zip(self.bars, progress, strict=False):
+            bar.n = updates
+            bar.set_postfix_str(f"ppl {perplexity}" if perplexity else "")
+        if not self.bars and time.monotonic() - self.last_line > 30:
+            self.last_line = time.monotonic()
+            pairs = zip(self.trainings, progress, strict=True)
+            print(
+                "; ".join(
+                    f"{t.label}: {n}/{t.model.updates} updates, ppl {p}" for t, (n, p) in pairs
+                ),
+                flush=True,
+            )
+
+    def close(self) -> None:
+        """Leave the bars as they are."""
+        for bar in self.bars:
+            bar.close()
+
+
+def follow(trainings: Sequence[Training]) -> None:
+    """Run all trainings at once, one thread each, and show their progress.
+
+    Processes of one thread use two cores better than one process of two threads: the operations of
+    narrow models are too small to share.
+    """
+    display = Display(trainings)
+    try:
+        for training in trainings:
+            training.start()
+        running = list(trainings)
+        while running := [training for training in running if not training.check()]:
+            display.update()
+            time.sleep(1)
+    finally:
+        for training in trainings:
+            if training.process is not None and training.process.poll() is None:
+                training.process.terminate()
+                training.process.wait()
+        display.close()
+
+
+def estimate_minutes(data: Path, model: Model, folder: Path) -> float:
+    """Minutes that training `model` takes here, from a few updates of it."""
+    note = folder / "seconds_per_update.json"
+    if not note.exists():
+        command = train_command(data, replace(model, updates=8, warmup=4), folder / "trial")
+        log = folder / "trial.log"
+        options = ["--no-save", "--disable-validation", "--log-interval", "1"]
+        run([*command, *options], log)
+        rates = [float(rate) for rate in re.findall(r'"ups": "([\d.]+)"', log.read_text())]
+        note.write_text(json.dumps(1 / max(sorted(rates)[len(rates) // 2], 0.01)))
+    return model.updates * json.loads(note.read_text()) / 60

@@ -1,0 +1,310 @@
+"""What all studies share: runs described by their options, trained, measured, kept as small files.
+
+A study is a list of `Run`s. Each is one `fairseq-train` process of one thread, whose checkpoints lie
+in `--work DIR/NAME` and whose result becomes `--results DIR/NAME.json`: command, date, machine,
+curves, and what `studies.probe` and the test set say. A run with a result is not trained again,
+one that was interrupted goes on from its last checkpoint, so a study can be spread over days and
+its results committed one by one.
+"""
+
+import argparse
+import csv
+import datetime
+import json
+import os
+import platform
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+from tqdm import tqdm
+
+from admin_nmt.analysis.training_log import Curve, read_curve
+from admin_nmt.documents import read_json, write_json
+from admin_nmt.errors import UserError
+from admin_nmt.files import atomic_write
+
+BIN = Path(sys.executable).parent
+#: One thread a process: narrow models gain nothing from more. glibc keeps the memory it got, and
+#: oneDNN the bfloat16 kernels it built for every shape of a batch.
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "40000",
+    "LRU_CACHE_CAPACITY": "40000",
+    "MALLOC_MMAP_THRESHOLD_": "4000000000",
+    "MALLOC_TRIM_THRESHOLD_": "8000000000",
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training.
+
+    Attributes:
+        name: of its folder and of its result file.
+        options: of `fairseq-train`, without data, seed, length and places.
+        updates: length.
+        seed: of everything.
+        probe_every: updates between the checkpoints that are looked at; the first update is too.
+        translate: score the test set with the average of the last `average` of these checkpoints.
+        labels: what the tables and plots need to know, kept in the result.
+    """
+
+    name: str
+    options: str
+    updates: int
+    seed: int = 1
+    probe_every: int = 500
+    translate: bool = False
+    average: int = 3
+    labels: dict[str, Any] = field(default_factory=dict)
+
+
+class OutOfTimeError(Exception):
+    """The time given is over."""
+
+
+def parser(description: str, results: str) -> argparse.ArgumentParser:
+    """The options that every study has."""
+    made = argparse.ArgumentParser(description=description)
+    made.add_argument("data", metavar="DATA", type=Path, help="data-bin of admin-nmt prepare")
+    made.add_argument("--work", type=Path, required=True, metavar="DIR", help="checkpoints, logs")
+    made.add_argument("--results", type=Path, default=Path(results), metavar="DIR")
+    made.add_argument("--only", nargs="+", metavar="NAME", help="these runs only")
+    made.add_argument("--jobs", type=int, default=1, help="trainings at a time (default: 1)")
+    made.add_argument("--minutes", type=float, help="stop then; the same command goes on")
+    made.add_argument("--report", action="store_true", help="train nothing")
+    return made
+
+
+def command(run: Run, data: Path, folder: Path, updates: int) -> list[str]:
+    """`fairseq-train` for a run up to `updates`."""
+    return [
+        str(BIN / "fairseq-train"), str(data), *shlex.split(run.options), "--seed", str(run.seed),
+        "--max-update", str(updates), "--save-dir", str(folder / "checkpoints"),
+        # The first update by itself, for the gradients at the start.
+        "--save-interval-updates", str(run.probe_every if updates > 1 else 1),
+        "--validate-interval-updates", str(run.probe_every), "--validate-interval", "100000",
+        "--no-epoch-checkpoints", "--log-format", "json", "--log-interval", str(min(50, run.probe_every)),
+        "--num-workers", "0",
+    ]  # fmt: skip
+
+
+def call(arguments: Sequence[object], log: Path, deadline: float | None) -> None:
+    """Run a program until it ends or time is over; its output is added to `log`.
+
+    Raises:
+        OutOfTimeError: time was over; the program was told to stop.
+        UserError: it failed.
+    """
+    with log.open("a", encoding="utf-8") as stream:
+        process = subprocess.Popen(
+            [str(argument) for argument in arguments], stdout=stream, stderr=subprocess.STDOUT,
+            env=os.environ | ENVIRONMENT,
+        )  # fmt: skip
+        try:
+            process.wait(None if deadline is None else max(deadline - time.monotonic(), 1))
+        except subprocess.TimeoutExpired:
+            raise OutOfTimeError from None
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+                process.wait()
+    if process.returncode:
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        raise UserError(f"a program failed, see {log}: {lines[-1] if lines else ''}")
+
+
+def checkpoints(run: Run, folder: Path) -> dict[int, Path]:
+    """Update -> checkpoint, in order; the last update's is there under one name or another.
+
+    fairseq writes no `checkpoint_E_U.pt` where U ends an epoch and epochs are not kept.
+    """
+    found = {int(p.stem.split("_")[2]): p for p in folder.glob("checkpoints/checkpoint_*_*.pt")}
+    found.setdefault(run.updates, folder / "checkpoints" / "checkpoint_last.pt")
+    return dict(sorted(found.items()))
+
+
+def train(run: Run, data: Path, folder: Path, deadline: float | None) -> float:
+    """Train a run to its end; returns the seconds of all its processes together."""
+    folder.mkdir(parents=True, exist_ok=True)
+    record = folder / "trained.json"
+    done = read_json(record) if record.exists() else {"updates": 0, "seconds": 0.0}
+    for updates in (1, run.updates):
+        if done["updates"] >= updates:
+            continue
+        start = time.monotonic()
+        try:
+            call(command(run, data, folder, updates), folder / "train.log", deadline)
+            done["updates"] = updates
+        finally:
+            done["seconds"] += time.monotonic() - start
+            write_json(record, done)
+    return done["seconds"]
+
+
+def scores(run: Run, data: Path, folder: Path) -> dict[str, Any]:
+    """Average, translate and score the test set; the translations stay in `folder/evaluation`."""
+    log, averaged = folder / "evaluate.log", folder / "averaged.pt"
+    call(
+        [BIN / "admin-nmt", "average", "--inputs", folder / "checkpoints",
+         "--num-update-checkpoints", run.average, "--output", averaged], log, None,
+    )  # fmt: skip
+    call(
+        [BIN / "admin-nmt", "evaluate", data, "--path", averaged, "--cpu", "--output",
+         folder / "evaluation"], log, None,
+    )  # fmt: skip
+    return {
+        score["name"]: {"score": round(score["score"], 2), "signature": score["signature"]}
+        for score in read_json(folder / "evaluation" / "scores.json")["scores"]
+    }
+
+
+def probes(data: Path, paths: dict[int, Path], log: Path) -> dict[int, dict[str, Any]]:
+    """Update -> what `studies.probe` finds in its checkpoint."""
+    output = log.with_suffix(".jsonl")
+    with output.open("w") as stream, log.open("a") as errors:
+        subprocess.run(
+            [sys.executable, "-m", "studies.probe", str(data), *map(str, paths.values())],
+            check=True, stdout=stream, stderr=errors, env=os.environ | ENVIRONMENT,
+            cwd=Path(__file__).parents[1],
+        )  # fmt: skip
+    lines = [json.loads(line) for line in output.read_text().splitlines()]
+    return {
+        update: {key: value for key, value in line.items() if key != "checkpoint"}
+        for update, line in zip(paths, lines, strict=True)
+    }
+
+
+def curve(log: Path, name: str) -> dict[str, list]:
+    """A curve as it is kept."""
+    found: Curve = read_curve(log, name)
+    return {"updates": found.updates, "values": [round(value, 4) for value in found.values]}
+
+
+def machine() -> str:
+    """Processor and PyTorch, for the record."""
+    import torch
+
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = cpuinfo.read_text().splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        model = names[0] if names else model
+    return f"{model}, one thread, torch {torch.__version__}, Python {platform.python_version()}"
+
+
+def thinned(found: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    """Of all probes: the share at each; gradients and omegas of the first, of update 1,000 or the
+    one nearest to it, and of the last."""
+    near = min(found, key=lambda update: abs(update - 1000))
+    kept = {min(found), near, max(found)}
+    return {
+        "position_share": {update: value["position_share"] for update, value in found.items()},
+        "gradient_norms": {update: found[update]["gradient_norms"] for update in sorted(kept)},
+        "omegas": {update: found[update]["omegas"] for update in (min(found), max(found))},
+    }
+
+
+def complete(run: Run, args: argparse.Namespace, deadline: float | None) -> None:
+    """Train, look, translate and keep the result of one run, unless it is there."""
+    path = args.results / f"{run.name}.json"
+    if path.exists():
+        return
+    folder = args.work / run.name
+    seconds = train(run, args.data, folder, deadline)
+    log = folder / "train.log"
+    looked = thinned(probes(args.data, checkpoints(run, folder), folder / "probe.log"))
+    result = {
+        "name": run.name, **run.labels, "seed": run.seed, "updates": run.updates,
+        "command": shlex.join(command(run, Path("DATA"), Path(run.name), run.updates)[1:]),
+        "date": datetime.date.today().isoformat(), "machine": machine(),
+        "seconds": round(seconds), "train_ppl": curve(log, "ppl"),
+        "train_nll_loss": curve(log, "nll_loss"), "valid_nll_loss": curve(log, "valid_nll_loss"),
+        **looked,
+    }  # fmt: skip
+    if run.translate:
+        result["test"] = scores(run, args.data, folder)
+        hypotheses = (folder / "evaluation" / "hypotheses.detok").read_text(encoding="utf-8")
+        (args.results / f"{run.name}.hyp").write_text(hypotheses, encoding="utf-8")
+    write_json(path, result)
+    shutil.rmtree(folder / "checkpoints")
+
+
+def conduct(runs: Sequence[Run], args: argparse.Namespace) -> None:
+    """All runs that have no result yet, in order; `args` as `parser` makes them.
+
+    Raises:
+        UserError: a run failed; the others have ended.
+    """
+    unknown = set(args.only or ()) - {run.name for run in runs}
+    if unknown:
+        raise UserError(f"--only {' '.join(sorted(unknown))}: no such run")
+    args.results.mkdir(parents=True, exist_ok=True)
+    deadline = None if args.minutes is None else time.monotonic() + 60 * args.minutes
+    chosen = [run for run in runs if not args.only or run.name in args.only]
+    over = threading.Event()
+
+    def attempt(run: Run) -> None:
+        if over.is_set() or (deadline is not None and time.monotonic() > deadline):
+            return
+        try:
+            complete(run, args, deadline)
+        except OutOfTimeError:
+            over.set()
+
+    with ThreadPoolExecutor(args.jobs) as pool, tqdm(total=len(chosen), unit=" runs") as bar:
+        for future in [pool.submit(attempt, run) for run in chosen]:
+            future.result()
+            bar.update()
+
+
+def results(args: argparse.Namespace, runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """The results that there are, in the order of `runs`."""
+    paths = [args.results / f"{run.name}.json" for run in runs]
+    return [read_json(path) for path in paths if path.exists()]
+
+
+def write_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Rows of equal keys as the CSV file `path`, and as a table on the terminal."""
+    with atomic_write(path) as stream:
+        writer = csv.DictWriter(stream, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    print(tabulate(rows, headers="keys", tablefmt="github", floatfmt=".4g"))
+
+
+def last_mean(found: dict[str, list], count: int = 2) -> float:
+    """Mean of the last `count` values of a curve: each is itself a mean over 50 updates."""
+    return sum(found["values"][-count:]) / len(found["values"][-count:])
+
+
+def main(
+    description: str, default_results: str, runs: Sequence[Run],
+    report: Callable[[argparse.Namespace, list[dict[str, Any]]], None],
+) -> int:  # fmt: skip
+    """The command line of a study."""
+    args = parser(description, default_results).parse_args()
+    args.data, args.work, args.results = (p.resolve() for p in (args.data, args.work, args.results))
+    try:
+        if not args.report:
+            conduct(runs, args)
+        found = results(args, runs)
+        if not found:
+            raise UserError(f"no results in {args.results} yet")
+        report(args, found)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0

@@ -1,0 +1,141 @@
+"""Resumed runs are the uninterrupted ones, at any update of any epoch; finished ones stay so."""
+
+import math
+import random
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from admin_nmt.compat import load_checkpoint_file
+from admin_nmt.host.exact_resume import position_on
+
+Program = Callable[..., subprocess.CompletedProcess[str]]
+#: Of about five epochs of eight batches.
+UPDATES = 38
+SETTINGS = {
+    "plain": (),
+    "update-freq": ("--update-freq", "2"),
+    "buckets": ("--num-batch-buckets", "2"),
+    "curriculum": ("--curriculum", "2"),
+    "rdrop": ("--criterion", "label_smoothed_cross_entropy_rdrop"),
+    "realformer": ("--residual-attention", "all", "--init-type", "admin-log"),
+    "bf16": ("--bf16",),
+    "workers": ("--num-workers", "1"),
+    "epoch-batches": ("--update-epoch-batch-itr", "True"),
+}
+
+
+COMMON = (
+    "--arch admin_transformer_tiny --cpu --seed 3 --share-all-embeddings --max-tokens 300 "
+    "--optimizer radam --lr 1e-3 --lr-scheduler inverse_sqrt --warmup-updates 10 --dropout 0.1 "
+    "--criterion admin_label_smoothed_cross_entropy --label-smoothing 0.1 --no-epoch-checkpoints "
+    "--disable-validation --num-workers 0 --log-interval 1 --log-format json"
+).split()
+
+
+def train(data: object, folder: Path, updates: int, *options: str) -> None:
+    """Up to `updates`, from the checkpoint in `folder` if there is one."""
+    from fairseq import options as fairseq_options
+    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+    from fairseq_cli.train import main
+
+    import admin_nmt  # noqa: F401
+
+    given = [str(data), *COMMON, "--max-update", str(updates), "--save-dir", str(folder), *options]
+    parser = fairseq_options.get_training_parser()
+    main(convert_namespace_to_omegaconf(fairseq_options.parse_args_and_arch(parser, given)))
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint_file(folder / "checkpoint_last.pt")["model"]
+
+
+def require_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+
+
+def stops(seed: str) -> list[int]:
+    """Updates after which a run is ended: inside the first epoch, and anywhere later."""
+    rng = random.Random(seed)
+    return [rng.randint(2, 6), rng.randint(9, UPDATES - 1)]
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_resumed_in_any_epoch(name: str, data_bin: Path, tmp_path: Path) -> None:
+    options = SETTINGS[name]
+    train(data_bin, tmp_path / "whole", UPDATES, *options)
+    for stop in (*stops(name), UPDATES):
+        train(data_bin, tmp_path / "parts", stop, *options)
+    require_equal(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+
+
+def test_resumed_at_the_end_of_an_epoch_when_more_are_asked_for(
+    data_bin: Path, tmp_path: Path
+) -> None:
+    train(data_bin, tmp_path / "whole", 1000, "--max-epoch", "4")
+    for epochs in ("1", "3", "4"):
+        train(data_bin, tmp_path / "parts", 1000, "--max-epoch", epochs)
+    require_equal(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+
+
+def test_resumed_with_several_training_shards(data_bin: Path, tmp_path: Path) -> None:
+    second = shutil.copytree(data_bin, tmp_path / "second")
+    for lang in ("de", "en"):  # other sentences in the second shard
+        for kind in ("bin", "idx"):
+            shutil.copy(
+                data_bin / f"test.de-en.{lang}.{kind}", second / f"train.de-en.{lang}.{kind}"
+            )
+    data = f"{data_bin}:{second}"
+    train(data, tmp_path / "whole", 24)
+    for stop in (5, 13, 24):
+        train(data, tmp_path / "parts", stop)
+    require_equal(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+
+
+def test_a_finished_run_stays_as_it_is(data_bin: Path, tmp_path: Path, program: Program) -> None:
+    train(data_bin, tmp_path, 10)
+    last = tmp_path / "checkpoint_last.pt"
+    before = last.read_bytes()
+    command = [data_bin, *COMMON, "--save-dir", tmp_path, "--max-update"]
+    result = program("fairseq-train", *command, 10)
+    log = result.stdout + result.stderr
+    assert "nothing left to train: 10 updates have been made (--max-update 10)" in log
+    assert last.read_bytes() == before
+    train(data_bin, tmp_path, 11)
+    assert load_checkpoint_file(last)["optimizer_history"][-1]["num_updates"] == 11
+
+
+def test_update_checkpoints_at_the_end_of_an_epoch_are_written(
+    data_bin: Path, tmp_path: Path
+) -> None:
+    train(
+        data_bin, tmp_path, 1000, "--max-epoch", "2", "--save-interval-updates", "1",
+        "--keep-interval-updates", "3",
+    )  # fmt: skip
+    last = load_checkpoint_file(tmp_path / "checkpoint_last.pt")["optimizer_history"][-1][
+        "num_updates"
+    ]
+    found = sorted(int(p.stem.split("_")[2]) for p in tmp_path.glob("checkpoint_*_*.pt"))
+    assert found == [last - 2, last - 1, last]
+    newest = load_checkpoint_file(next(tmp_path.glob(f"checkpoint_2_{last}.pt")))
+    require_equal(newest["model"], weights(tmp_path))
+
+
+@given(st.integers(0, 1000), st.integers(1, 16), st.integers(1, 16), st.integers(1, 1000))
+def test_position_on_another_number_of_ranks(
+    position: int, before: int, ranks: int, length: int
+) -> None:
+    found = position_on(position, before, ranks, length)
+    assert 0 <= found <= max(length - 1, 0)
+    assert found * ranks <= position * before  # no batch is left out
+    exact = position * before / ranks
+    assert found == min(math.floor(exact), length - 1)
+    assert position_on(position, before, before, 10**9) == position

@@ -1,0 +1,150 @@
+"""Studies: what they train parses, a run is kept, resumed and not repeated, reports draw."""
+
+import argparse
+import json
+import re
+import shlex
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from admin_nmt.errors import UserError
+from studies import depth, large_batch, schedule_map, study
+from studies.study import Run
+
+STUDIES = {"depth": depth, "large_batch": large_batch, "schedule_map": schedule_map}
+TINY = (
+    "--cpu --arch admin_transformer_tiny --share-all-embeddings --optimizer radam --lr 1e-3 "
+    "--lr-scheduler inverse_sqrt --warmup-updates 2 --label-smoothing 0.1 --max-tokens 300 "
+    "--criterion admin_label_smoothed_cross_entropy"
+)
+
+
+def arguments(folder: Path, data: Path, **changed: Any) -> argparse.Namespace:
+    """As `study.parser` makes them."""
+    given = {
+        "data": data, "work": folder / "work", "results": folder / "results", "only": None,
+        "jobs": 1, "minutes": None, "report": False,
+    }  # fmt: skip
+    return argparse.Namespace(**(given | changed))
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_run_is_a_command_that_fairseq_understands(name: str, data_bin: Path) -> None:
+    from fairseq import options
+
+    import admin_nmt  # noqa: F401
+
+    runs = STUDIES[name].RUNS
+    assert len({run.name for run in runs}) == len(runs)
+    for run in runs:
+        command = study.command(run, data_bin, Path(run.name), run.updates)
+        args = options.parse_args_and_arch(options.get_training_parser(), command[1:])
+        assert args.max_update == run.updates == max(run.updates, run.probe_every)
+        for label, value in run.labels.items():
+            parsed = getattr(args, label, None)
+            if parsed is not None:
+                assert value in (parsed, *(parsed if isinstance(parsed, list) else ())), label
+
+
+def test_a_run_is_trained_once_looked_at_and_translated(data_bin: Path, tmp_path: Path) -> None:
+    run = Run("tiny", TINY, updates=4, probe_every=2, translate=True, average=2, labels={"x": 7})
+    args = arguments(tmp_path, data_bin)
+    study.conduct([run], args)
+    found = json.loads((tmp_path / "results" / "tiny.json").read_text())
+    assert found["x"] == 7 and list(found["position_share"]) == ["1", "2", "4"]
+    assert all(0 <= share <= 1 for share in found["position_share"].values())
+    for norms in found["gradient_norms"].values():
+        assert set(norms) == {f"{s}.{layer}" for s in ("encoder", "decoder") for layer in (0, 1)}
+        assert all(norm > 0 for norm in norms.values())
+    assert len(found["omegas"]["4"]) == 8 and found["test"]["BLEU"]["signature"].startswith("nrefs")
+    assert len((tmp_path / "results" / "tiny.hyp").read_text().splitlines()) == 20
+    assert shlex.split(found["command"])[0] == "DATA" and str(tmp_path) not in found["command"]
+    assert not (tmp_path / "work" / "tiny" / "checkpoints").exists()
+    log = (tmp_path / "work" / "tiny" / "train.log").read_text()
+    study.conduct([run], args)
+    assert (tmp_path / "work" / "tiny" / "train.log").read_text() == log
+    assert study.results(args, [run]) == [found]
+
+
+def test_a_run_stops_when_time_is_over_and_goes_on(data_bin: Path, tmp_path: Path) -> None:
+    run = Run("tiny", TINY, updates=6, probe_every=2)
+    folder = tmp_path / "work" / "tiny"
+    with pytest.raises(study.OutOfTimeError):
+        study.train(run, data_bin, folder, time.monotonic())
+    spent = study.train(run, data_bin, folder, None)
+    assert list(study.checkpoints(run, folder)) == [1, 2, 4, 6]
+    again = study.train(run, data_bin, folder, None)
+    assert again == spent > 0
+
+
+def test_failures_name_the_log_and_unknown_runs_are_refused(data_bin: Path, tmp_path: Path) -> None:
+    run = Run("bad", f"{TINY} --encoder-attention-heads 5", updates=2)
+    with pytest.raises(UserError, match=r"see .*bad/train\.log"):
+        study.conduct([run], arguments(tmp_path, data_bin))
+    assert not (tmp_path / "results" / "bad.json").exists()
+    with pytest.raises(UserError, match="--only worse: no such run"):
+        study.conduct([run], arguments(tmp_path, data_bin, only=["worse"]))
+
+
+def fake_result(run: Run, loss: float) -> dict[str, Any]:
+    """A result as `study.complete` keeps it."""
+    updates = [50, 100, run.updates]
+    curve = {"updates": updates, "values": [9.0, 8.0, loss]}
+    norms = {f"encoder.{i}": 1.0 + i for i in range(3)}
+    return {
+        "name": run.name, **run.labels, "seed": run.seed, "updates": run.updates,
+        "date": "2026-01-01", "train_ppl": curve, "train_nll_loss": curve,
+        "valid_nll_loss": curve, "position_share": {"1": 0.5, str(run.updates): 0.25},
+        "gradient_norms": {"1": norms, "1000": norms, str(run.updates): norms},
+        "omegas": {"1": {"encoder.layers.0.ffn_residual": [2.0, 0.0]}, "9": {}},
+        "test": {"BLEU": {"score": 10 - loss}, "chrF2": {"score": 20 - loss}},
+    }  # fmt: skip
+
+
+def test_depth_shows_each_scheme_at_its_better_rate(tmp_path: Path) -> None:
+    (tmp_path / "data" / "raw").mkdir(parents=True)
+    (tmp_path / "data" / "raw" / "test.en").write_text("a dog runs .\na cat sleeps .\n" * 5)
+    args = arguments(tmp_path, tmp_path / "data", results=tmp_path)
+    found = []
+    for run in depth.RUNS:
+        if run.labels["depth"] == "60L-12L" and run.labels["scheme"] in ("admin", "post-ln"):
+            better = run.labels["lr"] == float(depth.RATES[1])
+            loss = (3.0 if run.labels["scheme"] == "admin" else 5.0) - better
+            found.append(fake_result(run, float("nan") if loss == 5.0 else loss))
+            text = "a dog runs .\na cat sleeps .\n" if loss == 2.0 else "a a\nthe the\n"
+            (tmp_path / f"{run.name}.hyp").write_text(text * 5)
+    depth.report(args, found)
+    rows = (tmp_path / "depth.csv").read_text().splitlines()
+    assert len(rows) == 1 + 4  # two schemes, two seeds
+    header, *cells = [row.split(",") for row in rows]
+    table = {(c[1], c[2]): dict(zip(header, c, strict=True)) for c in cells}
+    assert {c["lr"] for c in table.values()} == {str(float(depth.RATES[1]))}
+    assert float(table["admin", "1"]["p against post-ln"]) < 0.01
+    assert table["post-ln", "1"]["p against post-ln"] == ""
+    for name in ("validation-loss", "share", "gradient-start", "gradient-later", "omega"):
+        assert (tmp_path / f"{name}.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize("name", ["schedule_map", "large_batch"])
+def test_reports_of_unfinished_studies(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = STUDIES[name]
+    args = arguments(tmp_path, tmp_path, results=tmp_path)
+    module.report(args, [fake_result(run, 2.0) for run in module.RUNS[:3]])
+    (table,) = tmp_path.glob("*.csv")
+    assert len(table.read_text().splitlines()) == 4
+    assert list(tmp_path.glob("*.png"))
+    assert re.search(r"\| *admin ", capsys.readouterr().out)
+
+
+def test_the_command_line_says_when_there_is_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--work", "w", "--report", "--results", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", ["x", str(tmp_path), *options])
+    assert study.main("x", "unused", schedule_map.RUNS, schedule_map.report) == 1
+    assert capsys.readouterr().err == f"error: no results in {tmp_path} yet\n"
