@@ -25,6 +25,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import wraps
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,7 @@ def apply() -> None:
     torch.serialization.add_safe_globals(list(CHECKPOINT_GLOBALS))
 
     from fairseq import checkpoint_utils, models, options
-    from fairseq.data import bucket_pad_length_dataset, data_utils
+    from fairseq.data import LanguagePairDataset, bucket_pad_length_dataset, data_utils
     from fairseq.distributed import utils as distributed_utils
     from fairseq.file_io import PathManager
     from fairseq.optim.fp16_optimizer import FP16Optimizer
@@ -61,6 +62,7 @@ def apply() -> None:
     _wrap_once(options, "parse_args_and_arch", _bf16_without_tpu)
     _wrap_once(data_utils, "batch_by_size", _keep_last_batch)
     _wrap_once(bucket_pad_length_dataset, "get_buckets", _buckets_of_numpy_2)
+    _wrap_once(LanguagePairDataset, "__init__", _with_numpy_compat)
     _wrap_once(distributed_utils, "_broadcast_object_slow", _broadcast_checkpoints)
     _wrap_once(models, "DistributedFairseqModel", _ddp_on_cpu)
     _wrap_once(FP16Optimizer, "build_optimizer", _fp16_on_cpu)
@@ -230,6 +232,23 @@ def _buckets_of_numpy_2(get_buckets: Callable) -> Callable:
     def wrapped(sizes: Any, num_buckets: int) -> Any:
         places = np.linspace(0, 100, num_buckets + 1)
         return np.unique(np.percentile(sizes, places, method="lower")[1:])
+
+    return wrapped
+
+
+def _with_numpy_compat(init: Callable) -> Callable:
+    """`--num-batch-buckets`: the constructor asks for `numpy.compat.long`, gone since numpy 2."""
+
+    @wraps(init)
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> None:
+        if hasattr(np, "compat"):
+            init(self, *args, **kwargs)
+            return
+        np.compat = SimpleNamespace(long=np.int64)  # type: ignore[attr-defined]
+        try:
+            init(self, *args, **kwargs)
+        finally:
+            del np.compat  # type: ignore[attr-defined]
 
     return wrapped
 
