@@ -16,8 +16,9 @@ from admin_nmt.errors import UserError
 from admin_nmt.files import make_directory
 
 BIN = Path(sys.executable).parent
-#: Checkpoints of a training, evenly spread, of which the last few are averaged.
-NUM_CHECKPOINTS, NUM_AVERAGED = 20, 3
+#: Checkpoints of a training, evenly spread, of which the last few are averaged. They lie close
+#: together: the model still improves fast when training ends, and older weights would pull it back.
+NUM_CHECKPOINTS, NUM_AVERAGED = 40, 3
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,8 @@ class Model:
         embed_dim: D; the FFN is twice as wide.
         max_tokens: of a batch.
         updates: of training.
-        lr: peak learning rate, reached after `warmup` updates; from there it falls in a straight
-            line to 0 at the last update.
+        lr: peak learning rate, reached after `warmup` updates; then it falls with the inverse
+            square root of the update.
         init_type: residual scheme.
         seed: of weights, batches and dropout.
     """
@@ -69,15 +70,13 @@ def train_command(data: Path, model: Model, save_dir: Path) -> list[str | Path]:
         "--encoder-attention-heads", "4", "--decoder-attention-heads", "4",
         "--share-all-embeddings", "--dropout", str(model.dropout),
         "--optimizer", "radam", "--adam-betas", "(0.9, 0.98)", "--clip-norm", "1.0",
-        "--lr", str(model.lr), "--lr-scheduler", "polynomial_decay",
-        "--warmup-updates", str(model.warmup), "--total-num-update", str(model.updates),
+        "--lr", str(model.lr), "--lr-scheduler", "inverse_sqrt",
+        "--warmup-updates", str(model.warmup), "--warmup-init-lr", "1e-7",
         "--criterion", "admin_label_smoothed_cross_entropy", "--label-smoothing", "0.1",
-        "--max-tokens", str(model.max_tokens), "--max-tokens-valid", "4000",
+        "--max-tokens", str(model.max_tokens), "--disable-validation",
         "--max-update", str(model.updates), "--save-dir", save_dir,
         "--save-interval-updates", str(max(1, model.updates // NUM_CHECKPOINTS)),
         "--keep-interval-updates", str(NUM_AVERAGED),
-        "--validate-interval-updates", str(max(1, model.updates // 5)),
-        "--validate-interval", "100000",
         "--no-epoch-checkpoints", "--log-format", "json",
         "--log-interval", str(min(10, model.updates)),
         "--num-workers", "0",
@@ -208,7 +207,7 @@ def estimate_minutes(data: Path, model: Model, folder: Path) -> float:
     if not note.exists():
         command = train_command(data, replace(model, updates=8, warmup=4), folder / "trial")
         log = folder / "trial.log"
-        options = ["--no-save", "--disable-validation", "--log-interval", "1"]
+        options = ["--no-save", "--log-interval", "1"]
         run([*command, *options], log)
         rates = [float(rate) for rate in re.findall(r'"ups": "([\d.]+)"', log.read_text())]
         note.write_text(json.dumps(1 / max(sorted(rates)[len(rates) // 2], 0.01)))
