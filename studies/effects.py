@@ -1,7 +1,7 @@
 """What a method brings on real text: train settings with several seeds, score, test, draw.
 
-    python benchmarks/effects.py rdrop DATA --output DIR [--seeds 1 2] [--jobs 2]
-    python benchmarks/effects.py realformer DATA --output DIR --options "--dropout 0.2"
+    python -m studies.effects rdrop DATA --output DIR [--seeds 1 2] [--jobs 2]
+    python -m studies.effects realformer DATA --output DIR --options "--dropout 0.2"
 
 DATA is a folder of `admin-nmt prepare`. Every run is a `fairseq-train` process of its own with one
 thread, validated with BLEU after every second epoch and stopped when that has not improved
@@ -35,6 +35,7 @@ from admin_nmt.analysis.training_log import read_curve
 from admin_nmt.errors import UserError
 from admin_nmt.evaluation.significance import compare_systems
 from admin_nmt.evaluation.text import read_lines
+from studies.study import ENVIRONMENT
 
 COMMON = [
     "--eval-bleu-args",
@@ -52,15 +53,6 @@ Curve = tuple[Sequence[float], Sequence[float]]
 SIZES = {
     "rdrop": "--encoder-layers 2 --decoder-layers 2 --encoder-embed-dim 256 --encoder-ffn-embed-dim 512",
     "realformer": "--encoder-layers 6 --decoder-layers 3 --encoder-embed-dim 128 --encoder-ffn-embed-dim 256",
-}
-#: Every batch has a shape of its own: without room for all of them oneDNN builds its bfloat16 kernels
-#: anew in every epoch, which doubles the time of an update. glibc keeps what it got.
-ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "40000",
-    "LRU_CACHE_CAPACITY": "40000",
-    "MALLOC_MMAP_THRESHOLD_": "4000000000",
-    "MALLOC_TRIM_THRESHOLD_": "8000000000",
 }
 PLAIN = "--criterion admin_label_smoothed_cross_entropy"
 RDROP = "--criterion label_smoothed_cross_entropy_rdrop --rdrop-alpha"
