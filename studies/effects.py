@@ -222,8 +222,9 @@ def report(args: argparse.Namespace) -> None:
             add_curves(panels, f"{name}-{seed}", folder / "train.log")
             for key, title in (("passes_update", "BLEU by update"), ("passes_minute", "by minute")):
                 base = panels[title].get(f"{args.settings[0]}-{seed}")
-                apart = base is not None and name != args.settings[0]
-                found[key] = crossing(panels[title][f"{name}-{seed}"], base) if apart else None
+                found[key] = None
+                if base is not None and name != args.settings[0]:
+                    found[key] = crossing(panels[title][f"{name}-{seed}"], base)
             runs[seed] = found
         results[name] = {"options": STUDIES[args.study][name], "runs": runs}
         rows.append(row(name, list(runs.values())))
