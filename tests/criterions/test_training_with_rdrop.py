@@ -124,7 +124,7 @@ def test_validation_with_bleu_and_ignored_prefix(data_bin: Path, tmp_path: Path)
     """fairseq's R-Drop criterion crashes on either; figures of validation are the plain ones."""
     program = (
         "fairseq-train", data_bin, *COMMON, "--cpu", "--max-tokens", "300", "--optimizer", "adam",
-        "--lr", "1e-3", "--max-update", "2", "--no-save", "--dropout", "0.2", "--eval-bleu",
+        "--lr", "1e-3", "--max-update", "2", "--no-save", "--save-dir", tmp_path, "--dropout", "0.2", "--eval-bleu",
         "--eval-bleu-args", '{"beam": 2}', "--log-format", "json", "--ignore-prefix-size", "1",
     )  # fmt: skip
     losses = {}

@@ -145,11 +145,15 @@ def prepared(program: Callable[..., Any], tmp_path_factory: pytest.TempPathFacto
 def word_model(
     prepared: Path, program: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """A checkpoint of ADMIN trained on `prepared` by a real process, with trained omegas."""
+    """A checkpoint of ADMIN trained on `prepared` by a real process, with trained omegas.
+
+    Long enough, and with a learning rate that falls to 0, to learn the words on any processor.
+    """
     folder = tmp_path_factory.mktemp("word-model")
     program(
         "fairseq-train", prepared / "data-bin", "-s", "de", "-t", "en", "--arch", "admin_transformer_tiny", "--cpu",
-        "--max-tokens", 600, "--optimizer", "radam", "--lr", 5e-3, "--max-epoch", 80,
+        "--max-tokens", 600, "--optimizer", "radam", "--lr", 5e-3, "--lr-scheduler", "polynomial_decay",
+        "--warmup-updates", 50, "--total-num-update", 900, "--max-update", 900,
         "--share-all-embeddings", "--dropout", 0, "--save-dir", folder, "--no-epoch-checkpoints",
         "--disable-validation", "--max-source-positions", 64, "--max-target-positions", 64,
     )  # fmt: skip
