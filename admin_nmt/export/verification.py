@@ -59,10 +59,10 @@ def compare_logits(path: str | Path, folded: dict[str, Any]) -> Agreement:
 
 
 #: Most that the score of a translation, a log-probability per subword, may differ between fairseq
-#: and CTranslate2. Rounding leaves about 1e-6, int8 and bfloat16 about 0.01, a wrong conversion
-#: several units.
+#: and CTranslate2. Rounding leaves about 1e-6, bfloat16 and int8 about 0.01 (int8 on processors
+#: without VNNI up to 0.24 in a model of 32 dimensions), a wrong conversion several units.
 SCORE_TOLERANCE = {"float32": 0.001, "int16": 0.02, "float16": 0.02}
-SCORE_TOLERANCE_COARSE = 0.2
+SCORE_TOLERANCE_COARSE = 0.5
 NUM_SENTENCES = 8
 
 
@@ -84,6 +84,16 @@ def sample_sentences(folder: Path, text: Text) -> list[Sentence]:
         words = [line.rsplit(" ", 1)[0] for line in islice(stream, 500)]
     rng = random.Random(1)
     return [[rng.choice(words) for _ in range(length)] for length in range(3, 3 + NUM_SENTENCES)]
+
+
+def score_tolerance(quantization: str, compute_type: str) -> float:
+    """The difference allowed for weights kept in one type and computed with in another.
+
+    A machine that lacks a type computes in the nearest that it has: int16 in int8 on many CPUs.
+    """
+    return max(
+        SCORE_TOLERANCE.get(kind, SCORE_TOLERANCE_COARSE) for kind in (quantization, compute_type)
+    )
 
 
 def compare_translations(
@@ -112,7 +122,7 @@ def compare_translations(
             fairseq.scores(sentences, targets), exported.scores(sentences, targets), strict=True
         )
     )
-    tolerance = SCORE_TOLERANCE.get(quantization, SCORE_TOLERANCE_COARSE)
+    tolerance = score_tolerance(quantization, exported.engine.compute_type)
     if not difference <= tolerance:
         raise UserError(
             f"the exported model is not the checkpoint: scores of the same translations differ by "

@@ -127,7 +127,7 @@ def prepared(program: Callable[..., Any], tmp_path_factory: pytest.TempPathFacto
     """Output of a real `admin-nmt prepare`: German to English word by word, joined dictionary."""
     folder = tmp_path_factory.mktemp("words")
     rng = random.Random(3)
-    for split, count in (("train", 300), ("valid", 20), ("test", 20)):
+    for split, count in (("train", 2000), ("valid", 20), ("test", 20)):
         pairs = [sentence(rng) for _ in range(count)]
         german = "".join(" ".join(words) + ".\n" for words in pairs)
         english = "".join(" ".join(WORDS[word] for word in words) + ".\n" for words in pairs)
@@ -153,7 +153,7 @@ def word_model(
     program(
         "fairseq-train", prepared / "data-bin", "-s", "de", "-t", "en", "--arch", "admin_transformer_tiny", "--cpu",
         "--max-tokens", 600, "--optimizer", "radam", "--lr", 5e-3, "--lr-scheduler", "polynomial_decay",
-        "--warmup-updates", 50, "--total-num-update", 900, "--max-update", 900,
+        "--warmup-updates", 50, "--total-num-update", 700, "--max-update", 700,
         "--share-all-embeddings", "--dropout", 0, "--save-dir", folder, "--no-epoch-checkpoints",
         "--disable-validation", "--max-source-positions", 64, "--max-target-positions", 64,
     )  # fmt: skip

@@ -12,6 +12,7 @@ import torch
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.export import TextOptions, bundle, export_bundle, load_translator
 from admin_nmt.export.bundle import QUANTIZATIONS, read_manifest
+from admin_nmt.export.verification import score_tolerance
 from admin_nmt.files import sha256
 
 GERMAN = ["Hund läuft.", "", "Straße sieht grün Haus Katze.", "  ", "Katze schläft."]
@@ -309,3 +310,9 @@ def test_unevenly_pruned_models_are_refused_by_name(
     ):
         export_bundle(pruned, prepared, tmp_path / "small")
     assert not (tmp_path / "small").exists()
+
+
+def test_a_type_that_the_machine_lacks_is_compared_as_the_one_it_computes_in() -> None:
+    assert score_tolerance("float32", "float32") == 0.001
+    assert score_tolerance("int16", "int16") == score_tolerance("float16", "float32") == 0.02
+    assert score_tolerance("int16", "int8_float32") == score_tolerance("int8", "int8") > 0.02
