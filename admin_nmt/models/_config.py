@@ -55,6 +55,13 @@ class AdminTransformerConfig(TransformerConfig):
             "help": "softmax over the sum of the scores, or over their mean over the layers so far"
         },
     )
+    fused_residual_norm: bool = field(
+        default=False,
+        metadata={
+            "help": "compute residual connection, dropout and LayerNorm of post-LN sublayers in one "
+            "CUDA kernel (Triton); the same function, and on CPUs the same operations as without"
+        },
+    )
     heads_per_layer: Optional[str] = field(  # noqa: UP045
         default=None,
         metadata={

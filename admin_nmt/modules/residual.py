@@ -14,6 +14,11 @@ class Residual(nn.Module):
     #: Factor on the shortcut when it is one constant number; None when it is a tensor or on f.
     constant: float | None = 1.0
 
+    @property
+    def factor(self) -> float | Tensor | None:
+        """Factor on the shortcut, a number or a (D,) tensor; None where there is one on f."""
+        return self.constant
+
     def forward(self, branch: Tensor, shortcut: Tensor) -> Tensor:
         """Add `branch` and `shortcut`."""
         return shortcut + branch
@@ -55,6 +60,11 @@ class ScaledResidual(Residual):
             self.omega = nn.Parameter(omega)
         else:
             self.register_buffer("omega", omega)
+
+    @property
+    def factor(self) -> Tensor:
+        """omega."""
+        return self.omega
 
     def set_omega(self, value: float | Tensor) -> None:
         """Fill omega in place with one number or a (D,) tensor."""

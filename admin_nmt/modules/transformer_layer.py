@@ -26,6 +26,7 @@ from admin_nmt.modules.heads import NO_HEADS, LayerHeads
 from admin_nmt.modules.multihead_attention import IncrementalState, MultiheadAttention
 from admin_nmt.modules.residual import Residual
 from admin_nmt.modules.residual_attention import ResidualAttention, residual_kinds
+from admin_nmt.ops.residual_norm import residual_norm
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,9 @@ class HeadCounts:
     encoder_attn: LayerHeads = NO_HEADS
 
 
-def _use_own_dropout(layer: Any) -> None:
-    """Replace the dropout modules that fairseq's constructor made."""
+def _use_own_parts(layer: Any, cfg: Any) -> None:
+    """Replace the dropout modules that fairseq's constructor made; note what is to be fused."""
+    layer.fused_residual_norm = cfg.fused_residual_norm
     name = type(layer).__name__
     layer.dropout_module = Dropout(layer.dropout_module.p, module_name=name)
     layer.activation_dropout_module = Dropout(layer.activation_dropout_module.p, module_name=name)
@@ -52,8 +54,8 @@ def _sublayer(
     layer: Any,
     x: Tensor,
     function: Callable[[Tensor], tuple[Any, ...]],
-    residual: nn.Module,
-    norm: nn.Module,
+    residual: Any,
+    norm: Any,
 ) -> tuple[Tensor, list[Any]]:
     """One sublayer of `layer`: `norm(residual(dropout(f(x)), x))`, or with pre-LN
     `residual(dropout(f(norm(x))), x)`.
@@ -69,8 +71,28 @@ def _sublayer(
         the output (T, B, D), and what else `function` returned.
     """
     branch, *rest = function(norm(x) if layer.normalize_before else x)
+    if layer.fused_residual_norm and _fusible(layer, residual, norm):
+        p = layer.dropout_module.active_p
+        fused = residual_norm(branch, x, residual.factor, norm.weight, norm.bias, norm.eps, p)
+        return fused, rest
     x = residual(layer.dropout_module(branch), x)
     return (x if layer.normalize_before else norm(x)), rest
+
+
+def _fusible(layer: Any, residual: Any, norm: Any) -> bool:
+    """Whether residual, dropout and LayerNorm of a sublayer may be one operation: post-LN, with a
+    LayerNorm and a factor on the shortcut, and nobody who watches the modules (ADMIN's profiling
+    does)."""
+    modules = (residual, norm, layer.dropout_module)
+    return (
+        not layer.normalize_before
+        and residual.factor is not None
+        and getattr(norm, "weight", None) is not None
+        and not any(
+            module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
+            for module in modules
+        )
+    )
 
 
 def _ffn(layer: Any, x: Tensor) -> Tensor:
@@ -146,7 +168,7 @@ class AdminTransformerEncoderLayer(TransformerEncoderLayerBase):
     ) -> None:
         self.heads = heads or HeadCounts(LayerHeads.whole(cfg.encoder.attention_heads))
         super().__init__(cfg)
-        _use_own_dropout(self)
+        _use_own_parts(self, cfg)
         self.self_attn_residual, self.ffn_residual = residuals
         if not layer_norm:
             self.self_attn_layer_norm = self.final_layer_norm = nn.Identity()
@@ -223,7 +245,7 @@ class AdminTransformerDecoderLayer(TransformerDecoderLayerBase):
     ) -> None:
         self.heads = heads or HeadCounts(*[LayerHeads.whole(cfg.decoder.attention_heads)] * 2)
         super().__init__(cfg, no_encoder_attn)
-        _use_own_dropout(self)
+        _use_own_parts(self, cfg)
         self.self_attn_residual, *cross, self.ffn_residual = residuals
         self.encoder_attn_residual: Any = cross[0] if cross else None
         if not layer_norm:

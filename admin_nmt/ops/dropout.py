@@ -45,6 +45,22 @@ def keep_mask_for(x: Tensor, p: float) -> tuple[Tensor | None, float]:
     return keep_mask(x.shape, threshold), _LEVELS / (_LEVELS - threshold)
 
 
+def mask_seed(device: torch.device) -> int | Tensor:
+    """Seed of a dropout mask that a kernel draws itself, here and again in its backward.
+
+    Usually a number from PyTorch's CPU generator, which costs no launch and makes nobody wait. Where
+    the launch is recorded to run again (a CUDA graph, `torch.compile`), a number would be the same
+    in every replay: there a tensor (1,) from the generator of `device`, drawn by the replay itself.
+    Both generators are restored by activation checkpointing.
+    """
+    recorded = torch.compiler.is_compiling() or (
+        device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+    )
+    if recorded:
+        return torch.randint(1 << 30, (1,), device=device)
+    return int(torch.randint(1 << 30, ()))
+
+
 class _MaskedScale(Function):
     """`x * mask * scale`, keeping one byte an element for the backward."""
 
