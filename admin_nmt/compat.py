@@ -31,21 +31,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from admin_nmt.checkpoints.numbers import NUMPY_GLOBALS, ForbiddenNumbersError
+from admin_nmt.checkpoints.validation import UnsoundCheckpointError, require_sound
 from admin_nmt.errors import UserError
 
-#: Numpy arrays and scalars of numbers: with `--eval-bleu` the saved metrics hold n-gram counts.
-_ARRAY, _SCALAR = np.array([0]).__reduce__()[0], np.float64(0).__reduce__()[0]
-_NUMPY_GLOBALS: tuple[Any, ...] = (
-    np.ndarray,
-    np.dtype,
-    *{type(np.dtype(kind)) for kind in ("i4", "i8", "f4", "f8")},
-    # Module names of numpy 2 and 1; a file may be from either.
-    *((_ARRAY, f"numpy.{core}.multiarray._reconstruct") for core in ("_core", "core")),
-    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("_core", "core")),
-)
 #: All that a fairseq checkpoint may hold beyond what PyTorch allows by itself; none of it can run
 #: code from the file.
-CHECKPOINT_GLOBALS: tuple[Any, ...] = (argparse.Namespace, *_NUMPY_GLOBALS)
+CHECKPOINT_GLOBALS: tuple[Any, ...] = (argparse.Namespace, *NUMPY_GLOBALS)
 
 
 def apply() -> None:
@@ -59,6 +51,7 @@ def apply() -> None:
     from fairseq.optim.fp16_optimizer import FP16Optimizer
 
     _wrap_once(checkpoint_utils, "load_checkpoint_to_cpu", _explain_unreadable_checkpoints)
+    _wrap_once(checkpoint_utils, "_upgrade_state_dict", _checked_first)
     _wrap_once(options, "parse_args_and_arch", _bf16_without_tpu)
     _wrap_once(data_utils, "batch_by_size", _keep_last_batch)
     _wrap_once(bucket_pad_length_dataset, "get_buckets", _buckets_of_numpy_2)
@@ -89,21 +82,24 @@ def load_checkpoint_file(path: str | os.PathLike[str], *, mmap: bool = False) ->
     torch.serialization.add_safe_globals(list(CHECKPOINT_GLOBALS))
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        require_sound(state)
     except Exception as error:
         raise unreadable_checkpoint(path, error) from error
-    if not isinstance(state, dict) or not isinstance(state.get("model"), dict):
-        raise UserError(f"{path} is not a fairseq checkpoint: it holds no model")
     return state
 
 
 def unreadable_checkpoint(path: str | os.PathLike[str], error: Exception) -> UserError:
-    """One clear line for an exception that `torch.load` raised on `path`."""
+    """One clear line for an exception that reading `path` raised."""
+    if isinstance(error, UnsoundCheckpointError):
+        return UserError(f"{path} is not a fairseq checkpoint: {error}")
     forbidden = re.search(r"(?i)unsupported global:? (?:global )?(\S+)", str(error))
     if forbidden:
         return UserError(
             f"refusing checkpoint {path}: it contains {forbidden[1]}, an object that no fairseq "
             "checkpoint holds and that could run code when loaded"
         )
+    if isinstance(error.__cause__ or error, ForbiddenNumbersError):
+        return UserError(f"refusing checkpoint {path}: it contains {error.__cause__ or error}")
     if isinstance(error, FileNotFoundError):
         return UserError(f"checkpoint not found: {path}")
     if isinstance(error, IsADirectoryError):
@@ -144,6 +140,18 @@ def _explain_unreadable_checkpoints(load: Callable) -> Callable:
             raise unreadable_checkpoint(path, error) from error
 
     return load_checkpoint_to_cpu
+
+
+def _checked_first(upgrade: Callable) -> Callable:
+    """fairseq brings old checkpoints up to date before anybody could look at them."""
+
+    @wraps(upgrade)
+    def wrapped(state: Any) -> Any:
+        if not (isinstance(state, dict) and "shard_metadata" in state):  # may hold no parameter
+            require_sound(state)
+        return upgrade(state)
+
+    return wrapped
 
 
 def _bf16_without_tpu(parse: Callable) -> Callable:

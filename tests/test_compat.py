@@ -99,7 +99,7 @@ def test_weights_only_is_never_switched_off(
     import admin_nmt  # noqa: F401
 
     path = tmp_path / "checkpoint.pt"
-    torch.save({"model": {}, "args": argparse.Namespace()}, path)
+    torch.save({"model": {"x": torch.ones(1)}, "args": argparse.Namespace()}, path)
     seen = []
     load = torch.load
     monkeypatch.setattr(torch, "load", lambda *a, **k: (seen.append(k), load(*a, **k))[1])

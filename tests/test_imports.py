@@ -7,6 +7,7 @@ PACKAGE = Path(__file__).parents[1] / "admin_nmt"
 
 #: Folder -> folders of the package that it may import (itself always; top-level modules below).
 ALLOWED = {
+    "checkpoints": set(),
     "ops": set(),
     "modules": {"ops"},
     "initialization": {"modules", "ops", "models"},  # models only inside functions, see below

@@ -165,9 +165,9 @@ def test_best_checkpoint_by_bleu_is_resumed_and_evaluated(data_bin: Path, tmp_pa
     assert (tmp_path / "scores" / "scores.json").exists()
 
 
-def test_bad_options_are_one_line_and_exit_2(data_bin: Path) -> None:
+def test_bad_options_are_one_line_and_exit_2(data_bin: Path, tmp_path: Path) -> None:
     result = run_program(
-        "fairseq-train", data_bin, *COMMON, "--cpu", "--max-tokens", "300", "--optimizer", "adam",
+        "fairseq-train", data_bin, "--save-dir", tmp_path, *COMMON, "--cpu", "--max-tokens", "300", "--optimizer", "adam",
         *RDROP, "--rdrop-alpha", "-2", check=False,
     )  # fmt: skip
     assert result.returncode == 2

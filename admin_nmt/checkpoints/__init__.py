@@ -1,0 +1,1 @@
+"""What knows a checkpoint file: which of its content may be used, and checks of it."""
