@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Check admin_nmt on this machine's GPU and measure it: kernels against float64, training speed and
+# memory against fairseq's own Transformer, a deep training, translation, export. Results go to a
+# folder as soon as they are there. See `bash scripts/gpu-check.sh --help` and docs/gpu.md.
+#
+# Where there is no .venv yet, one is made: from the wheels in luggage/ if that folder is there (no
+# network; PyTorch is then taken from the python3 of the machine), else by scripts/install.sh.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+venv=${ADMIN_NMT_VENV:-.venv}
+if [ ! -x "$venv/bin/python" ]; then
+    if [ -d luggage ]; then
+        bash scripts/gpu_check/unpack.sh "$venv"
+    else
+        bash scripts/install.sh
+    fi
+fi
+export PYTHONPATH="$PWD/scripts${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
+exec "$venv/bin/python" -m gpu_check "$@"

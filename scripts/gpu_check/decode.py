@@ -1,0 +1,81 @@
+"""Stage `decode`: sentences a second of `fairseq-generate`, our model against fairseq's own.
+
+Both have the same weights: those that the stage `train` left, and their folded form, which is a
+checkpoint of fairseq's `transformer`. Without them a small model is trained for a moment; its
+translations are as long as the limit allows.
+"""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+from statistics import median
+
+from admin_nmt.errors import UserError
+from admin_nmt.evaluation.generation import SearchOptions, generate_command, trained_direction
+from gpu_check import train
+from gpu_check.data import data_folder
+from gpu_check.stage import Context
+from trainings import BIN, Model
+from trainings import run as run_program
+
+
+def checkpoint(context: Context, data: Path) -> tuple[Path, bool]:
+    """A checkpoint of our model, and whether it was trained for more than a moment."""
+    found = context.output / "train" / "admin" / "checkpoints" / "checkpoint_last.pt"
+    if found.exists():
+        return found, True
+    shape = ((2, 1), 32) if context.smoke else ((6, 6), 512)
+    model = Model(*shape, max_tokens=300 if context.smoke else 4096, updates=30, lr=5e-4, warmup=30)
+    folder = context.output / "small"
+    trained = train.train(data, model, folder, context, context.seconds_left / 3)
+    return trained.checkpoint, False
+
+
+def folded(context: Context, path: Path) -> Path:
+    """The same weights as fairseq's own `transformer`."""
+    output = context.output / "folded.pt"
+    command = [BIN / "admin-nmt", "fold", path, "--output", output, "--force"]
+    run_program(command, context.output / "fold.log")
+    return output
+
+
+def generate(context: Context, data: Path, path: Path, known: bool) -> tuple[float, float]:
+    """Sentences and tokens a second, as fairseq counts them: the search alone.
+
+    Raises:
+        UserError: fairseq failed.
+    """
+    cpu = context.device == "cpu"
+    source, target = trained_direction(str(path))
+    options = SearchOptions(beam=5, max_tokens=12000, cpu=cpu, fp16=not cpu)
+    command = generate_command(data, str(path), "test", source or "", target or "", options)
+    limits = [] if known else ["--max-len-a", "0", "--max-len-b", "12" if context.smoke else "30"]
+    result = subprocess.run([*command, *limits], capture_output=True, text=True, env=os.environ)
+    text = result.stdout + result.stderr
+    rates = re.search(r"Translated .*\(([\d.]+) sentences/s, ([\d.]+) tokens/s\)", text)
+    if result.returncode or not rates:
+        raise UserError(f"fairseq-generate failed on {path}: {text.strip().splitlines()[-1]}")
+    return float(rates[1]), float(rates[2])
+
+
+def run(context: Context) -> None:
+    """Table `fairseq-generate`: medians over rounds in turn."""
+    data = data_folder(context)
+    ours, known = checkpoint(context, data)
+    paths = {"fairseq": folded(context, ours), "ours": ours}
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in paths}
+    rounds = 1 if context.smoke else 3
+    for number in range(rounds):
+        if number and context.seconds_left < 20:
+            break
+        for name, path in paths.items():
+            found[name].append(generate(context, data, path, known))
+    stock = median(sentences for sentences, _ in found["fairseq"])
+    for name, rates in found.items():
+        sentences = median(rate for rate, _ in rates)
+        context.report.row(
+            "fairseq-generate", model=name, rounds=len(rates),
+            **{"sentences/s": sentences, "tokens/s": median(rate for _, rate in rates)},
+            ratio=sentences / stock, note="" if known else "untrained: limited length",
+        )  # fmt: skip

@@ -1,0 +1,220 @@
+"""The GPU check: its arithmetic, its conduct when a stage goes wrong, and a rehearsal on the CPU."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from admin_nmt.errors import UserError
+from gpu_check import run
+from gpu_check.breakdown import STEP, breakdown, class_of
+from gpu_check.floor import Shape, Work, even_work, floor_seconds, gemm_flops, least_bytes
+from gpu_check.report import Report
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_flops_are_those_of_the_products_written_out() -> None:
+    shape = Shape("", 2, 3, 8, 32, 2, 50)
+    work = Work(source=12, target=10, source_length=6, target_length=5, tokens=9)
+
+    def product(a: int, b: int, c: int) -> int:
+        return 2 * a * b * c
+
+    def attention(queries: int, keys: int) -> int:  # of all sentences: scores, then values
+        return 2 * product(queries, 8, keys)
+
+    encoder = product(12, 8, 24) + product(12, 8, 8) + attention(12, 6) + 2 * product(12, 8, 32)
+    decoder = product(10, 8, 24) + product(10, 8, 8) + attention(10, 5) // 2
+    decoder += 2 * product(10, 8, 8) + product(12, 8, 16) + attention(10, 6)
+    decoder += 2 * product(10, 8, 32)
+    forward = 2 * encoder + 3 * decoder + product(10, 8, 50)
+    assert gemm_flops(shape, work) == 3 * forward
+
+
+def test_the_floor_is_products_and_bytes_one_after_the_other() -> None:
+    shape, work = Shape("", 1, 1, 4, 8, 2, 10), even_work(6, 3)
+    moved = least_bytes(shape, work)
+    # 2 + 3 sublayers of 8 rows of D, 2 FFNs of 5 rows of F, two bytes each.
+    assert moved["elementwise"] == 2 * 6 * (5 * 8 * 4 + 2 * 5 * 8)
+    assert moved["loss"] == 2 * 3 * 6 * 10
+    expected = gemm_flops(shape, work) / 10 + sum(moved.values()) / 5
+    assert floor_seconds(shape, work, matmul_rate=10, copy_rate=5) == pytest.approx(expected)
+    assert even_work(6, 3, passes=2) == Work(12, 12, 3, 3, 6)
+    assert least_bytes(shape, work.times(2))["optimizer"] == moved["optimizer"]
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("nvjet_sm90_tst_128x256_64x4_2x1_v_bz_coopA_TNT", "GEMM"),
+        ("sm80_xmma_gemm_bf16bf16", "GEMM"),
+        ("aten::addmm", "GEMM"),
+        ("aten::bmm", "GEMM"),
+        ("pytorch_flash::flash_fwd_kernel", "attention"),
+        ("fmha_cutlassF_bf16_aligned", "attention"),
+        ("_residual_attention_backward", "attention"),
+        ("_linear_loss_kernel", "loss"),
+        ("aten::_log_softmax", "loss"),
+        ("aten::_softmax", "attention"),
+        ("_residual_norm_forward", "elementwise"),
+        ("aten::comma", "elementwise"),
+        ("Memcpy DtoH (Device -> Pinned)", "copies"),
+    ],
+)
+def test_kernels_have_a_class(name: str, label: str) -> None:
+    assert class_of(name) == label
+
+
+def event(cat: str, name: str, ts: float, dur: float, **more: Any) -> dict[str, Any]:
+    return {"ph": "X", "cat": cat, "name": name, "ts": ts, "dur": dur, "tid": 1, "args": more}
+
+
+def test_breakdown_of_a_device() -> None:
+    events = [
+        event("user_annotation", STEP, 0, 100),
+        event("user_annotation", "optimizer", 40, 10),
+        event("cuda_runtime", "cudaLaunchKernel", 5, 1, correlation=1),
+        event("cuda_runtime", "cudaLaunchKernel", 45, 1, correlation=2),
+        event("cuda_runtime", "cudaLaunchKernel", 60, 1, correlation=3),
+        event("kernel", "gemm", 10, 20, correlation=1),
+        event("kernel", "gemm in the optimizer", 60, 10, correlation=2),
+        event("kernel", "vectorized", 65, 15, correlation=3),  # overlaps by 5
+        {"ph": "M", "name": "process_name"},
+    ]
+    found = breakdown(events)
+    assert found["GEMM"] == pytest.approx(20e-6) and found["optimizer"] == pytest.approx(10e-6)
+    assert found["elementwise"] == pytest.approx(15e-6)
+    assert found["gaps"] == pytest.approx(60e-6) and found["launches"] == 3
+
+
+def test_breakdown_of_a_cpu_counts_no_time_twice() -> None:
+    events = [
+        event("user_annotation", STEP, 0, 50),
+        event("cpu_op", "aten::linear", 0, 30),
+        event("cpu_op", "aten::addmm", 5, 20),
+        event("cpu_op", "aten::copy_", 6, 5),
+    ]
+    found = breakdown(events)
+    assert found["GEMM"] == pytest.approx(15e-6) and found["elementwise"] == pytest.approx(15e-6)
+    assert found["gaps"] == pytest.approx(20e-6)
+
+
+def test_time_that_a_stage_leaves_goes_to_those_after_it() -> None:
+    stages = list(run.SHARES)
+    assert sum(run.SHARES.values()) == 23
+    assert run.seconds_for("environment", stages, 230) == pytest.approx(10)
+    assert run.seconds_for("speed", stages[2:], 180) == pytest.approx(80)
+    assert run.seconds_for("export", stages[-1:], 50) == 50
+
+
+def python(text: str) -> list[str]:
+    return [sys.executable, "-c", text]
+
+
+ROW = "import admin_nmt_autoload as a; a.defer_registration = True; "
+ROW += "from pathlib import Path; from gpu_check.report import Report; import sys, time, os; "
+ROW += "r = Report(Path(sys.argv[1]), 'speed'); r.row('t', x=1); "
+
+
+def test_a_stage_that_exceeds_its_time_is_ended_with_its_children(tmp_path: Path) -> None:
+    child = "import subprocess, sys; p = subprocess.Popen(['sleep', '60']); "
+    child += "open(sys.argv[1] + '/child', 'w').write(str(p.pid)); "
+    command = [*python(ROW + child + "time.sleep(60)"), str(tmp_path)]
+    start = time.monotonic()
+    found = run.run_stage("speed", command, 2.0, tmp_path)
+    assert time.monotonic() - start < 20
+    assert found["status"] == "out of time" and found["tables"] == {"t": [{"x": 1}]}
+    assert json.loads((tmp_path / "speed.json").read_text()) == found
+    assert "out of time" in (tmp_path / "speed.txt").read_text()
+    status = Path("/proc", (tmp_path / "child").read_text(), "stat")
+    assert not status.exists() or status.read_text().split()[2] == "Z"
+
+
+@pytest.mark.parametrize(
+    ("end", "reason"),
+    [
+        ("raise ValueError('no card')", "ValueError: no card"),
+        ("os.kill(os.getpid(), 9)", "killed by SIGKILL"),
+    ],
+)
+def test_a_stage_that_dies_is_one_line(tmp_path: Path, end: str, reason: str) -> None:
+    found = run.run_stage("speed", [*python(ROW + end), str(tmp_path)], 20, tmp_path)
+    assert found["status"] == "failed" and reason in found["reason"]
+    assert "\n" not in found["reason"] and found["tables"] == {"t": [{"x": 1}]}
+
+
+def test_a_failed_stage_does_not_keep_the_next_from_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ends = {"correct": "raise ValueError('no card')", "speed": "r.finish()"}
+    monkeypatch.setattr(run, "command_of", lambda stage, *_: [*python(ROW + ends[stage]), str(tmp_path)])  # fmt: skip
+    options = ["--device", "cpu", "--output", str(tmp_path), "--minutes", "1"]
+    code = run.main([*options, "--stage", "correct", "--stage", "speed"])
+    lines = capsys.readouterr().out.splitlines()
+    assert code == 1
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:3]] for line in lines if line.count("|") > 4
+    ]
+    assert ["correct", "failed"] in rows and ["speed", "passed"] in rows
+
+
+def test_wrong_command_lines_are_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run.main(["--device", "cpu", "--minutes", "0"]) == 2
+    assert capsys.readouterr().err == (
+        "gpu-check.sh: error: --minutes 0.0: give a number above 0\n"
+    )
+    assert run.main(["--device", "cpu", "--data", str(tmp_path)]) == 1
+    assert "holds no binarised data" in capsys.readouterr().err
+
+
+def test_without_a_gpu_the_check_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(UserError, match="--device cpu --smoke"):
+        run.require_gpu("cuda")
+
+
+def test_a_failed_check_fails_its_stage(tmp_path: Path) -> None:
+    report = Report(tmp_path, "correct")
+    report.check("kernels", "loss", True)
+    report.check("kernels", "attention", False, error=float("nan"))
+    report.finish()
+    content = json.loads((tmp_path / "correct.json").read_text())
+    assert content["status"] == "failed" and content["reason"] == "1 failed: attention"
+    assert "nan" in (tmp_path / "correct.txt").read_text()
+
+
+@pytest.mark.slow
+def test_rehearsal_on_the_cpu(data_bin: Path, tmp_path: Path) -> None:
+    """The very code that runs on a GPU, with tiny sizes, through the script."""
+    result = subprocess.run(
+        ["bash", ROOT / "scripts" / "gpu-check.sh", "--device", "cpu", "--smoke",
+         "--data", data_bin, "--output", tmp_path / "out",
+         "--stage", "environment", "--stage", "correct", "--stage", "speed"],
+        capture_output=True, text=True, timeout=200,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "ADMIN_NMT_VENV": sys.prefix},
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-2000:]
+    found = {
+        stage: json.loads((tmp_path / "out" / f"{stage}.json").read_text())
+        for stage in ("environment", "correct", "speed")
+    }
+    kernels = found["correct"]["tables"]["kernels"]
+    names = {row["check"].split()[0] for row in kernels}
+    assert names == {"linear_loss", "rdrop", "residual_attention", "residual_norm"}
+    assert all(0 <= row["error"] <= row["bound"] for row in kernels)
+    assert len(found["correct"]["tables"]["decoding"]) == 2
+    updates = found["speed"]["tables"]["updates"]
+    assert {row["loss"] for row in updates} == {"smoothing", "R-Drop"}
+    assert all(row["tokens/s"] > 0 and row["ms"] > row["floor ms"] > 0 for row in updates)
+    shares = found["speed"]["tables"]["where the time goes"]
+    assert {row["variant"] for row in shares} >= {"fairseq", "ours", "RealFormer, fused norm"}
+    assert all(row["GEMM ms"] > 0 and row["loss ms"] > 0 for row in shares)
+    assert "| speed       | passed" in (tmp_path / "out" / "summary.txt").read_text()
