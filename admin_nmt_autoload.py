@@ -44,7 +44,7 @@ class _AfterFairseq:
             spec = find_spec("fairseq")
         finally:
             # Keep waiting: libraries ask for a spec only to know whether fairseq is installed.
-            install()
+            wait()
         if spec is None or spec.loader is None:
             return None
         spec.loader = _RegisterAfter(spec.loader)  # type: ignore[assignment]
@@ -86,9 +86,13 @@ def _register() -> None:
 
 def install() -> None:
     """Start waiting for fairseq, unless `ADMIN_NMT_AUTOLOAD=0` or fairseq is there already."""
-    if os.environ.get("ADMIN_NMT_AUTOLOAD") == "0" or "fairseq" in sys.modules:
-        return
-    if _AfterFairseq not in sys.meta_path:
+    if os.environ.get("ADMIN_NMT_AUTOLOAD") != "0":
+        wait()
+
+
+def wait() -> None:
+    """Start waiting for fairseq, unless it is there already."""
+    if "fairseq" not in sys.modules and _AfterFairseq not in sys.meta_path:
         sys.meta_path.insert(0, _AfterFairseq)
 
 
@@ -102,6 +106,7 @@ def main() -> None:
     """Entry point of `admin-nmt`: the command line without importing torch before it is needed."""
     global defer_registration
     defer_registration = True
+    wait()  # our own command works with ADMIN_NMT_AUTOLOAD=0, too
     from admin_nmt.cli.main import main as cli_main
 
     sys.exit(cli_main())

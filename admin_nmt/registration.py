@@ -2,19 +2,9 @@
 
 import fairseq  # noqa: F401
 
-from admin_nmt import compat, frontdoor, provenance, recipes
-from admin_nmt.host import criterions, exact_resume, master_weights, update_checkpoints
-from admin_nmt.initialization import training_start
+from admin_nmt.host import patches
 
-compat.apply()
-frontdoor.install()
-provenance.install()
-recipes.install()
-training_start.install()
-criterions.install()
-exact_resume.install()
-master_weights.install()
-update_checkpoints.install()
+patches.apply()
 
 from admin_nmt.criterions import (  # noqa: E402, F401
     label_smoothed_cross_entropy,

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from admin_nmt.compat import load_checkpoint_file
+from admin_nmt.checkpoints.reading import load_checkpoint_file
 from admin_nmt.initialization.folding import fold_stack, stack_sublayers
 
 State = dict[str, Tensor]

@@ -1,90 +1,108 @@
-"""Imports point one way; read from the source, so that nothing has to be importable."""
+"""Imports point one way, those inside functions too; read from the source."""
 
 import ast
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "admin_nmt"
 
-#: Folder -> folders of the package that it may import (itself always; top-level modules below).
-ALLOWED = {
-    "checkpoints": set(),
+#: Room -> rooms that it may import, itself and `BASE` always. A module beside the rooms is a room.
+ALLOWED: dict[str, set[str]] = {
     "ops": set(),
-    "modules": {"ops"},
-    "initialization": {"modules", "ops", "models"},  # models only inside functions, see below
-    "models": {"initialization", "modules", "ops"},
-    "optim": {"ops"},
+    "checkpoints": set(),
     "data": set(),
-    "evaluation": {"data"},
-    "analysis": {"initialization", "modules", "models", "ops", "data", "evaluation"},
-    "export": {"initialization", "modules", "models", "ops", "data", "evaluation"},
-    "criterions": {"ops", "modules"},
-    "host": {"initialization", "modules", "models", "ops", "data", "evaluation"},
-    "pruning": {"initialization", "modules", "models", "ops", "data", "evaluation", "analysis"},
+    "modules": {"ops"},
+    "optim": set(),
+    "initialization": {"modules"},
+    "criterions": {"ops"},
+    "models": {"checkpoints", "initialization", "modules"},
+    "evaluation": {"checkpoints", "data"},
+    "host": {"checkpoints", "initialization", "models", "modules"},
+    "registration": {"criterions", "host", "models", "optim"},
+    "analysis": {"evaluation", "initialization", "models", "modules"},
+    "export": {"checkpoints", "data", "evaluation", "initialization", "models", "modules"},
+    "pruning": {"checkpoints", "data", "evaluation", "models", "modules"},
 }
-BASE = {"errors", "files", "documents", "compat"}
+#: What everything may import.
+BASE = {"errors", "files", "documents"}
+#: The command line imports all and is imported by nothing.
+TOP = "cli"
 
 
-def imports(path: Path, top_level_only: bool) -> set[str]:
-    """Modules of admin_nmt that a file imports."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    nodes = tree.body if top_level_only else ast.walk(tree)
+def imports(path: Path) -> set[str]:
+    """Modules of admin_nmt that a file imports, anywhere in it."""
     found = set()
-    for node in nodes:
-        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            found.add(node.module)
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            assert not node.level, f"relative import in {path}"
+            found.add(str(node.module))
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level:
-            raise AssertionError(f"relative import in {path}")
     return {name for name in found if name.split(".")[0] == "admin_nmt"}
 
 
-def folder(module: str) -> str:
-    parts = module.split(".")
-    return parts[1] if len(parts) > 1 else ""
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts).removesuffix(".__init__")
 
 
-def test_folders_import_only_what_lies_below() -> None:
-    for path in sorted(PACKAGE.rglob("*.py")):
-        parts = path.relative_to(PACKAGE).parts
-        if len(parts) == 1 or parts[0] == "cli":
+GRAPH = {module_name(path): imports(path) for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def room(module: str) -> str:
+    """`models` of `admin_nmt.models.config`; empty for the package itself."""
+    return module.partition("admin_nmt")[2].lstrip(".").split(".")[0]
+
+
+def test_rooms_import_only_what_lies_below() -> None:
+    for module, imported in GRAPH.items():
+        if room(module) in ("", TOP):
             continue
-        allowed = ALLOWED[parts[0]] | BASE | {parts[0]}
-        for name in imports(path, top_level_only=False):
-            if folder(name) and folder(name) != "registration":
-                assert folder(name) in allowed, f"{path} imports {name}"
+        allowed = (set() if room(module) in BASE else ALLOWED[room(module)]) | BASE
+        used = {room(name) for name in imported if f"admin_nmt.{room(name)}" in ROOMS}
+        assert used <= allowed | {room(module)}, f"{module} imports {used - allowed}"
 
 
-def test_initialization_imports_models_only_inside_functions() -> None:
-    for path in (PACKAGE / "initialization").glob("*.py"):
-        for name in imports(path, top_level_only=True):
-            assert folder(name) != "models", f"{path} imports {name} at the top"
+ROOMS = {f"admin_nmt.{room(module)}" for module in GRAPH if room(module)}
+
+
+def test_the_table_of_rooms_has_no_circle_and_no_empty_permission() -> None:
+    used: dict[str, set[str]] = {name: set() for name in ALLOWED}
+    for module, imported in GRAPH.items():
+        if room(module) in used:
+            used[room(module)] |= {room(name) for name in imported} & ALLOWED.keys()
+    done: set[str] = set()
+    for name, allowed in ALLOWED.items():  # in an order in which each stands above those it uses
+        assert allowed <= done, f"{name} may import {allowed - done}, which stands above it"
+        assert allowed <= used[name], f"{name} imports nothing of {allowed - used[name]}"
+        done.add(name)
+
+
+def test_contributing_shows_the_table() -> None:
+    text = (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = [line.strip("|").split("|") for line in text.splitlines() if "`admin_nmt/" in line]
+    written = {row[0].strip().strip("`").removeprefix("admin_nmt/"): row[2] for row in rows}
+    for name in ALLOWED.keys() - {"registration"}:
+        below = {part.strip(" `") for part in written[name].split(",")} - {"", "torch"}
+        assert below == ALLOWED[name], f"CONTRIBUTING.md, row {name}: {ALLOWED[name]}"
 
 
 def test_nothing_imports_the_command_line() -> None:
-    for path in PACKAGE.rglob("*.py"):
-        if "cli" in path.relative_to(PACKAGE).parts:
-            continue
-        assert not any(folder(name) == "cli" for name in imports(path, False)), path
+    for module, imported in GRAPH.items():
+        assert room(module) == TOP or TOP not in map(room, imported), module
 
 
 def test_modules_have_no_import_cycles() -> None:
-    graph: dict[str, set[str]] = {}
-    for path in PACKAGE.rglob("*.py"):
-        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
-        name = ".".join(parts).removesuffix(".__init__")
-        graph[name] = imports(path, top_level_only=True)
     done: set[str] = set()
 
     def visit(module: str, trail: tuple[str, ...]) -> None:
         assert module not in trail, " -> ".join((*trail, module))
-        if module in done or module not in graph:
+        if module in done or module not in GRAPH:
             return
-        for other in graph[module]:
+        for other in sorted(GRAPH[module] - {module}):
             if other != "admin_nmt":  # the package itself imports registration, by design
                 visit(other, (*trail, module))
         done.add(module)
 
-    for module in sorted(graph):
+    for module in sorted(GRAPH):
         visit(module, ())

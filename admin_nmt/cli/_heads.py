@@ -128,7 +128,7 @@ def require_checkpoints(paths: Sequence[str]) -> None:
     Raises:
         UserError: one is missing, corrupt, or of another kind of model.
     """
-    from admin_nmt.evaluation.checkpoints import open_checkpoint
+    from admin_nmt.checkpoints.reading import open_checkpoint
     from admin_nmt.pruning.loading import is_stock
 
     for path in paths:

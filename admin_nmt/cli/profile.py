@@ -28,8 +28,8 @@ def run(args: argparse.Namespace) -> None:
             raise UsageError(f"folder of {path} does not exist")
 
     import admin_nmt.registration  # noqa: F401  (before other modules that import fairseq)
+    from admin_nmt.analysis.profiling import profile_architecture
     from admin_nmt.initialization.profile import save_profile
-    from admin_nmt.initialization.profile_run import profile_architecture
 
     profile = profile_architecture([args.data, "--arch", args.arch, *args.fairseq_args])
     save_profile(profile, args.output)

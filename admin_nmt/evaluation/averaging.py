@@ -22,8 +22,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from admin_nmt.checkpoints.reading import open_checkpoint
+from admin_nmt.checkpoints.settings import architecture, setting
 from admin_nmt.errors import UsageError, UserError
-from admin_nmt.evaluation.checkpoints import architecture, open_checkpoint, setting
 from admin_nmt.evaluation.progress import progress
 from admin_nmt.files import atomic_write
 

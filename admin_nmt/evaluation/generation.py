@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from admin_nmt.checkpoints.reading import open_checkpoint
+from admin_nmt.checkpoints.settings import setting
 from admin_nmt.errors import UsageError, UserError
-from admin_nmt.evaluation.checkpoints import open_checkpoint, setting
 from admin_nmt.evaluation.progress import progress
 
 logger = logging.getLogger(__name__)

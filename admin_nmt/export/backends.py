@@ -180,7 +180,6 @@ class FairseqBackend:
         from fairseq import checkpoint_utils, utils
         from fairseq.models import FairseqEncoderDecoderModel
 
-        import admin_nmt.registration  # noqa: F401
         from admin_nmt.evaluation.generation import require_fitting_vocabulary
 
         require_fitting_vocabulary(str(checkpoint), data, source, target)

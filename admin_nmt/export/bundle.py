@@ -127,7 +127,8 @@ def _write_text_files(text: Text, folder: Path, made: Path) -> None:
 def _describe(
     checkpoint: str | os.PathLike[str], settings: Namespace, text: Text, quantization: str
 ) -> dict[str, Any]:
-    from admin_nmt.evaluation.checkpoints import architecture, open_checkpoint
+    from admin_nmt.checkpoints.reading import open_checkpoint
+    from admin_nmt.checkpoints.settings import architecture
 
     state = open_checkpoint(Path(checkpoint))
     history = state.get("optimizer_history") or [{}]

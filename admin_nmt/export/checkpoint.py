@@ -10,15 +10,16 @@ there is none for a plain model's parameters that could stand in for them.
 
 import copy
 from argparse import Namespace
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from admin_nmt.checkpoints.reading import open_checkpoint
+from admin_nmt.checkpoints.settings import architecture
 from admin_nmt.errors import UserError
-from admin_nmt.evaluation.checkpoints import architecture, open_checkpoint
 from admin_nmt.initialization.folding import (
     Factor,
     Sublayer,
@@ -28,6 +29,7 @@ from admin_nmt.initialization.folding import (
 )
 from admin_nmt.initialization.registry import SCHEMES
 from admin_nmt.initialization.scheme import Depth, Stack
+from admin_nmt.models.settings import model_kind, model_settings, plain_value
 from admin_nmt.modules.residual import Residual, ReZeroResidual, ScaledResidual
 
 #: Our options that do not change what a given state dict computes, or that folding takes care of.
@@ -108,58 +110,6 @@ class FoldReport:
         return found
 
 
-def model_kind(path: str | Path, state: dict[str, Any]) -> str:
-    """`admin_transformer` or `transformer`: the registered model behind a checkpoint's `--arch`.
-
-    Raises:
-        UserError: another one, or none.
-    """
-    from fairseq.models import ARCH_MODEL_NAME_REGISTRY
-
-    import admin_nmt.registration  # noqa: F401
-
-    arch = architecture(state)
-    kind = ARCH_MODEL_NAME_REGISTRY.get(str(arch))
-    if kind not in ("admin_transformer", "transformer"):
-        raise UserError(
-            f"checkpoint {path} is of architecture {arch or 'unknown'}; only admin_transformer* and "
-            "fairseq's transformer* can be folded or exported"
-        )
-    return kind
-
-
-def model_settings(state: dict[str, Any]) -> Namespace:
-    """All settings of the model, flat, those that the architecture sets included.
-
-    Settings of the rest of the run, which fairseq keeps beside them, are left out.
-    """
-    from fairseq.models import ARCH_CONFIG_REGISTRY
-
-    from admin_nmt.models._config import AdminTransformerConfig, to_config
-
-    config = state.get("cfg")
-    stored = config["model"] if config is not None else state.get("args")
-    given = Namespace(**copy.deepcopy(stored if isinstance(stored, dict) else vars(stored)))
-    ARCH_CONFIG_REGISTRY[str(architecture(state))](given)
-    structured = to_config(given)
-    flat: dict[str, Any] = {}
-    for field in fields(AdminTransformerConfig):
-        value = getattr(structured, field.name)
-        if not is_dataclass(value):
-            flat[field.name] = value
-            continue
-        for sub in fields(value):
-            flat[f"{field.name}_{sub.name}"] = getattr(value, sub.name)
-    flat = {name: value for name, value in flat.items() if not name.endswith("_name")}
-    # As the user gave it where it was given: fairseq parses some values only when it builds.
-    flat = {name: _plain(getattr(given, name, value)) for name, value in flat.items()}
-    return Namespace(**flat)
-
-
-def _plain(value: Any) -> Any:
-    return value.value if hasattr(value, "value") else value
-
-
 def check_foldable(path: str | Path, settings: Namespace) -> None:
     """Refuse what a plain Transformer cannot compute.
 
@@ -173,7 +123,7 @@ def check_foldable(path: str | Path, settings: Namespace) -> None:
         if field.name in plain | FOLDED_OPTIONS:
             continue
         value = getattr(settings, field.name)
-        if value and value not in (_plain(field.default), "none"):
+        if value and value not in (plain_value(field.default), "none"):
             reason = _REASONS.get(field.name, "a plain Transformer has nothing of the kind")
             raise UserError(
                 f"checkpoint {path} cannot be folded: it was trained with "

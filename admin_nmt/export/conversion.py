@@ -10,17 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from admin_nmt.checkpoints.reading import open_checkpoint
 from admin_nmt.errors import UserError
-from admin_nmt.evaluation.checkpoints import open_checkpoint
 from admin_nmt.export.backends import import_ctranslate2
 from admin_nmt.export.checkpoint import (
     fold_checkpoint,
-    model_kind,
-    model_settings,
     plain_settings,
     to_float32,
 )
 from admin_nmt.export.text import Text
+from admin_nmt.models.settings import model_kind, model_settings
 
 
 def plain_model(checkpoint: str | os.PathLike[str]) -> tuple[dict[str, Tensor], Namespace]:
@@ -121,7 +120,7 @@ def convert(
     }
     with tempfile.TemporaryDirectory(dir=output.parent) as folder:
         path = Path(folder) / "plain.pt"
-        # The converter reads the old form of checkpoints, a Namespace; `compat.apply` has allowed
+        # The converter reads the old form of checkpoints, a Namespace; `host.checkpoints` has allowed
         # that class, so the safe reader stays on.
         torch.save({"args": Namespace(**options), "cfg": None, "model": model}, path)
         converter = _converter(settings)(

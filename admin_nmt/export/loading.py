@@ -67,7 +67,8 @@ def _checkpoint(
     device: str,
     options: TextOptions | None,
 ) -> Translator:
-    from admin_nmt.evaluation.checkpoints import open_checkpoint, setting
+    from admin_nmt.checkpoints.reading import open_checkpoint
+    from admin_nmt.checkpoints.settings import setting
     from admin_nmt.evaluation.generation import recorded_direction
 
     state = open_checkpoint(path)
@@ -90,8 +91,7 @@ def _checkpoint(
 def _require_known_architecture(path: Path, state: dict[str, Any]) -> None:
     from fairseq.models import ARCH_MODEL_NAME_REGISTRY, MODEL_REGISTRY
 
-    import admin_nmt.registration  # noqa: F401
-    from admin_nmt.evaluation.checkpoints import architecture
+    from admin_nmt.checkpoints.settings import architecture
 
     arch = architecture(state)
     if arch not in ARCH_MODEL_NAME_REGISTRY and arch not in MODEL_REGISTRY:

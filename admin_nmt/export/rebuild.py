@@ -19,8 +19,6 @@ def build_model(settings: Namespace, model: dict[str, Tensor], name: str) -> Any
     from fairseq.data import Dictionary
     from fairseq.models import MODEL_REGISTRY
 
-    import admin_nmt.registration  # noqa: F401
-
     def dictionary(size: int) -> Any:
         result = Dictionary()
         for number in range(size - len(result)):

@@ -7,8 +7,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from admin_nmt.checkpoints.reading import open_checkpoint
 from admin_nmt.errors import UserError
-from admin_nmt.evaluation.checkpoints import open_checkpoint
 from admin_nmt.export.backends import CTranslate2Backend, FairseqBackend, Search, Sentence
 from admin_nmt.export.text import Text
 
@@ -38,8 +38,9 @@ def compare_logits(path: str | Path, folded: dict[str, Any]) -> Agreement:
     Raises:
         UserError: they differ by more than rounding can explain.
     """
-    from admin_nmt.export.checkpoint import model_settings, to_float32
+    from admin_nmt.export.checkpoint import to_float32
     from admin_nmt.export.rebuild import build_model, largest_difference, random_batch
+    from admin_nmt.models.settings import model_settings
 
     state = open_checkpoint(path)
     settings = model_settings(state)

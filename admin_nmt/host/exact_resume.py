@@ -21,38 +21,17 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
+from admin_nmt.host.ours import is_ours
+from admin_nmt.host.patch import Patch, Scope
+
 logger = logging.getLogger(__name__)
 
 _MARK = "_admin_nmt_exact_resume"
 
 
-def install() -> None:
-    """Patch fairseq's trainer, task, iterator and reading of checkpoints; a second call changes nothing."""
-    from fairseq import checkpoint_utils
-    from fairseq.data.iterators import EpochBatchIterator
-    from fairseq.tasks import FairseqTask
-    from fairseq.trainer import Trainer
-
-    if hasattr(checkpoint_utils.load_checkpoint, _MARK):
-        return
-    FairseqTask.get_batch_iterator = _as_for_epoch_one(FairseqTask.get_batch_iterator)
-    Trainer.get_train_iterator = _marking_the_task(Trainer.get_train_iterator)
-    EpochBatchIterator.state_dict = _with_ranks(EpochBatchIterator.state_dict)
-    EpochBatchIterator.load_state_dict = _converted(EpochBatchIterator.load_state_dict)
-    EpochBatchIterator._get_iterator_for_epoch = _shuffled_as_asked(
-        EpochBatchIterator._get_iterator_for_epoch
-    )
-    checkpoint_utils.load_checkpoint = _unless_over(checkpoint_utils.load_checkpoint)
-
-
-def is_ours(trainer: Any) -> bool:
-    """Whether a trainer trains an `admin_transformer`; runs of other models stay fairseq's."""
-    from admin_nmt.models.admin_transformer import AdminTransformerModel
-
-    return isinstance(trainer.get_model(), AdminTransformerModel)
-
-
 def _marking_the_task(get_train_iterator: Callable) -> Callable:
+    """The task learns whether it serves a model of ours."""
+
     @wraps(get_train_iterator)
     def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
         self.task.__dict__[_MARK] = is_ours(self)
@@ -62,6 +41,9 @@ def _marking_the_task(get_train_iterator: Callable) -> Callable:
 
 
 def _as_for_epoch_one(get_batch_iterator: Callable) -> Callable:
+    """A resumed run makes its batches as the uninterrupted one did: as for epoch 1, not with the
+    number of the epoch in which the process started."""
+
     @wraps(get_batch_iterator)
     def wrapped(self: Any, dataset: Any, *args: Any, **kwargs: Any) -> Any:
         epoch = kwargs.get("epoch", 1)
@@ -80,6 +62,8 @@ def _as_for_epoch_one(get_batch_iterator: Callable) -> Callable:
 
 
 def _with_ranks(state_dict: Callable) -> Callable:
+    """Checkpoints keep the number of ranks whose batches they count."""
+
     @wraps(state_dict)
     def wrapped(self: Any) -> dict[str, Any]:
         state = state_dict(self)
@@ -89,6 +73,8 @@ def _with_ranks(state_dict: Callable) -> Callable:
 
 
 def _converted(load_state_dict: Callable) -> Callable:
+    """On another number of ranks the position in an epoch is converted, and one line says so."""
+
     @wraps(load_state_dict)
     def wrapped(self: Any, state: dict[str, Any]) -> None:
         ranks = state.get("num_shards", self.num_shards)
@@ -106,6 +92,8 @@ def _converted(load_state_dict: Callable) -> Callable:
 
 
 def _shuffled_as_asked(get_iterator: Callable) -> Callable:
+    """`--curriculum N` begins to shuffle after N epochs also where a data loader is reused."""
+
     @wraps(get_iterator)
     def wrapped(self: Any, epoch: int, shuffle: bool, *args: Any, **kwargs: Any) -> Any:
         if hasattr(self, _MARK) and self.reuse_dataloader and self.dataloader is not None:
@@ -132,6 +120,8 @@ class _NothingLeft:
 
 
 def _unless_over(load_checkpoint: Callable) -> Callable:
+    """A run that has reached `--max-update` makes no further update when it is started again."""
+
     @wraps(load_checkpoint)
     def wrapped(cfg: Any, trainer: Any, **kwargs: Any) -> Any:
         extra_state, epoch_itr = load_checkpoint(cfg, trainer, **kwargs)
@@ -143,5 +133,15 @@ def _unless_over(load_checkpoint: Callable) -> Callable:
             return extra_state, _NothingLeft()
         return extra_state, epoch_itr
 
-    setattr(wrapped, _MARK, True)
     return wrapped
+
+
+_ITERATOR = "fairseq.data.iterators:EpochBatchIterator"
+PATCHES = (
+    Patch("fairseq.tasks:FairseqTask", "get_batch_iterator", _as_for_epoch_one, Scope.OURS),
+    Patch("fairseq.trainer:Trainer", "get_train_iterator", _marking_the_task, Scope.OURS),
+    Patch(_ITERATOR, "state_dict", _with_ranks, Scope.OURS),
+    Patch(_ITERATOR, "load_state_dict", _converted, Scope.OURS),
+    Patch(_ITERATOR, "_get_iterator_for_epoch", _shuffled_as_asked, Scope.OURS),
+    Patch("fairseq.checkpoint_utils", "load_checkpoint", _unless_over, Scope.OURS),
+)

@@ -12,21 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from admin_nmt.host.exact_resume import is_ours
+from admin_nmt.host.ours import is_ours
+from admin_nmt.host.patch import Patch, Scope
 
-_MARK = "_admin_nmt_master_weights"
 KEY = "fp32_params"
-
-
-def install() -> None:
-    """Patch fairseq's trainer and its 16-bit optimizers; calling it again changes nothing."""
-    from fairseq.optim.fp16_optimizer import FP16Optimizer
-    from fairseq.trainer import Trainer
-
-    if hasattr(Trainer.state_dict, _MARK):
-        return
-    Trainer.state_dict = _with_masters(Trainer.state_dict)
-    FP16Optimizer.load_state_dict = _restoring(FP16Optimizer.load_state_dict)
 
 
 def masters(optimizer: Any) -> list[Tensor]:
@@ -41,6 +30,8 @@ def masters(optimizer: Any) -> list[Tensor]:
 
 
 def _with_masters(state_dict: Callable) -> Callable:
+    """Checkpoints of 16-bit trainings keep the float32 parameters, not only their rounding."""
+
     @wraps(state_dict)
     def wrapped(self: Any) -> dict[str, Any]:
         state = state_dict(self)
@@ -51,11 +42,12 @@ def _with_masters(state_dict: Callable) -> Callable:
             state["last_optimizer_state"] = optimizer_state | {KEY: copies}
         return state
 
-    setattr(wrapped, _MARK, True)
     return wrapped
 
 
 def _restoring(load_state_dict: Callable) -> Callable:
+    """16-bit trainings go on from the float32 parameters where a checkpoint has them."""
+
     @wraps(load_state_dict)
     def wrapped(self: Any, state_dict: dict[str, Any], optimizer_overrides: Any = None) -> None:
         stored = state_dict.get(KEY)
@@ -73,3 +65,9 @@ def _restoring(load_state_dict: Callable) -> Callable:
                 target.copy_(part.view_as(target))
 
     return wrapped
+
+
+PATCHES = (
+    Patch("fairseq.trainer:Trainer", "state_dict", _with_masters, Scope.OURS),
+    Patch("fairseq.optim.fp16_optimizer:FP16Optimizer", "load_state_dict", _restoring, Scope.OURS),
+)

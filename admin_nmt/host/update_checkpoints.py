@@ -9,18 +9,13 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-_MARK = "_admin_nmt_update_checkpoints"
-
-
-def install() -> None:
-    """Patch fairseq's `save_checkpoint`; calling it again changes nothing."""
-    from fairseq import checkpoint_utils
-
-    if not hasattr(checkpoint_utils.save_checkpoint, _MARK):
-        checkpoint_utils.save_checkpoint = _complete(checkpoint_utils.save_checkpoint)
+from admin_nmt.host.patch import Patch, Scope
 
 
 def _complete(save_checkpoint: Callable) -> Callable:
+    """`checkpoint_E_U.pt` is written also where update U ends epoch E, under
+    `--no-epoch-checkpoints`; averaging the last update checkpoints would miss it."""
+
     @wraps(save_checkpoint)
     def wrapped(cfg: Any, trainer: Any, epoch_itr: Any, val_loss: Any) -> Any:
         saved = save_checkpoint(cfg, trainer, epoch_itr, val_loss)
@@ -31,7 +26,6 @@ def _complete(save_checkpoint: Callable) -> Callable:
             _copy_as_update_checkpoint(cfg, trainer, epoch_itr.epoch, Path(saved))
         return saved
 
-    setattr(wrapped, _MARK, True)
     return wrapped
 
 
@@ -48,3 +42,6 @@ def _copy_as_update_checkpoint(cfg: Any, trainer: Any, epoch: int, saved: Path) 
         pattern = rf"checkpoint_\d+_(\d+){suffix}\.pt"
         for old in checkpoint_paths(cfg.save_dir, pattern=pattern)[cfg.keep_interval_updates :]:
             Path(old).unlink(missing_ok=True)
+
+
+PATCHES = (Patch("fairseq.checkpoint_utils", "save_checkpoint", _complete, Scope.ALL),)

@@ -15,7 +15,7 @@ import torch
 from omegaconf import DictConfig, open_dict
 from torch import Tensor, nn
 
-from admin_nmt.compat import load_checkpoint_file
+from admin_nmt.checkpoints.reading import load_checkpoint_file
 from admin_nmt.documents import read_document
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.modules.heads import (

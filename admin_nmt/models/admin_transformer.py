@@ -34,7 +34,7 @@ class AdminTransformerModel(TransformerModelBase):
     """fairseq's encoder-decoder Transformer with a choice of residual scheme (`--init-type`).
 
     With `--init-type admin` the omegas are measured when `fairseq-train` starts from scratch and
-    live in the checkpoint from then on (`admin_nmt.initialization.training_start`).
+    live in the checkpoint from then on (`admin_nmt.host.profiling`).
     """
 
     #: Whether the omegas have their final initial values: profiled, read, or from a checkpoint.

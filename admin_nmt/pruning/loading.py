@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, open_dict
 
+from admin_nmt.checkpoints.reading import open_checkpoint
+from admin_nmt.checkpoints.settings import architecture
 from admin_nmt.errors import UserError
-from admin_nmt.evaluation.checkpoints import architecture, open_checkpoint
 from admin_nmt.evaluation.generation import (
     find_direction,
     require_fitting_vocabulary,

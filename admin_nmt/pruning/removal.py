@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from admin_nmt.evaluation.checkpoints import open_checkpoint
+from admin_nmt.checkpoints.reading import open_checkpoint
 from admin_nmt.models._heads import PLACES, heads_of, is_residual, layout_of
 from admin_nmt.modules.heads import Head, LayerHeads, format_layout, parse_heads, require_heads
 from admin_nmt.pruning.loading import PLAIN, LoadedModel, is_stock, set_values

@@ -129,7 +129,7 @@ def first_model(args: argparse.Namespace) -> Model:
         updates = args.updates or 3000
         size = {"embed_dim": 256, "max_tokens": 3000, "lr": 1e-3, "dropout": 0.2}
         return Model(**shape, **size, updates=updates, warmup=min(400, updates // 3))
-    updates = args.updates or 960
+    updates = args.updates or 1400
     size = {"embed_dim": 64, "max_tokens": 1000, "lr": 7e-4}
     return Model(**shape, **size, updates=updates, warmup=min(400, updates // 2))
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from admin_nmt.checkpoints.reading import load_checkpoint_file
 from admin_nmt.cli.main import main
-from admin_nmt.compat import apply, load_checkpoint_file
 from admin_nmt.errors import UserError
+from admin_nmt.host import patches
 
 RECONSTRUCT = np.array([0]).__reduce__()[0]
 SCALAR = np.float64(0).__reduce__()[0]
@@ -159,7 +160,7 @@ def test_malformed_settings_are_refused(
 def test_plain_numbers_come_back_as_they_were_and_are_written_as_before(
     state: dict[str, Any], tmp_path: Path
 ) -> None:
-    apply()
+    patches.apply()
     values = [
         np.float64(1.5), np.int32(-3), np.bool_(True), np.array([1, 2, 3]),
         np.asfortranarray(np.arange(6.0).reshape(2, 3)), np.array([], "f4"), np.array(2.5, ">f8"),

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from admin_nmt.errors import UsageError
-from admin_nmt.recipes import check_config, check_name, max_tokens, num_gpus, update_freq
+from admin_nmt.host.recipes import check_config, check_name, max_tokens, num_gpus, update_freq
 from tests.conftest import BIN
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from admin_nmt.compat import load_checkpoint_file
+from admin_nmt.checkpoints.reading import load_checkpoint_file
 from tests.conftest import BIN
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"

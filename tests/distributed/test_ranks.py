@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from admin_nmt import frontdoor
-from admin_nmt.compat import load_checkpoint_file
+from admin_nmt.checkpoints.reading import load_checkpoint_file
+from admin_nmt.host import errors
 from tests.ranks import finish, start_ranks
 
 OPTIONS = [
@@ -97,7 +97,7 @@ def test_a_killed_rank_ends_the_other_in_one_line_and_the_rerun_resumes(
     ],
 )
 def test_errors_of_a_lost_rank_are_explained(text: str) -> None:
-    assert "another rank ended" in str(frontdoor.describe(RuntimeError(text)))
+    assert "another rank ended" in str(errors.describe(RuntimeError(text)))
 
 
 def test_a_spawned_rank_that_was_killed_is_explained() -> None:
@@ -106,7 +106,7 @@ def test_a_spawned_rank_that_was_killed_is_explained() -> None:
     error = ProcessExitedException(
         "process 1 terminated with signal SIGKILL", 1, 4711, exit_code=-9, signal_name="SIGKILL"
     )
-    line = str(frontdoor.describe(error))
+    line = str(errors.describe(error))
     assert "another rank ended" in line and "signal SIGKILL" in line
 
 
@@ -119,4 +119,4 @@ def test_a_spawned_rank_that_was_killed_is_explained() -> None:
     ],
 )
 def test_other_errors_keep_their_traceback(error: Exception) -> None:
-    assert frontdoor.describe(error) is None
+    assert errors.describe(error) is None

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from admin_nmt.errors import UserError
 from admin_nmt.export import fold_checkpoint
-from admin_nmt.export.checkpoint import fold_model, model_settings
+from admin_nmt.export.checkpoint import fold_model
 from admin_nmt.export.verification import compare_logits
+from admin_nmt.models.settings import model_settings
 from tests.export.conftest import omegas, run_without_us
 
 SIZES = "--encoder-layers 2 --decoder-layers 2 --encoder-embed-dim 32 --decoder-embed-dim 32"

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from admin_nmt.compat import load_checkpoint_file
+from admin_nmt.checkpoints.reading import load_checkpoint_file
 from admin_nmt.host.exact_resume import position_on
 
 Program = Callable[..., subprocess.CompletedProcess[str]]

@@ -10,8 +10,8 @@ import torch
 from omegaconf import OmegaConf
 
 from admin_nmt.errors import UserError
-from admin_nmt.frontdoor import describe
-from admin_nmt.provenance import require_same_residuals
+from admin_nmt.host.errors import describe
+from admin_nmt.host.resuming import require_same_residuals
 
 
 @pytest.fixture(scope="module")

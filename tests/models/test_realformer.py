@@ -329,18 +329,21 @@ def test_profile_sees_the_carried_scores(build: Callable[..., Any], batch: dict[
 def test_deep_half_precision_is_near_float32(
     build: Callable[..., Any], batch: dict[str, Any], dtype: torch.dtype
 ) -> None:
-    """60 layers: finite, and as near to float32 as a plain model of the same type."""
-    errors = []
-    for kinds in ("none", "all"):
+    """60 layers: as near to float32 as a plain model of the same type, in the median of three seeds
+    (one model can be twice as far, depending on the processor's rounding)."""
+
+    def error(kinds: str, seed: int) -> float:
         model = build(
             "--encoder-layers", "60", "--residual-attention", kinds,
-            "--residual-attention-reduce", "sum", "--init-type", "default",
+            "--residual-attention-reduce", "sum", "--init-type", "default", seed=seed,
         ).eval()  # fmt: skip
         with torch.no_grad():
             expected = model(**batch["net_input"])[0]
             found = model.to(dtype)(**batch["net_input"])[0].float()
-        errors.append(((found - expected).norm() / expected.norm()).item())
-    assert errors[1] < 1.5 * errors[0], errors
+        return ((found - expected).norm() / expected.norm()).item()
+
+    ratios = [error("all", seed) / error("none", seed) for seed in (1, 2, 3)]
+    assert sorted(ratios)[1] < 1.5, ratios
 
 
 @pytest.mark.parametrize(

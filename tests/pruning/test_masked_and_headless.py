@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from admin_nmt.checkpoints.reading import load_checkpoint_file
 from admin_nmt.cli.main import main
-from admin_nmt.compat import load_checkpoint_file
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.models import _heads
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from admin_nmt.compat import load_checkpoint_file
+from admin_nmt.checkpoints.reading import load_checkpoint_file
 from tests.conftest import run_program
 from tests.train.test_modes import run_training
 from tests.train.test_two_ranks import OPTIONS, run_ranks

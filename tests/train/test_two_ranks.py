@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from admin_nmt.compat import load_checkpoint_file
+from admin_nmt.checkpoints.reading import load_checkpoint_file
 from tests.conftest import run_program
 from tests.ranks import finish, start_ranks
 

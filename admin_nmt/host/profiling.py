@@ -8,11 +8,13 @@ been loaded if there was one, and nothing has been copied.
 
 import logging
 import time
+from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.files import require_free_space
+from admin_nmt.host.patch import Patch, Scope
 from admin_nmt.initialization.profile import (
     Profile,
     apply_profile,
@@ -25,22 +27,16 @@ from admin_nmt.initialization.warm_up import warm_up_advice
 logger = logging.getLogger(__name__)
 
 
-def install() -> None:
-    """Make fairseq's trainer prepare our models; calling it again changes nothing."""
-    from fairseq.trainer import Trainer
+def _prepared(get_train_iterator: Callable) -> Callable:
+    """ADMIN's omegas are measured on the first training batches, before the optimizer is built."""
 
-    original = Trainer.get_train_iterator
-    if hasattr(original, "_admin_nmt_patch"):
-        return
-
-    @wraps(original)
-    def get_train_iterator(self: Any, *args: Any, **kwargs: Any) -> Any:
-        epoch_itr = original(self, *args, **kwargs)
+    @wraps(get_train_iterator)
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
+        epoch_itr = get_train_iterator(self, *args, **kwargs)
         prepare_model(self, epoch_itr)
         return epoch_itr
 
-    get_train_iterator._admin_nmt_patch = True  # type: ignore[attr-defined]
-    Trainer.get_train_iterator = get_train_iterator
+    return wrapped
 
 
 def prepare_model(trainer: Any, epoch_itr: Any) -> None:
@@ -155,3 +151,6 @@ def _describe(profile: Profile) -> str:
         f"ADMIN omegas set: encoder 1 to {largest('encoder')}, decoder 1 to {largest('decoder')}; "
         f"{origin}"
     )
+
+
+PATCHES = (Patch("fairseq.trainer:Trainer", "get_train_iterator", _prepared, Scope.OURS),)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from admin_nmt import frontdoor
 from admin_nmt.errors import UsageError, UserError
+from admin_nmt.host import checkpoints, data, errors
 
 BIN = Path(sys.executable).parent
 
@@ -44,37 +44,37 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_binarised_folder_is_accepted(folder: Path) -> None:
-    frontdoor.check_data(folder, "de", "en")
-    frontdoor.check_data(folder, "en", "de")
-    frontdoor.check_data(folder, None, None)
+    data.check_data(folder, "de", "en")
+    data.check_data(folder, "en", "de")
+    data.check_data(folder, None, None)
 
 
 def test_missing_folder_file_and_raw_text_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="missing does not exist"):
-        frontdoor.check_data(tmp_path / "missing", "de", "en")
+        data.check_data(tmp_path / "missing", "de", "en")
     (tmp_path / "file").write_text("text")
     with pytest.raises(UserError, match="is a file"):
-        frontdoor.check_data(tmp_path / "file", "de", "en")
+        data.check_data(tmp_path / "file", "de", "en")
     (tmp_path / "train.de").write_text("text")
     with pytest.raises(UserError, match="fairseq-preprocess"):
-        frontdoor.check_data(tmp_path, "de", "en")
+        data.check_data(tmp_path, "de", "en")
 
 
 def test_other_language_pair_is_named_with_what_is_there(folder: Path) -> None:
     with pytest.raises(UserError, match=r"de-fr is not in .*holds de-en"):
-        frontdoor.check_data(folder, "de", "fr")
+        data.check_data(folder, "de", "fr")
 
 
 def test_missing_dictionary_is_named(folder: Path) -> None:
     (folder / "dict.en.txt").unlink()
     with pytest.raises(UserError, match=r"dict\.en\.txt is missing"):
-        frontdoor.check_data(folder, "de", "en")
+        data.check_data(folder, "de", "en")
 
 
 def test_other_exceptions_keep_their_traceback() -> None:
-    assert frontdoor.describe(ValueError("a bug of ours")) is None
-    assert frontdoor.describe(UserError("text")) == "text"
-    assert frontdoor.describe(PermissionError(13, "Permission denied", "/x")) == (
+    assert errors.describe(ValueError("a bug of ours")) is None
+    assert errors.describe(UserError("text")) == "text"
+    assert errors.describe(PermissionError(13, "Permission denied", "/x")) == (
         "/x: Permission denied"
     )
 
@@ -85,7 +85,7 @@ def test_full_disk_is_noticed_before_anything_is_written(
     from fairseq import checkpoint_utils
 
     free = type("Usage", (), {"free": 1000})()
-    monkeypatch.setattr(frontdoor.shutil, "disk_usage", lambda path: free)
+    monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda path: free)
     with pytest.raises(UserError, match="disk full"):
         checkpoint_utils.torch_persistent_save(
             {"model": {"w": torch.zeros(10000)}}, str(tmp_path / "checkpoint.pt")

@@ -1,18 +1,15 @@
-"""fairseq on today's PyTorch: checkpoints, bf16, batches."""
+"""Checkpoint files are read without running code from them, and refused in one line."""
 
 import argparse
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from admin_nmt.compat import load_checkpoint_file
+from admin_nmt.checkpoints.reading import load_checkpoint_file
 from admin_nmt.errors import UserError
 
 
@@ -108,73 +105,3 @@ def test_weights_only_is_never_switched_off(
         checkpoint_utils.load_checkpoint_to_cpu(str(path))
     assert len(seen) == 2
     assert all(kwargs.get("weights_only", True) for kwargs in seen)
-
-
-def test_bf16_does_not_ask_for_a_tpu(parse: Callable[..., Any]) -> None:
-    assert parse("--bf16").common.tpu is False
-    assert parse("--bf16", "--tpu").common.tpu is True
-    assert parse().common.bf16 is False
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    sizes=st.lists(st.integers(1, 20), max_size=60),
-    multiple=st.sampled_from([1, 2, 8]),
-    max_tokens=st.integers(20, 100),
-)
-def test_batches_hold_every_sentence_once(sizes: list[int], multiple: int, max_tokens: int) -> None:
-    from fairseq.data import data_utils
-
-    import admin_nmt  # noqa: F401
-
-    vector = np.array(sizes, dtype=np.int64)
-    order = np.argsort(vector, kind="stable")
-    batches = data_utils.batch_by_size(
-        order, lambda i: sizes[i], num_tokens_vec=vector[order], max_tokens=max_tokens,
-        required_batch_size_multiple=multiple,
-    )  # fmt: skip
-    assert [i for batch in batches for i in batch] == order.tolist()
-    for batch in batches:
-        assert len(batch) * max(sizes[i] for i in batch) <= max_tokens
-
-
-def test_copied_checkpoint_is_whole_or_the_one_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """fairseq copies `checkpoint_last.pt` from the file of the epoch; it may be killed in between."""
-    from fairseq.file_io import PathManager
-
-    import admin_nmt  # noqa: F401
-
-    source, last = tmp_path / "checkpoint2.pt", tmp_path / "checkpoint_last.pt"
-    source.write_bytes(b"second")
-    last.write_bytes(b"first")
-
-    class Killed(BaseException):
-        pass
-
-    def copy_half(src: str, dst: str) -> None:
-        Path(dst).write_bytes(Path(src).read_bytes()[:3])
-        raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr("shutil.copyfile", copy_half)
-        with pytest.raises(Killed):
-            PathManager.copy(str(source), str(last), overwrite=True)
-    assert last.read_bytes() == b"first"
-    assert PathManager.copy(str(source), str(last), overwrite=True)
-    assert last.read_bytes() == b"second"
-    assert sorted(path.name for path in tmp_path.iterdir()) == [source.name, last.name]
-
-
-def test_patches_are_applied_once() -> None:
-    from fairseq import checkpoint_utils
-    from fairseq.trainer import Trainer
-
-    from admin_nmt import compat
-    from admin_nmt.initialization import training_start
-
-    before = checkpoint_utils.load_checkpoint_to_cpu, Trainer.get_train_iterator
-    compat.apply()
-    training_start.install()
-    assert before == (checkpoint_utils.load_checkpoint_to_cpu, Trainer.get_train_iterator)

@@ -1,36 +1,39 @@
-"""What a checkpoint says about the run that wrote it: complete when written, compared when read.
+"""What a checkpoint says about its model: complete when written, compared when training goes on.
 
 fairseq leaves out languages that it took from file names, and going on from a checkpoint it compares
 names and shapes of tensors only, which several values of `--init-type` have in common.
 """
 
+from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
 from admin_nmt.errors import UserError
+from admin_nmt.host.patch import Patch, Scope
 
 
-def install() -> None:
-    """Patch fairseq's trainer; calling it again changes nothing."""
-    from fairseq.trainer import Trainer
-
-    init, load_checkpoint = Trainer.__init__, Trainer.load_checkpoint
-    if hasattr(load_checkpoint, "_admin_nmt_patch"):
-        return
+def _recording_languages(init: Callable) -> Callable:
+    """Checkpoints name their languages also where fairseq took them from file names."""
 
     @wraps(init)
-    def checked_init(self: Any, *args: Any, **kwargs: Any) -> None:
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> None:
         init(self, *args, **kwargs)
         record_languages(self.cfg.task, self.task.cfg)
 
+    return wrapped
+
+
+def _same_function_first(load_checkpoint: Callable) -> Callable:
+    """Going on from a checkpoint whose residual connections or attention would compute something
+    else is refused; fairseq compares names and shapes only."""
+
     @wraps(load_checkpoint)
-    def checked_load(self: Any, filename: str, *args: Any, **kwargs: Any) -> Any:
+    def wrapped(self: Any, filename: str, *args: Any, **kwargs: Any) -> Any:
         require_same_residuals(self.get_model(), filename)
         return load_checkpoint(self, filename, *args, **kwargs)
 
-    checked_load._admin_nmt_patch = True  # type: ignore[attr-defined]
-    Trainer.__init__, Trainer.load_checkpoint = checked_init, checked_load
+    return wrapped
 
 
 def record_languages(saved: Any, used: Any) -> None:
@@ -57,10 +60,11 @@ def require_same_residuals(model: Any, path: str) -> None:
     Raises:
         UserError: naming both values of `--init-type`.
     """
-    from admin_nmt.evaluation.checkpoints import architecture, open_checkpoint
-    from admin_nmt.export.checkpoint import model_settings
+    from admin_nmt.checkpoints.reading import open_checkpoint
+    from admin_nmt.checkpoints.settings import architecture
     from admin_nmt.models._config import to_config
     from admin_nmt.models.admin_transformer import AdminTransformerModel
+    from admin_nmt.models.settings import model_settings
 
     if not isinstance(model, AdminTransformerModel) or not Path(path).is_file():
         return
@@ -127,3 +131,10 @@ def _factors(cfg: Any) -> list[float | str]:
         name if residual.constant is None else residual.constant
         for name, residual in zip(names, residuals, strict=True)
     ]
+
+
+_TRAINER = "fairseq.trainer:Trainer"
+PATCHES = (
+    Patch(_TRAINER, "__init__", _recording_languages, Scope.ALL),
+    Patch(_TRAINER, "load_checkpoint", _same_function_first, Scope.OURS),
+)

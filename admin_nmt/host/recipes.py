@@ -34,7 +34,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
 from admin_nmt.errors import UsageError
-from admin_nmt.frontdoor import clean_exit
+from admin_nmt.host.errors import clean_exit
+from admin_nmt.host.patch import Addition, Patch, Scope
 
 #: Names of fairseq's Hydra front; other programs use its functions with folders of their own.
 PROGRAMS = ("fairseq-hydra-train", "hydra_train.py")
@@ -89,23 +90,28 @@ class AdminNmtSearchPath(SearchPathPlugin):
             search_path.append("admin_nmt", f"file://{folder}")
 
 
-def install() -> None:
-    """Register everything; calling it again changes nothing."""
-    from fairseq.dataclass import initialize
-
-    for function in (num_gpus, max_tokens, update_freq):
-        name = f"admin_nmt.{function.__name__}"
-        if OmegaConf.has_resolver(name):
-            return
+def _register_resolvers() -> Callable[[], None]:
+    """Functions for Hydra's recipes that keep an effective batch on any number of GPUs."""
+    functions = {f"admin_nmt.{f.__name__}": f for f in (num_gpus, max_tokens, update_freq)}
+    for name, function in functions.items():
         OmegaConf.register_new_resolver(name, function)
-    Plugins.instance().register(AdminNmtSearchPath)
-    # Hydra prints a traceback for every exception, so these two end the program themselves.
-    initialize.hydra_init = clean_exit(_with_known_name(initialize.hydra_init))
-    initialize.add_defaults = clean_exit(_with_checks(initialize.add_defaults))
+
+    def restore() -> None:
+        for name in functions:
+            OmegaConf.clear_resolver(name)
+
+    return restore
+
+
+def _register_search_path() -> Callable[[], None]:
+    """`fairseq-hydra-train --config-name NAME` finds our recipes in any folder."""
+    plugins = Plugins.instance()
+    plugins.register(AdminNmtSearchPath)
+    return lambda: plugins.plugin_type_to_subclass_list[SearchPathPlugin].remove(AdminNmtSearchPath)
 
 
 def _with_known_name(hydra_init: Callable) -> Callable:
-    """`hydra_init`, called first: any name would pass it, and training would start without YAML."""
+    """A `--config-name` that does not exist is refused; fairseq would train without the recipe."""
 
     @wraps(hydra_init)
     def wrapped(cfg_name: str = "config") -> None:
@@ -114,18 +120,21 @@ def _with_known_name(hydra_init: Callable) -> Callable:
             check_name(cfg_name)
         hydra_init(cfg_name)
 
-    return wrapped
+    return clean_exit(wrapped)
 
 
 def _with_checks(add_defaults: Callable) -> Callable:
-    """`add_defaults`, called when the configuration is complete."""
+    """Unknown options of a recipe of our models, and missing data, end in one line.
+
+    `add_defaults` is called when the configuration is complete.
+    """
 
     @wraps(add_defaults)
     def wrapped(cfg: DictConfig) -> None:
         add_defaults(cfg)
         check_config(cfg)
 
-    return wrapped
+    return clean_exit(wrapped)
 
 
 def check_name(name: str) -> None:
@@ -208,3 +217,12 @@ def _model_options() -> list[str]:
     parser = argparse.ArgumentParser()
     AdminTransformerModel.add_args(parser)
     return [action.dest for action in parser._actions if action.dest != "help"]
+
+
+# Hydra prints a traceback for every exception, so its two functions end the program themselves.
+PATCHES = (
+    Addition("OmegaConf.register_new_resolver", _register_resolvers, Scope.OURS),
+    Addition("hydra.core.plugins.Plugins.register", _register_search_path, Scope.OURS),
+    Patch("fairseq.dataclass.initialize", "hydra_init", _with_known_name, Scope.ERRORS),
+    Patch("fairseq.dataclass.initialize", "add_defaults", _with_checks, Scope.OURS),
+)

@@ -1,0 +1,151 @@
+"""Checkpoints on today's PyTorch: read safely, written whole, sent between ranks."""
+
+import shutil
+from collections.abc import Callable, Iterable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from admin_nmt.checkpoints.reading import CHECKPOINT_GLOBALS, unreadable_checkpoint
+from admin_nmt.checkpoints.validation import require_sound
+from admin_nmt.errors import UserError
+from admin_nmt.host.patch import Addition, Patch, Scope
+
+
+def _allow_what_checkpoints_hold() -> Callable[[], None]:
+    """`torch.load(weights_only=True)`, the default since PyTorch 2.6, lets in what a fairseq
+    checkpoint may hold: `argparse.Namespace` and numpy's numbers, which can run no code."""
+    before = torch.serialization.get_safe_globals()
+    torch.serialization.add_safe_globals(list(CHECKPOINT_GLOBALS))
+
+    def restore() -> None:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
+
+    return restore
+
+
+def _explain_unreadable_checkpoints(load: Callable) -> Callable:
+    """`checkpoint_utils.load_checkpoint_to_cpu` with one clear line instead of a traceback."""
+
+    @wraps(load)
+    def load_checkpoint_to_cpu(path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        try:
+            return load(path, *args, **kwargs)
+        except Exception as error:  # PyTorch's reader stumbles over garbage in many ways
+            if "out of memory" in str(error):
+                raise
+            raise unreadable_checkpoint(path, error) from error
+
+    return load_checkpoint_to_cpu
+
+
+def _checked_first(upgrade: Callable) -> Callable:
+    """fairseq brings old checkpoints up to date before anybody could look at them."""
+
+    @wraps(upgrade)
+    def wrapped(state: Any) -> Any:
+        if not (isinstance(state, dict) and "shard_metadata" in state):  # may hold no parameter
+            require_sound(state)
+        return upgrade(state)
+
+    return wrapped
+
+
+def _broadcast_checkpoints(broadcast: Callable) -> Callable:
+    """Let ranks send each other checkpoints, so that training on several ranks can resume.
+
+    fairseq marks the places of tensors with a class of its own; only messages between ranks may
+    hold it, not files, so it is allowed just here. The configuration, an OmegaConf object by then,
+    is sent as the plain containers that it was in the file.
+    """
+    from fairseq.distributed.utils import _TensorPlaceholder
+    from omegaconf import OmegaConf
+
+    @wraps(broadcast)
+    def _broadcast_object_slow(obj: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(obj, dict):
+            obj = {
+                key: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+                for key, value in obj.items()
+            }
+        with torch.serialization.safe_globals([_TensorPlaceholder]):
+            return broadcast(obj, *args, **kwargs)
+
+    return _broadcast_object_slow
+
+
+def _copy_whole(copy: Callable) -> Callable:
+    """`PathManager.copy` to a temporary name, then renamed.
+
+    fairseq renames the checkpoint it has written, but then copies it over `checkpoint_last.pt` and
+    `checkpoint_best.pt`: killed in between, it could not resume from what is left of them.
+    """
+
+    @wraps(copy)
+    def wrapped(src_path: str, dst_path: str, overwrite: bool = False) -> Any:
+        if "://" in dst_path or (not overwrite and Path(dst_path).exists()):
+            return copy(src_path, dst_path, overwrite)
+        temporary = f"{dst_path}.tmp"  # as fairseq names what it has not written whole
+        copied = copy(src_path, temporary, overwrite=True)
+        if copied:
+            Path(temporary).replace(dst_path)
+        return copied
+
+    return staticmethod(wrapped)  # type: ignore[return-value]
+
+
+def _checked_save(save: Callable) -> Callable:
+    """Refuse to start writing a checkpoint that the disk cannot hold.
+
+    fairseq tries three times, logs a traceback for each and leaves a partial temporary file.
+    """
+
+    @wraps(save)
+    def torch_persistent_save(obj: Any, filename: str, *args: Any, **kwargs: Any) -> Any:
+        folder = Path(filename).parent
+        if folder.is_dir():
+            # Parameters that share memory are written once: half is a safe lower bound.
+            needed, free = _tensor_bytes(obj) // 2, shutil.disk_usage(folder).free
+            if free < needed:
+                raise UserError(
+                    f"disk full: checkpoint {filename} needs at least {needed / 2**20:.0f} MiB, "
+                    f"{free / 2**20:.0f} MiB are free; free some space and run the command again"
+                )
+        return save(obj, filename, *args, **kwargs)
+
+    return torch_persistent_save
+
+
+def _tensor_bytes(value: Any) -> int:
+    """Bytes of all tensors inside nested containers; shared storage counts as often as it shows."""
+    if hasattr(value, "untyped_storage"):
+        return value.numel() * value.element_size()
+    children: Iterable[Any] = ()
+    if isinstance(value, dict):
+        children = value.values()
+    elif isinstance(value, list | tuple):
+        children = value
+    return sum(_tensor_bytes(child) for child in children)
+
+
+PATCHES = (
+    Addition("torch.serialization.add_safe_globals", _allow_what_checkpoints_hold, Scope.FAILURES),
+    Patch(
+        "fairseq.checkpoint_utils",
+        "load_checkpoint_to_cpu",
+        _explain_unreadable_checkpoints,
+        Scope.ERRORS,
+    ),
+    Patch("fairseq.checkpoint_utils", "_upgrade_state_dict", _checked_first, Scope.ERRORS),
+    Patch("fairseq.checkpoint_utils", "torch_persistent_save", _checked_save, Scope.ERRORS),
+    Patch(
+        "fairseq.distributed.utils",
+        "_broadcast_object_slow",
+        _broadcast_checkpoints,
+        Scope.FAILURES,
+    ),
+    Patch("fairseq.file_io:PathManager", "copy", _copy_whole, Scope.FAILURES),
+)

@@ -1,0 +1,79 @@
+"""Options that fairseq offers, where it takes a GPU or TPU for granted."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import torch
+
+from admin_nmt.host.patch import Patch, Scope
+
+
+def _bf16_without_tpu(parse: Callable) -> Callable:
+    """Let `--bf16` run on CPUs and GPUs.
+
+    fairseq's command line takes `--bf16` for a wish to run on a TPU and then stops for lack of
+    torch_xla; its trainer has no such need. The wish is kept where `--tpu` says so.
+    """
+
+    @wraps(parse)
+    def parse_args_and_arch(
+        parser: argparse.ArgumentParser, input_args: list[str] | None = None, *rest: Any, **kw: Any
+    ) -> Any:
+        result = parse(parser, input_args, *rest, **kw)
+        args = result[0] if isinstance(result, tuple) else result
+        given = sys.argv[1:] if input_args is None else input_args
+        if getattr(args, "bf16", False) and "--tpu" not in given:
+            args.tpu = False
+        return result
+
+    return parse_args_and_arch
+
+
+def _ddp_on_cpu(wrap: Callable) -> Callable:
+    """`--ddp-backend pytorch_ddp` on the CPU, where PyTorch takes no device number."""
+    from fairseq.distributed import ModuleProxyWrapper
+    from torch.nn.parallel import DistributedDataParallel
+
+    @wraps(wrap)
+    def DistributedFairseqModel(args: Any, model: Any, process_group: Any, device: Any) -> Any:  # noqa: N802
+        if torch.device(device).type != "cpu" or args.ddp_backend not in ("c10d", "pytorch_ddp"):
+            return wrap(args, model, process_group, device)
+        return ModuleProxyWrapper(
+            DistributedDataParallel(
+                module=model,
+                broadcast_buffers=args.broadcast_buffers,
+                bucket_cap_mb=args.bucket_cap_mb,
+                process_group=process_group,
+                find_unused_parameters=args.find_unused_parameters,
+                gradient_as_bucket_view=args.gradient_as_bucket_view,
+            )
+        )
+
+    return DistributedFairseqModel
+
+
+def _fp16_on_cpu(build: Callable) -> Callable:
+    """`--fp16` on the CPU: flat gradients ask CUDA for a device, `--fp16-no-flatten-grads` do not."""
+
+    def build_optimizer(cls: Any, cfg: Any, params: Any, **kwargs: Any) -> Any:
+        params = list(params)
+        if params and params[0].device.type == "cpu":
+            cfg.common.fp16_no_flatten_grads = True
+        return build.__func__(cls, cfg, params, **kwargs)  # type: ignore[attr-defined]
+
+    return classmethod(build_optimizer)  # type: ignore[return-value]
+
+
+PATCHES = (
+    Patch("fairseq.options", "parse_args_and_arch", _bf16_without_tpu, Scope.FAILURES),
+    Patch("fairseq.models", "DistributedFairseqModel", _ddp_on_cpu, Scope.FAILURES),
+    Patch(
+        "fairseq.optim.fp16_optimizer:FP16Optimizer",
+        "build_optimizer",
+        _fp16_on_cpu,
+        Scope.FAILURES,
+    ),
+)

@@ -1,0 +1,84 @@
+"""Data folders, checked before fairseq stumbles over them."""
+
+import os
+import re
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+from admin_nmt.errors import UserError
+from admin_nmt.host.patch import Patch, Scope
+
+
+class DataError(UserError, FileNotFoundError):
+    """Binarised data is missing; still the `FileNotFoundError` that callers of fairseq expect."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def language_pairs(data: Path) -> list[str]:
+    """Language pairs binarised in a folder, such as `["de-en"]`."""
+    names = (entry.name for entry in data.iterdir())
+    found = (re.fullmatch(r"[^.]+\.([^.]+-[^.]+)\.[^.]+\.(?:idx|bin)", name) for name in names)
+    return sorted({match[1] for match in found if match})
+
+
+def check_data(data: Path, source_lang: str | None, target_lang: str | None) -> None:
+    """Refuse a folder from which `translation` cannot load this language pair.
+
+    Raises:
+        DataError: it is missing, not binarised, or holds other pairs only.
+    """
+    if not data.is_dir():
+        kind = "is a file, not a folder" if data.exists() else "does not exist"
+        raise DataError(f"data folder {data} {kind}")
+    pairs = language_pairs(data)
+    if not pairs:
+        raise DataError(f"{data} holds no binarised data; make it with fairseq-preprocess")
+    if source_lang is None or target_lang is None:
+        return
+    if not {f"{source_lang}-{target_lang}", f"{target_lang}-{source_lang}"} & set(pairs):
+        raise DataError(
+            f"language pair {source_lang}-{target_lang} is not in {data}; it holds {', '.join(pairs)}"
+        )
+    for lang in (source_lang, target_lang):
+        if not (data / f"dict.{lang}.txt").is_file():
+            raise DataError(f"dictionary {data / f'dict.{lang}.txt'} is missing")
+
+
+def _checked_setup(setup_task: Callable) -> Any:
+    """A missing data folder, language pair or dictionary ends in one line that names it."""
+    original = setup_task.__func__  # type: ignore[attr-defined]
+
+    @wraps(original)
+    def wrapped(cls: Any, cfg: Any, **kwargs: Any) -> Any:
+        if cfg.data:
+            first = str(cfg.data).split(os.pathsep)[0]
+            if "://" not in first:
+                check_data(Path(first), cfg.source_lang, cfg.target_lang)
+        return original(cls, cfg, **kwargs)
+
+    return classmethod(wrapped)
+
+
+def _checked_load(load_dataset: Callable) -> Callable:
+    """A subset that is not in the data folder ends in one line that names it."""
+
+    @wraps(load_dataset)
+    def wrapped(self: Any, split: str, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return load_dataset(self, split, *args, **kwargs)
+        except FileNotFoundError as error:
+            pair = f"{self.cfg.source_lang}-{self.cfg.target_lang}"
+            raise DataError(f"split '{split}' of {pair} is not in {self.cfg.data}") from error
+
+    return wrapped
+
+
+_TASK = "fairseq.tasks.translation:TranslationTask"
+PATCHES = (
+    Patch(_TASK, "setup_task", _checked_setup, Scope.ERRORS),
+    Patch(_TASK, "load_dataset", _checked_load, Scope.ERRORS),
+)

@@ -1,0 +1,125 @@
+"""One clear line instead of a traceback when a fairseq command gets bad input.
+
+fairseq's programs end in a traceback whatever went wrong. Here a missing data folder, a language
+pair that is not in it, a corrupt checkpoint, a full disk or an option that makes no sense ends in
+`PROGRAM: error: ...` and exit code 1 (2 for a wrong command line). All other exceptions keep their
+traceback, and `ADMIN_NMT_TRACEBACK=1` brings back every one.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NoReturn
+
+from admin_nmt.errors import UserError
+from admin_nmt.host.patch import Patch, Scope
+
+
+def describe(error: BaseException) -> str | None:
+    """The line that explains `error` to a user, or None if a traceback says more."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error.__context__, UserError):
+        # fairseq's trainer puts "architectures match" in the place of every error while loading.
+        return str(error.__context__)
+    if isinstance(error, OSError):
+        return str(error) if error.filename is None else f"{error.filename}: {error.strerror}"
+    kind = type(error).__name__
+    if kind == "ProcessRaisedException":  # a rank that torch spawned
+        found = re.findall(
+            r"^admin_nmt\.\S*(?:UserError|UsageError|DataError): (.*)$", str(error), re.M
+        )
+        return found[-1] if found else lost_rank(str(error))
+    if kind == "ProcessExitedException":  # a rank that torch spawned was killed
+        return _LOST_RANK_LINE.format(str(error))
+    return lost_rank(f"{kind}: {error}") if isinstance(error, RuntimeError) else None
+
+
+_LOST_RANK_LINE = (
+    "another rank ended or cannot be reached ({}); see its log, then run the same command again: "
+    "training resumes from the last checkpoint"
+)
+
+
+_COLLECTIVE = re.compile(r"gloo|NCCL|ProcessGroup|TCPStore|\bDist(?:Backend|Network|Store)Error\b")
+
+
+_LOST = re.compile(
+    r"connection (?:closed|reset) by peer|connection refused|broken pipe"
+    r"|timed out[^.\n]{0,60}|remote process exit(?:ed|ing)",
+    re.IGNORECASE,
+)
+
+
+def lost_rank(text: str) -> str | None:
+    """The line for an error of torch.distributed that says that a rank is gone, else None.
+
+    PyTorch has no exception type for it: gloo raises a plain RuntimeError.
+    """
+    found = _LOST.search(text) if _COLLECTIVE.search(text) else None
+    return _LOST_RANK_LINE.format(found[0]) if found else None
+
+
+def _program() -> str:
+    return Path(sys.argv[0]).name if sys.argv and sys.argv[0] else "fairseq"
+
+
+def _exit_with(error: BaseException, line: str) -> NoReturn:
+    sys.stdout.flush()
+    sys.stderr.write(f"{_program()}: error: {line}\n")
+    raise SystemExit(getattr(error, "exit_code", 1))
+
+
+def _wants_traceback() -> bool:
+    return os.environ.get("ADMIN_NMT_TRACEBACK") == "1"
+
+
+def clean_exit(call_main: Callable) -> Callable:
+    """Training programs end in one line instead of a traceback where a user can fix the cause."""
+
+    @wraps(call_main)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return call_main(*args, **kwargs)
+        except Exception as error:
+            line = None if _wants_traceback() else describe(error)
+            if line is None:
+                raise
+            _exit_with(error, line)
+
+    return wrapped
+
+
+def _excepthook(previous: Callable) -> Callable:
+    """The same for `fairseq-generate`, `fairseq-preprocess` and other programs that do not start
+    through `call_main`."""
+
+    def hook(
+        kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+    ) -> None:
+        line = None if _wants_traceback() else describe(error)
+        if line is None:
+            previous(kind, error, traceback)
+            return
+        try:
+            _exit_with(error, line)
+        except SystemExit as leave:
+            # An exception hook cannot choose the exit code except by leaving at once.
+            sys.stderr.flush()
+            os._exit(int(leave.code or 1))
+
+    return hook
+
+
+def _is_fairseq_program() -> bool:
+    return _program().startswith("fairseq-")
+
+
+PATCHES = (
+    Patch("fairseq.distributed.utils", "call_main", clean_exit, Scope.ERRORS),
+    Patch("sys", "excepthook", _excepthook, Scope.ERRORS, applies=_is_fairseq_program),
+)

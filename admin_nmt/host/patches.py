@@ -1,0 +1,77 @@
+"""The table of all that we change in fairseq and around it, and how it is applied and taken back.
+
+`ADMIN_NMT_WITHOUT=batches,errors` in the environment leaves topics out; a topic is a file of this
+folder. `python -m admin_nmt.host` prints the table (docs/fairseq-changes.md).
+"""
+
+import os
+from collections.abc import Callable
+
+from admin_nmt.errors import UsageError
+from admin_nmt.host import (
+    batches,
+    checkpoints,
+    cpu,
+    criterions,
+    data,
+    errors,
+    exact_resume,
+    master_weights,
+    profiling,
+    recipes,
+    resuming,
+    update_checkpoints,
+)
+from admin_nmt.host.patch import Addition, Patch
+
+#: In the order in which they are applied: where two replace one attribute, the later is called first.
+TABLE: tuple[Patch | Addition, ...] = (
+    *checkpoints.PATCHES,
+    *cpu.PATCHES,
+    *batches.PATCHES,
+    *data.PATCHES,
+    *errors.PATCHES,
+    *resuming.PATCHES,
+    *recipes.PATCHES,
+    *profiling.PATCHES,
+    *criterions.PATCHES,
+    *exact_resume.PATCHES,
+    *master_weights.PATCHES,
+    *update_checkpoints.PATCHES,
+)
+#: Without these, models of ours would train with the omegas of no profile.
+NEEDED = ("profiling",)
+
+_restore: list[Callable[[], None]] = []
+
+
+def apply() -> None:
+    """Apply the table, except the topics in `ADMIN_NMT_WITHOUT`; a second call changes nothing.
+
+    Raises:
+        UsageError: `ADMIN_NMT_WITHOUT` names a topic that does not exist or is needed.
+    """
+    if _restore:
+        return
+    left_out = _left_out(os.environ.get("ADMIN_NMT_WITHOUT", ""))
+    for change in TABLE:
+        if change.topic not in left_out and change.applies():
+            _restore.append(change.apply())
+
+
+def restore() -> None:
+    """Take back what `apply` did, in the opposite order."""
+    while _restore:
+        _restore.pop()()
+
+
+def _left_out(given: str) -> set[str]:
+    """Topics in a list such as `batches,errors`."""
+    topics = list(dict.fromkeys(change.topic for change in TABLE))
+    optional = [topic for topic in topics if topic not in NEEDED]
+    found = {topic.strip() for topic in given.split(",") if topic.strip()}
+    for topic in sorted(found - set(optional)):
+        raise UsageError(
+            f"ADMIN_NMT_WITHOUT={given}: {topic!r} cannot be left out; there are {', '.join(optional)}"
+        )
+    return found
