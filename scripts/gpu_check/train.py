@@ -8,6 +8,7 @@ schedule gets as many updates. Scores are those of the last weights, nothing ave
 import math
 import shutil
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from admin_nmt.analysis.training_log import Curve, read_curve
@@ -103,9 +104,7 @@ def mean_of_last(values: list[float], count: int = 5) -> float:
 
 
 def report_curves(context: Context, trainings: list[Trained]) -> None:
-    """Training perplexity at about ten points, and a plot."""
-    from admin_nmt.analysis.plots import plot_curves
-
+    """Training perplexity at about ten points, and a plot where matplotlib is installed."""
     curves = {trained.model.label: trained.curve("ppl") for trained in trainings}
     updates = next(iter(curves.values())).updates
     for update in updates[:: max(len(updates) // 10, 1)]:
@@ -115,6 +114,10 @@ def report_curves(context: Context, trainings: list[Trained]) -> None:
             if update in curve.updates
         }
         context.report.row("curves", update=update, **found)
+    if find_spec("matplotlib") is None:
+        return
+    from admin_nmt.analysis.plots import plot_curves
+
     model = trainings[0].model
     plot_curves(
         curves, context.output / "train" / "training.png", ylabel="training perplexity",
