@@ -15,6 +15,11 @@ With p_i the softmax of pass i, e_y the one-hot target, m passes, `smoothing` (s
 whose second line for m = 2 is the gradient of alpha * (KL(p_1||p_2) + KL(p_2||p_1)) / 2
 (R-Drop, arXiv 2106.14448, eq. 2). The plain twin of all this is `admin_nmt.ops.rdrop.rdrop_loss`.
 
+Tokens that do not count (padding) are left out on the CPU, where less work is less time. Their number
+decides the sizes of everything after it, so on a GPU that would mean waiting until the GPU has come
+so far: there they are computed with the others and masked (their target is -1), and the host runs
+ahead.
+
 Shape letters: see `admin_nmt.ops`; N tokens, m passes.
 """
 
@@ -112,10 +117,12 @@ def linear_rdrop(
         dtype = torch.get_autocast_dtype(device)
         features, weight = features.to(dtype), weight.to(dtype)
     target = target.reshape(-1)
-    keep = None
-    if ignore_index is not None:
+    keep, masked = None, False
+    if ignore_index is not None and _leaves_out(features.device):
         keep = target.ne(ignore_index).nonzero().squeeze(1)
         target = target[keep]
+    elif ignore_index is not None:
+        target, masked = target.masked_fill(target.eq(ignore_index), -1), True
     m, V = features.shape[0], weight.shape[0]
     if chunk_tokens is None:
         chunk_tokens = default_chunk_tokens(m, V, device, features.dtype)
@@ -126,9 +133,21 @@ def linear_rdrop(
             bias,
             target,
             keep,
-            _Options(smoothing, float(alpha), chunk_tokens, count_correct, torch.is_grad_enabled()),
+            _Options(
+                smoothing,
+                float(alpha),
+                chunk_tokens,
+                count_correct,
+                masked,
+                torch.is_grad_enabled(),
+            ),
         )
     return LossSums(loss, nll, kl, correct if count_correct else None)
+
+
+def _leaves_out(device: torch.device) -> bool:
+    """Whether ignored tokens are left out, else masked: see the module's description."""
+    return device.type == "cpu"
 
 
 def default_chunk_tokens(passes: int, num_types: int, device: str, dtype: torch.dtype) -> int:
@@ -147,6 +166,7 @@ class _Options(NamedTuple):
     alpha: float
     chunk_tokens: int
     count_correct: bool
+    masked: bool
     gradients: bool
 
 
@@ -182,13 +202,15 @@ class _LinearLoss(Function):
         # (N, m, D): the rows of one chunk are contiguous, and their gradients take their place.
         m, N, D = kept.shape
         x = kept.new_empty((N, m, D), dtype=work.product_dtype).copy_(kept.transpose(0, 1))
+        if options.masked:  # what stands at padding may be anything: no NaN shall leave it
+            x.masked_fill_(target.lt(0)[:, None, None], 0.0)
         sums = features.new_zeros(4, dtype=torch.float64)
         for start in range(0, N, size):
             rows, y = x[start : start + size], target[start : start + size]
             work.project(rows)
             if options.count_correct:
                 sums[3] += work.correct(y)
-            sums[:3] += work.loss(y, options.smoothing, options.alpha)
+            sums[:3] += work.loss(y, options)
             work.accumulate(rows)
         ctx.save_for_backward(x if wanted[0] else None, keep, *work.gradients())
         ctx.shape, ctx.scale = features.shape, work.scale
@@ -280,8 +302,9 @@ class _Workspace:
         """How many logits of `chunk` are highest at the target (c,)."""
         return self.chunk.argmax(dim=-1).eq(target[:, None]).sum()
 
-    def loss(self, target: Tensor, smoothing: LabelSmoothing, alpha: float) -> Tensor:
+    def loss(self, target: Tensor, options: _Options) -> Tensor:
         """Sums (loss, nll, kl) of `chunk`, which becomes its gradient (times `scale`)."""
+        smoothing, alpha = options.smoothing, options.alpha
         if self.fused_step is not None:
             return self.fused_step(self.chunk, target, smoothing, alpha, self.scale, self.gradient)
         c, m, V = self.chunk.shape
@@ -292,7 +315,9 @@ class _Workspace:
         if m > 1:
             assert self.probs is not None and self.mean is not None
             probs, mean = self.probs[: c * m * V].view(c, m, V), self.mean[: c * V].view(c, 1, V)
-        sums = loss_and_gradient_(wide, target, smoothing, alpha, probs, mean, self.gradient)
+        sums = loss_and_gradient_(
+            wide, target, smoothing, alpha, probs, mean, self.gradient, options.masked
+        )
         if self.gradient and wide.dtype != self.chunk.dtype:
             self.chunk.copy_(wide.mul_(self.scale) if self.scale != 1 else wide)
         return sums
@@ -320,6 +345,7 @@ def loss_and_gradient_(
     probs: Tensor | None = None,
     mean: Tensor | None = None,
     gradient: bool = True,
+    masked: bool = False,
 ) -> Tensor:
     """Loss of one chunk; with `gradient`, the logits are overwritten by their gradient.
 
@@ -331,6 +357,7 @@ def loss_and_gradient_(
         probs: (c, m, V), scratch; needed for m > 1.
         mean: (c, 1, V), scratch; needed for m > 1.
         gradient: compute the gradient.
+        masked: tokens with a negative target do not count; their gradient is 0.
 
     Returns:
         (3,) float64: sums of loss, nll and kl over the chunk.
@@ -338,22 +365,27 @@ def loss_and_gradient_(
     c, m, _ = logits.shape
     lprobs = torch.log_softmax(logits, dim=-1, out=logits)  # type: ignore[call-overload]
     index = target.view(c, 1, 1).expand(c, m, 1)
-    nll = -lprobs.gather(-1, index).sum(dtype=torch.float64)
+    ignored = index.lt(0) if masked else None
+    if masked:
+        index = index.clamp_min(0)
+    nll = -_sum(lprobs.gather(-1, index), ignored)
     loss = smoothing.target * nll
     if smoothing.each:
-        loss = loss - smoothing.each * lprobs.sum(dim=-1).sum(dtype=torch.float64)
+        loss = loss - smoothing.each * _sum(lprobs.sum(dim=-1, keepdim=True), ignored)
     if m == 1:
         if gradient:
             lprobs.exp_()
             if smoothing.each:
                 lprobs.sub_(smoothing.each)
             _add_at(lprobs, index, -smoothing.target)
+            if ignored is not None:
+                lprobs.masked_fill_(ignored, 0.0)
         return torch.stack([loss, nll, nll.new_zeros(())])
     assert probs is not None and mean is not None
     torch.exp(lprobs, out=probs)
     distance = lprobs.sub_(torch.mean(lprobs, dim=1, keepdim=True, out=mean))
     inner = _row_products(probs, distance)
-    kl = inner.sum(dtype=torch.float64) / (m - 1)
+    kl = _sum(inner, ignored) / (m - 1)
     if alpha:
         loss = loss + alpha * kl
     if gradient:
@@ -361,7 +393,16 @@ def loss_and_gradient_(
         torch.mean(probs, dim=1, keepdim=True, out=mean).mul_(h).add_(smoothing.each)
         torch.add(1 + h * (1 - inner), distance, alpha=h, out=distance)
         _add_at(distance.mul_(probs).sub_(mean), index, -smoothing.target)
+        if ignored is not None:
+            distance.masked_fill_(ignored, 0.0)
     return torch.stack([loss, nll, kl])
+
+
+def _sum(rows: Tensor, ignored: Tensor | None) -> Tensor:
+    """Sum of one number a row, (c, m, 1), in float64, without the ignored rows."""
+    if ignored is not None:
+        rows = rows.masked_fill(ignored, 0.0)
+    return rows.sum(dtype=torch.float64)
 
 
 def _add_at(gradient: Tensor, index: Tensor, value: float) -> None:

@@ -20,9 +20,9 @@ _BLOCK = 4096
 
 
 @triton.jit
-def _kernel(  # type: ignore[no-untyped-def]
+def _linear_loss(  # type: ignore[no-untyped-def]
     logits,  # (c, M, V), overwritten by the gradient times `scale`
-    targets,  # (c,)
+    targets,  # (c,), negative where the token does not count
     stats,  # (c, 3): loss, nll, kl
     V,
     target_weight,
@@ -38,6 +38,18 @@ def _kernel(  # type: ignore[no-untyped-def]
     passes = tl.arange(0, ROWS)
     real = passes < M
     base = logits + token * M * V + passes[:, None].to(tl.int64) * V
+    y = tl.load(targets + token)
+    if y < 0:
+        tl.store(stats + token * 3, 0.0)
+        tl.store(stats + token * 3 + 1, 0.0)
+        tl.store(stats + token * 3 + 2, 0.0)
+        if GRADIENT:
+            for start in range(0, V, BLOCK):
+                columns = start + tl.arange(0, BLOCK)
+                mask = real[:, None] & (columns < V)[None, :]
+                nothing = tl.zeros((ROWS, BLOCK), logits.dtype.element_ty)
+                tl.store(base + columns[None, :], nothing, mask=mask)
+        return
     highest = tl.full((ROWS,), float("-inf"), tl.float32)
     normaliser = tl.zeros((ROWS,), tl.float32)
     moment = tl.zeros((ROWS,), tl.float32)  # sum of exp(z_i - highest) * (z_i - mean z)
@@ -59,7 +71,6 @@ def _kernel(  # type: ignore[no-untyped-def]
     lse = highest + tl.log(normaliser)
     lse_away = lse - tl.sum(tl.where(real, lse, 0.0), axis=0) / M
     inner = moment / normaliser - lse_away  # <p_i, lp_i - mean lp>
-    y = tl.load(targets + token)
     z_y = tl.load(base + y, mask=real[:, None], other=0.0).to(tl.float32)
     nll = lse - tl.sum(z_y, axis=1)
     nll_sum = tl.sum(tl.where(real, nll, 0.0), axis=0)
@@ -101,7 +112,7 @@ def loss_and_gradient_(
     Args:
         logits: (c, m, V), contiguous, float32, float16 or bfloat16; with `gradient` overwritten by
             the gradient times `scale`.
-        target: (c,).
+        target: (c,); a token with a negative target does not count, and its gradient is 0.
         smoothing: label smoothing.
         alpha: weight of the divergence.
         scale: factor of the gradient.
@@ -113,7 +124,7 @@ def loss_and_gradient_(
     c, m, V = logits.shape
     stats = logits.new_empty((c, 3), dtype=torch.float32)
     rows = triton.next_power_of_2(m)
-    _kernel[(c,)](
+    _linear_loss[(c,)](
         logits,
         target,
         stats,

@@ -335,3 +335,66 @@ def test_divergence_is_zero_for_equal_passes_and_symmetric() -> None:
     torch.testing.assert_close(symmetric_kl(torch.stack([a, b])), symmetric_kl(torch.stack([b, a])))
     both = (a.exp() * (a - b)).sum(-1) + (b.exp() * (b - a)).sum(-1)
     torch.testing.assert_close(symmetric_kl(torch.stack([a, b])), both / 2)
+
+
+class NoWaiting(TorchDispatchMode):
+    """Refuses what a GPU's host could only do after waiting for the GPU's numbers."""
+
+    WAITS = ("nonzero", "_local_scalar_dense", "masked_select", "unique", "is_nonzero", "item")
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        name = function.overloadpacket.__name__
+        boolean = name == "index" and any(
+            index is not None and index.dtype == torch.bool for index in args[1]
+        )
+        assert name not in self.WAITS and not boolean, name
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("m", [1, 2, 3])
+@pytest.mark.parametrize("pad", [PAD, -100])
+def test_masking_padding_as_on_a_gpu_equals_leaving_it_out(
+    monkeypatch: pytest.MonkeyPatch, m: int, dtype: torch.dtype, pad: int
+) -> None:
+    """Values and gradients, without a step that would wait, whatever stands at padding."""
+    features, weight, bias, target = problem(m, (3, 7), D=4, V=11, seed=3)
+    target = target.masked_fill(target == PAD, pad)
+    smoothing = LabelSmoothing.of(0.1, 11)
+    found = []
+    for leaves_out in (True, False):
+        monkeypatch.setattr(linear_loss, "_leaves_out", lambda _, value=leaves_out: value)
+        inputs = leaves(features, weight, bias, dtype=dtype)
+        if not leaves_out:
+            with torch.no_grad():
+                inputs[0][:, target == pad] = float("nan")
+
+        def run(inputs: list[Tensor] = inputs) -> Any:
+            sums = linear_rdrop(*inputs, target, smoothing, 3.0, pad, 4, count_correct=True)
+            sums.loss.backward()
+            return sums
+
+        if leaves_out:
+            sums = run()
+        else:
+            with NoWaiting():
+                sums = run()
+        found.append([sums.loss, sums.nll, sums.kl, sums.correct, *(x.grad for x in inputs)])
+    # Chunks hold other tokens, so the sums of products in bfloat16 round differently.
+    tolerance = 1e-12 if dtype == torch.float64 else 1e-2
+    for one, other in zip(*found, strict=True):
+        assert one is not None and other is not None and one.dtype == other.dtype
+        assert (one - other).double().norm() <= tolerance * one.double().norm()
+    assert not found[1][4][:, target == pad].any()
+
+
+def test_a_batch_of_padding_alone_has_no_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear_loss, "_leaves_out", lambda _: False)
+    features, weight, bias, target = problem(2, (3, 2), D=4, V=11)
+    inputs = leaves(features, weight, bias)
+    sums = linear_rdrop(*inputs, target.fill_(PAD), LabelSmoothing.of(0.1, 11), 3.0, PAD)
+    sums.loss.backward()
+    assert sums.loss == sums.nll == sums.kl == 0
+    assert not any(x.grad is None or x.grad.any() for x in inputs)

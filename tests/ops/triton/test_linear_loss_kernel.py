@@ -46,6 +46,22 @@ def test_kernel_leaves_logits_alone_without_gradients(device: str) -> None:
     assert torch.equal(logits, before)
 
 
+@pytest.mark.parametrize("m", [1, 2])
+def test_kernel_ignores_tokens_without_a_target(device: str, m: int) -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(5, m, 300, device=device)
+    logits[2] = float("nan")
+    target = torch.tensor([4, -1, -1, 299, 0], device=device)
+    counted = target >= 0
+    smoothing = LabelSmoothing.of(0.1, 300)
+    alone = logits[counted].clone()
+    expected = triton_step.loss_and_gradient_(alone, target[counted], smoothing, 2.0)
+    found = triton_step.loss_and_gradient_(logits, target, smoothing, 2.0)
+    assert torch.equal(found, expected)
+    assert torch.equal(logits[counted], alone)
+    assert not logits[~counted].any()
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_whole_operation_on_the_gpu(dtype: torch.dtype) -> None:
