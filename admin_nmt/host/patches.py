@@ -17,6 +17,7 @@ from admin_nmt.host import (
     errors,
     exact_resume,
     master_weights,
+    multi_tensor,
     profiling,
     recipes,
     resuming,
@@ -37,6 +38,7 @@ TABLE: tuple[Patch | Addition, ...] = (
     *criterions.PATCHES,
     *exact_resume.PATCHES,
     *master_weights.PATCHES,
+    *multi_tensor.PATCHES,
     *update_checkpoints.PATCHES,
 )
 #: Without these, models of ours would train with the omegas of no profile.

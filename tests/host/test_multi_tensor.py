@@ -1,0 +1,121 @@
+"""Multi-tensor operations around the update give fairseq's own numbers, in fewer operations."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from admin_nmt.host import multi_tensor
+
+SHAPES = [(3, 4), (5,), (1,), (2, 3, 2), (7,)]
+
+
+def optimizer_of(
+    cfg: Any, dtype: torch.dtype, flat: bool, monkeypatch: pytest.MonkeyPatch, copies: int = 1
+) -> tuple[Any, list[nn.Parameter]]:
+    """fairseq's optimizer for 16-bit weights over random parameters, one of them frozen."""
+    from fairseq import optim
+    from fairseq.optim.fp16_optimizer import FP16Optimizer
+
+    generator = torch.Generator().manual_seed(0)
+    weights = [nn.Parameter(torch.randn(s, generator=generator).to(dtype)) for s in SHAPES * copies]
+    weights[2].requires_grad_(flat)  # a flat copy has no place for weights that are not trained
+    # The flat copy is made for a CUDA device; the index of the CPU is None.
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: None)
+    masters = FP16Optimizer.build_fp32_params(cfg.optimizer, weights, flatten=flat)
+    inner = optim.build_optimizer(cfg.optimizer, [masters] if flat else masters)
+    return FP16Optimizer(cfg, weights, inner, masters), weights
+
+
+def update(optimizer: Any, weights: list[nn.Parameter], seed: int) -> list[Tensor]:
+    """One update as the trainer makes it; norm and new weights."""
+    generator = torch.Generator().manual_seed(seed)
+    for number, weight in enumerate(weights):
+        missing = number == 1 or not weight.requires_grad
+        grad = torch.randn(weight.shape, generator=generator)
+        weight.grad = None if missing else grad.to(weight.dtype)
+    optimizer._needs_sync = True
+    optimizer.multiply_grads(0.25)
+    norm = optimizer.clip_grad_norm(0.5)
+    optimizer.step()
+    optimizer.zero_grad()
+    return [norm, *(weight.detach().clone() for weight in weights)]
+
+
+@pytest.mark.parametrize("flat", [True, False], ids=["flat", "one by one"])
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_updates_equal_fairseqs(
+    parse: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, precision: str, flat: bool
+) -> None:
+    cfg = parse(f"--{precision}")
+    dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+    stock, theirs = optimizer_of(cfg, dtype, flat, monkeypatch)
+    served, ours = optimizer_of(cfg, dtype, flat, monkeypatch)
+    multi_tensor.serve(served)
+    for seed in range(7):  # beyond the first steps, which RAdam does not rectify
+        expected, found = update(stock, theirs, seed), update(served, ours, seed)
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-6 * (not one.dim()), atol=0)
+    gradients = [p.grad for p in served.fp32_optimizer.params if p.grad is not None]
+    assert gradients and not any(gradient.any() for gradient in gradients)
+
+
+def test_a_gradient_that_was_never_there_is_zero(
+    parse: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served, weights = optimizer_of(parse("--bf16"), torch.bfloat16, False, monkeypatch)
+    multi_tensor.serve(served)
+    for master in served.fp32_params:
+        master.grad = None
+    weights[0].grad = torch.ones_like(weights[0])
+    served._needs_sync = True
+    served._sync_fp16_grads_to_fp32()
+    assert served.fp32_params[0].grad.eq(1).all()
+    assert not served.fp32_params[1].grad.any()
+
+
+class Count(TorchDispatchMode):
+    """Counts operations."""
+
+    number = 0
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        views = ("detach", "view", "split", "slice", "alias", "split_with_sizes")
+        self.number += function.overloadpacket.__name__ not in views
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("flat", [True, False], ids=["flat", "one by one"])
+def test_operations_do_not_grow_with_the_depth(
+    parse: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, flat: bool
+) -> None:
+    counts = []
+    for copies in (1, 5):
+        served, weights = optimizer_of(parse("--bf16"), torch.bfloat16, flat, monkeypatch, copies)
+        multi_tensor.serve(served)
+        for weight in weights:
+            weight.grad = torch.ones_like(weight) if weight.requires_grad else None
+        served._needs_sync = True
+        with Count() as count:
+            served._sync_fp16_grads_to_fp32()
+            served.clip_grad_norm(0.5)
+            served._sync_fp32_params_to_fp16()
+            served.zero_grad()
+        counts.append(count.number)
+    assert counts[0] == counts[1] < 20
+
+
+def test_only_trainings_of_our_models_are_served(parse: Callable[..., Any], task: Any) -> None:
+    from fairseq.trainer import Trainer
+
+    served = []
+    for options in (["admin_transformer_tiny", "--init-type", "default"], ["transformer_tiny"]):
+        cfg = parse("--bf16", "--arch", *options)
+        model, criterion = task.build_model(cfg.model), task.build_criterion(cfg.criterion)
+        served.append("zero_grad" in vars(Trainer(cfg, task, model, criterion).optimizer))
+    assert served == [True, False]
