@@ -55,7 +55,7 @@ def _logits(
 
 
 @triton.jit(do_not_specialize=_VARYING)
-def _forward(
+def _residual_attention_forward(
     q_ptr, k_ptr, v_ptr, prev_ptr, bias_ptr, scores_ptr, out_ptr, logsum_ptr,
     q_b, q_h, q_t, k_b, k_h, k_t, v_b, v_h, v_t, o_b, o_h, o_t, bias_b, bias_h, bias_t, bias_s,
     heads, length, keys, size, scale, inverse_layers, dropout_p, seed,
@@ -114,7 +114,7 @@ def _forward(
 
 
 @triton.jit(do_not_specialize=_VARYING)
-def _backward(
+def _residual_attention_backward(
     q_ptr, k_ptr, v_ptr, bias_ptr, scores_ptr, logsum_ptr, delta_ptr, grad_out_ptr,
     grad_above_ptr, grad_scores_ptr, grad_k_ptr, grad_v_ptr,
     q_b, q_h, q_t, k_b, k_h, k_t, v_b, v_h, v_t, g_b, g_h, g_t, bias_b, bias_h, bias_t, bias_s,
@@ -169,12 +169,15 @@ def _backward(
     tl.store(grad_v_ptr + place, grad_v.to(grad_v_ptr.dtype.element_ty), mask=tile)
 
 
-def _tiles(q: Tensor) -> dict[str, int]:
-    """Tile sizes: powers of two, at least 16 as `tl.dot` wants, within 99 KB of shared memory."""
-    padded = max(16, triton.next_power_of_2(q.shape[-1]))
-    if q.element_size() > 2:
-        return {"ROWS": 32, "COLUMNS": 32, "SIZE": padded}
-    return {"ROWS": 64, "COLUMNS": 64 if padded <= 64 else 32, "SIZE": padded}
+def tiles(size: int) -> dict[str, int]:
+    """Launch options for heads of `size` elements: powers of two, at least 16 as `tl.dot` wants.
+
+    Sentences are short: a matrix of scores is one or a few tiles of 32 x 32. Larger tiles do not fit
+    the registers (64 x 64, K 64: 1,752 bytes of stack a thread in the backward, compiled for sm_90),
+    nor does a third stage of loads in advance.
+    """
+    padded = max(16, triton.next_power_of_2(size))
+    return {"ROWS": 32, "COLUMNS": 32, "SIZE": padded, "num_warps": 4, "num_stages": 2}
 
 
 def _strides(bias: Tensor | None, shape: torch.Size) -> tuple[int, ...]:
@@ -210,14 +213,14 @@ class _Kernels(Function):
         # Time first in memory: the caller puts heads side by side, and then needs no copy.
         out = q.new_empty((length, batch, heads, size)).permute(1, 2, 0, 3)
         logsum = q.new_empty((batch, heads, length), dtype=torch.float32)
-        tiles = _tiles(q)
+        sizes = tiles(q.shape[-1])
         numbers = (heads, length, keys, size, scale, 1 / layers, dropout_p, seed)
-        _forward[(batch * heads, triton.cdiv(length, tiles["ROWS"]))](
+        _residual_attention_forward[(batch * heads, triton.cdiv(length, sizes["ROWS"]))](
             q, k, v, scores if prev is None else prev.contiguous(), scores if bias is None else bias,
             scores, out, logsum,
             *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *out.stride()[:3],
             *_strides(bias, scores.shape), *numbers,
-            HAS_PREV=prev is not None, HAS_BIAS=bias is not None, DROPOUT=dropout_p > 0, **tiles,
+            HAS_PREV=prev is not None, HAS_BIAS=bias is not None, DROPOUT=dropout_p > 0, **sizes,
         )  # fmt: skip
         ctx.save_for_backward(q, k, v, bias, scores, out, logsum)
         ctx.numbers, ctx.has_prev = numbers, prev is not None
@@ -236,14 +239,14 @@ class _Kernels(Function):
         grad_scores = torch.empty_like(scores)
         grad_k, grad_v = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (k, v))
         batch, heads, keys, _ = k.shape
-        tiles = _tiles(q)
-        _backward[(batch * heads, triton.cdiv(keys, tiles["COLUMNS"]))](
+        sizes = tiles(q.shape[-1])
+        _residual_attention_backward[(batch * heads, triton.cdiv(keys, sizes["COLUMNS"]))](
             q, k, v, scores if bias is None else bias, scores, logsum, delta, grad_out,
             scores if grad_above is None else grad_above, grad_scores, grad_k, grad_v,
             *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *grad_out.stride()[:3],
             *_strides(bias, scores.shape), *ctx.numbers,
             HAS_ABOVE=grad_above is not None, HAS_BIAS=bias is not None,
-            DROPOUT=ctx.numbers[6] > 0, **tiles,
+            DROPOUT=ctx.numbers[6] > 0, **sizes,
         )  # fmt: skip
         grad_q = torch.matmul(grad_scores.to(k.dtype), k).mul_(ctx.numbers[4])
         grad_prev = grad_scores if ctx.has_prev else None

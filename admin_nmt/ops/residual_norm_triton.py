@@ -78,7 +78,7 @@ def _centred(r, inside, D, eps):
 
 
 @triton.jit(do_not_specialize=_VARYING)
-def _forward(
+def _residual_norm_forward(
     branch_ptr, shortcut_ptr, omega_ptr, weight_ptr, bias_ptr, sum_ptr, norm_ptr, seed,
     branch_stride, shortcut_stride, num_rows, D, factor, eps, p,
     VECTOR: tl.constexpr, SUM: tl.constexpr, DROPOUT: tl.constexpr, DEVICE_SEED: tl.constexpr,
@@ -111,7 +111,7 @@ def _forward(
 
 
 @triton.jit(do_not_specialize=_VARYING)
-def _backward(
+def _residual_norm_backward(
     grad_norm_ptr, grad_sum_ptr, branch_ptr, shortcut_ptr, sum_ptr, omega_ptr, weight_ptr,
     grad_branch_ptr, grad_shortcut_ptr, partial_ptr, seed,
     norm_stride, grad_sum_stride, branch_stride, shortcut_stride, num_rows, D, factor, eps, p,
@@ -225,7 +225,7 @@ class _Fused(Function):
         total = torch.empty_like(norm) if with_sum else norm
         sizes = tiles(D)
         if len(f):
-            _forward[(triton.cdiv(len(f), sizes["ROWS"]),)](
+            _residual_norm_forward[(triton.cdiv(len(f), sizes["ROWS"]),)](
                 f, x, weight if omega is None else omega.contiguous(), weight, bias, total, norm,
                 seed, f.stride(0), x.stride(0), len(f), D, factor, eps, p,
                 VECTOR=omega is not None, SUM=with_sum, DROPOUT=p > 0,
@@ -260,7 +260,7 @@ class _Fused(Function):
             triton.cdiv(R, sizes["ROWS"]), _PROGRAMS_PER_PROCESSOR * _processors(kept.device)
         ))  # fmt: skip
         partial = kept.new_empty((3 if trained else 2, programs, D), dtype=torch.float32)
-        _backward[(programs,)](
+        _residual_norm_backward[(programs,)](
             grad_norm, kept if above is None else above, kept, kept if x is None else x, kept,
             weight if omega is None else omega.contiguous(), weight, grad_f, grad_x, partial, seed,
             grad_norm.stride(0), D if above is None else above.stride(0), kept.stride(0),

@@ -93,8 +93,10 @@ def loss_problem(passes: int, tokens: int, dim: int, types: int, chunk: int | No
     target[:: max(tokens // 5, 2)] = 1  # padding
     smoothing, alpha = LabelSmoothing.of(0.1, types), 5.0 if passes > 1 else 0.0
 
+    placed = cache(target.to)  # once: a copy from the host would make it wait
+
     def operation(features: Tensor, weight: Tensor, bias: Tensor) -> list[Tensor]:
-        own = target.to(features.device)
+        own = placed(features.device)
         return [
             linear_rdrop(features, weight, bias, own, smoothing, alpha, 1, chunk_tokens=chunk).loss
         ]
@@ -118,9 +120,11 @@ def attention_problem(
         hidden = torch.arange(keys) >= keys - torch.arange(batch)[:, None] % keys
         bias = torch.zeros(batch, 1, 1, keys).masked_fill_(hidden[:, None, None], float("-inf"))
 
+    placed = None if bias is None else cache(bias.to)
+
     def operation(k: Tensor, v: Tensor, *queries: Tensor) -> list[Tensor]:
         scores, outputs = None, []
-        own = None if bias is None else bias.to(k)
+        own = None if placed is None else placed(k.device, k.dtype)
         for number, q in enumerate(queries, 1):
             out, scores = residual_attention(
                 q, k, v, scores, own, scale=size**-0.5, layers=number, in_place=False
@@ -216,6 +220,33 @@ def check_kernels(context: Context) -> None:
                     compare(o, t, r, context.device), BOUNDS[d],
                 ),
             )  # fmt: skip
+
+
+def check_waiting(context: Context) -> None:
+    """No operation makes the host wait for the GPU, forward or backward."""
+
+    def once(operation: Callable, inputs: Sequence[Tensor]) -> None:
+        leaves = [x.detach().requires_grad_() for x in inputs]
+        outputs = [out for out in operation(*leaves) if out.requires_grad]
+        torch.autograd.grad(outputs, leaves, [torch.ones_like(out) for out in outputs])
+
+    def step(operation: Callable, inputs: Sequence[Tensor]) -> tuple[float, float]:
+        once(operation, inputs)  # compiles
+        if context.device == "cuda":
+            torch.cuda.set_sync_debug_mode("error")
+        try:
+            once(operation, inputs)
+        finally:
+            if context.device == "cuda":
+                torch.cuda.set_sync_debug_mode("default")
+        return 0.0, 0.0
+
+    seen: set[str] = set()
+    for name, _, (operation, _, inputs) in kernel_cases(smoke=True):
+        if name not in seen:
+            seen.add(name)
+            rounded = [x.to(context.device, torch.bfloat16) for x in inputs]
+            attempt(context, "waiting", f"{name} does not wait", partial(step, operation, rounded))
 
 
 #: What trains here, and its options.
@@ -353,9 +384,10 @@ def check_tests(context: Context) -> None:
 
 
 def run(context: Context) -> None:
-    """Tables `kernels`, `trainings`, `precisions`, `decoding`, `tests`."""
+    """Tables `kernels`, `waiting`, `trainings`, `precisions`, `decoding`, `tests`."""
     torch.backends.cuda.matmul.allow_tf32 = False
     check_kernels(context)
+    check_waiting(context)
     from gpu_check.trainers import quiet
 
     quiet()

@@ -147,7 +147,7 @@ def main() -> None:
     """The table of docs/gpu.md."""
     cases = [(DEEP, tokens, 1) for tokens in (4096, 8192, 16384)]
     cases += [(DEEP, 4096, 2), (BIG, 4096, 1), (IWSLT, 4096, 1)]
-    print(predictions(cases, matmul_rate=600e12, copy_rate=2.8e12, length=16))
+    print(predictions(cases, matmul_rate=800e12, copy_rate=3.0e12, length=16))
 
 
 if __name__ == "__main__":

@@ -218,3 +218,28 @@ def test_rehearsal_on_the_cpu(data_bin: Path, tmp_path: Path) -> None:
     assert {row["variant"] for row in shares} >= {"fairseq", "ours", "RealFormer, fused norm"}
     assert all(row["GEMM ms"] > 0 and row["loss ms"] > 0 for row in shares)
     assert "| speed       | passed" in (tmp_path / "out" / "summary.txt").read_text()
+
+
+def test_kernels_compile_for_cards_that_are_not_here() -> None:
+    pytest.importorskip("triton")
+    from gpu_check import compile_ahead
+
+    kernels = compile_ahead.kernels()
+    assert {kernel.function.__name__ for kernel in kernels} == {
+        "_linear_loss", "_residual_attention_forward", "_residual_attention_backward",
+        "_residual_norm_forward", "_residual_norm_backward",
+    }  # fmt: skip
+    (kernel,) = (k for k in kernels if k.what == "post-LN residual forward, D 512")
+    what, card, registers, stack, shared, warps, at_once = compile_ahead.row(kernel, 90)
+    assert (what, card, stack, warps) == (kernel.what, "sm_90", 0, 4)
+    assert 16 <= registers <= 255 and shared > 0 and at_once >= 2
+
+
+def test_programs_that_a_multiprocessor_holds() -> None:
+    pytest.importorskip("triton")
+    from gpu_check.compile_ahead import programs_at_once
+
+    assert programs_at_once(32, 0, 4, 90) == 16  # threads
+    assert programs_at_once(250, 0, 4, 90) == 2  # registers, given out by 256
+    assert programs_at_once(32, 99 * 1024, 4, 90) == 2  # shared memory
+    assert programs_at_once(32, 228 * 1024, 4, 90) == 0
