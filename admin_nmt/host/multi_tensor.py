@@ -24,7 +24,7 @@ def _copy(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
         torch._foreach_copy_(list(targets), list(sources))
 
 
-def _flat_parts(optimizer: Any, part: Callable[[Tensor], Tensor], trained: bool) -> list[tuple]:
+def _flat_parts(optimizer: Any, part: Callable[[Any], Tensor], trained: bool) -> list[tuple]:
     """(parameter, its piece of the flat float32 copy) of a `--fp16` optimizer, shaped alike.
 
     Args:
