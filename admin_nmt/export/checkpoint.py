@@ -39,7 +39,8 @@ FOLDED_OPTIONS = {
     "admin_profile_batches",
     "admin_freeze_omega",
     "residual_attention_reduce",  # of --residual-attention, which is refused
-    "fused_residual_norm",  # another way to compute the same
+    "fused_residual_norm",  # other ways to compute the same
+    "compile",
     "heads_per_layer",
     "head_mask",
 }

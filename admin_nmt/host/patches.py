@@ -11,6 +11,7 @@ from admin_nmt.errors import UsageError
 from admin_nmt.host import (
     batches,
     checkpoints,
+    compiling,
     cpu,
     criterions,
     data,
@@ -39,6 +40,7 @@ TABLE: tuple[Patch | Addition, ...] = (
     *exact_resume.PATCHES,
     *master_weights.PATCHES,
     *multi_tensor.PATCHES,
+    *compiling.PATCHES,
     *update_checkpoints.PATCHES,
 )
 #: Without these, models of ours would train with the omegas of no profile.

@@ -62,6 +62,13 @@ class AdminTransformerConfig(TransformerConfig):
             "CUDA kernel (Triton); the same function, and on CPUs the same operations as without"
         },
     )
+    compile: bool = field(
+        default=False,
+        metadata={
+            "help": "compile the layers with torch.compile for training: one compilation for all "
+            "layers made alike, for batches of any size; not yet measured on a GPU, slower on CPUs"
+        },
+    )
     heads_per_layer: Optional[str] = field(  # noqa: UP045
         default=None,
         metadata={
@@ -159,6 +166,7 @@ def check(cfg: AdminTransformerConfig) -> None:
             raise UsageError(f"--{side}-layers must be at least 1, not {stack.layers}")
     _check_dropouts(cfg)
     _check_residual_attention(cfg)
+    _check_compile(cfg)
     heads_of(cfg)
 
 
@@ -179,6 +187,22 @@ def _check_dropouts(cfg: AdminTransformerConfig) -> None:
 def _check_probability(flag: str, value: float) -> None:
     if not 0 <= value < 1:
         raise UsageError(f"{flag} must be at least 0 and less than 1, not {value}")
+
+
+def _check_compile(cfg: AdminTransformerConfig) -> None:
+    """What layers that are compiled do not serve."""
+    if not cfg.compile:
+        return
+    others = {
+        "--residual-attention": residual_kinds(cfg.residual_attention),
+        "--checkpoint-activations": cfg.checkpoint_activations,
+        "--fused-residual-norm": cfg.fused_residual_norm,  # the compiler fuses these itself
+        "--heads-per-layer": cfg.heads_per_layer,
+        "--head-mask": cfg.head_mask,
+    }
+    for flag, given in others.items():
+        if given:
+            raise UsageError(f"--compile is not supported with {flag}")
 
 
 def _check_residual_attention(cfg: AdminTransformerConfig) -> None:

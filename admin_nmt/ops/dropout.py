@@ -39,7 +39,7 @@ def keep_mask_for(x: Tensor, p: float) -> tuple[Tensor | None, float]:
     """
     if p == 0:
         return None, 1.0
-    if x.device.type != "cpu":
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
         return torch.empty_like(x, dtype=torch.bool).bernoulli_(1 - p), 1 / (1 - p)
     threshold = keep_threshold(p)
     return keep_mask(x.shape, threshold), _LEVELS / (_LEVELS - threshold)
@@ -80,10 +80,10 @@ class _MaskedScale(Function):
 def dropout(x: Tensor, p: float) -> Tensor:
     """Zero each element of `x` (any shape) with probability `p` and scale the others by 1/(1-p).
 
-    Off the CPU this is `torch.nn.functional.dropout`. `p` must lie in [0, 1).
+    Off the CPU, and for a compiler, this is `torch.nn.functional.dropout`. `p` must lie in [0, 1).
     """
     if p == 0:
         return x
-    if x.device.type != "cpu" or p >= 1:
+    if x.device.type != "cpu" or p >= 1 or torch.compiler.is_compiling():
         return F.dropout(x, p, training=True)
     return _MaskedScale.apply(x, *keep_mask_for(x, p))

@@ -34,6 +34,7 @@ PLAIN = {
     "admin_profile_batches": 1,
     "admin_freeze_omega": False,
     "fused_residual_norm": False,
+    "compile": False,
     "heads_per_layer": "",  # not those of the checkpoint that its training started from
 }
 
