@@ -86,6 +86,7 @@ setup(
         "pyyaml>=6",
         "tabulate>=0.9",
         "pooch[progress]>=1.8",
+        "joblib>=1.3",
     ],
     extras_require={
         "export": ["ctranslate2>=4.5"],

@@ -33,15 +33,14 @@ from sacrebleu.metrics import BLEU
 from tabulate import tabulate
 
 import admin_nmt  # noqa: F401
-from admin_nmt.evaluation.averaging import save_checkpoint
+from admin_nmt.checkpoints import Checkpoint
 from admin_nmt.evaluation.generation import (
     SearchOptions,
     generate_command,
     in_corpus_order,
     parse_line,
-    trained_direction,
 )
-from admin_nmt.export import export_bundle, fold_checkpoint, load_translator
+from admin_nmt.export import export_bundle, fold, load_translator
 from admin_nmt.export.text import Text, data_folder, load_text
 from admin_nmt.export.translator import Translator
 
@@ -92,13 +91,11 @@ def exported(translator: Translator, args: argparse.Namespace, lines: list[str])
 
 def folded_checkpoints(checkpoint: str, folder: Path) -> dict[str, Path]:
     """The folded model as `admin_transformer` without omegas, and as fairseq's `transformer`."""
-    folded, _ = fold_checkpoint(checkpoint)
-    stock = folder / "stock.pt"
-    save_checkpoint(folded, stock)
-    settings = folded["cfg"]["model"] | {"init_type": "default", "arch": "admin_transformer"}
-    folded["cfg"]["model"] = settings | {"_name": "admin_transformer"}
-    ours = folder / "folded.pt"
-    save_checkpoint(folded, ours)
+    folded, _ = fold(Checkpoint.open(checkpoint))
+    stock, ours = folder / "stock.pt", folder / "folded.pt"
+    folded.save(stock)
+    names = dict.fromkeys(("arch", "_name"), "admin_transformer")
+    folded.replaced(folded.weights, names | {"init_type": "default"}).save(ours)
     return {"fairseq-generate, folded": ours, "fairseq-generate, stock": stock}
 
 
@@ -154,7 +151,7 @@ def main() -> None:
     """Measure all systems round by round and print the tables."""
     args = parse_arguments()
     logging.disable(logging.INFO)
-    text = load_text(args.data, trained_direction(args.checkpoint))
+    text = load_text(args.data, Checkpoint.open(args.checkpoint).languages)
     raw = data_folder(args.data) / "raw" / args.subset
     lines, reference = (
         Path(f"{raw}.{lang}").read_text(encoding="utf-8").splitlines()

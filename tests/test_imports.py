@@ -8,22 +8,22 @@ PACKAGE = Path(__file__).parents[1] / "admin_nmt"
 #: Room -> rooms that it may import, itself and `BASE` always. A module beside the rooms is a room.
 ALLOWED: dict[str, set[str]] = {
     "ops": set(),
-    "checkpoints": set(),
     "data": set(),
+    "checkpoints": {"data"},
     "modules": {"ops"},
     "optim": set(),
     "initialization": {"modules"},
     "criterions": {"ops"},
     "models": {"checkpoints", "initialization", "modules"},
     "evaluation": {"checkpoints", "data"},
-    "host": {"checkpoints", "initialization", "models", "modules"},
+    "host": {"checkpoints", "data", "initialization", "models", "modules"},
     "registration": {"criterions", "host", "models", "optim"},
     "analysis": {"evaluation", "initialization", "models", "modules"},
-    "export": {"checkpoints", "data", "evaluation", "initialization", "models", "modules"},
+    "export": {"checkpoints", "data", "initialization", "models", "modules"},
     "pruning": {"checkpoints", "data", "evaluation", "models", "modules"},
 }
 #: What everything may import.
-BASE = {"errors", "files", "documents"}
+BASE = {"errors", "files", "documents", "progress"}
 #: The command line imports all and is imported by nothing.
 TOP = "cli"
 

@@ -22,9 +22,9 @@ from admin_nmt.analysis.collapse import PositionShare
 from admin_nmt.analysis.distributions import entropy, jensen_shannon
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.evaluation.batches import random_batches
-from admin_nmt.evaluation.progress import progress
 from admin_nmt.models._heads import attentions
 from admin_nmt.modules.heads import KINDS
+from admin_nmt.progress import progress
 
 logger = logging.getLogger(__name__)
 

@@ -1,9 +1,15 @@
 """Settings in a fairseq checkpoint, whichever of fairseq's two ways they are kept in."""
 
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
+from admin_nmt.data.binarised import language_pairs
 
-def setting(state: dict[str, Any], group: str, name: str) -> Any:
+
+def setting(state: Mapping[str, Any], group: str, name: str) -> Any:
     """One setting of the training run, or None: from `cfg` (`cfg.model.arch`), else from `args`."""
     config = state.get("cfg")
     if config is not None:
@@ -17,6 +23,34 @@ def _get(container: Any, name: str) -> Any:
     return getattr(container, name, None)
 
 
-def architecture(state: dict[str, Any]) -> str | None:
+def architecture(state: Mapping[str, Any]) -> str | None:
     """The name given to `--arch`, None if the checkpoint does not say."""
     return setting(state, "model", "arch") or setting(state, "model", "_name")
+
+
+def languages(state: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """(source, target) that a checkpoint was trained on, None where it is not known.
+
+    fairseq does not record languages that it took from the names of its files: they still tell if
+    they are where they were.
+    """
+    source, target = (setting(state, "task", side) for side in ("source_lang", "target_lang"))
+    folder = Path(str(setting(state, "task", "data") or "/nowhere").split(os.pathsep)[0])
+    if source is None and target is None and folder.is_dir():
+        pairs = language_pairs(folder)
+        if len(pairs) == 1:
+            source, target = pairs[0].split("-")
+    return source, target
+
+
+def set_values(container: Any, values: Mapping[str, Any]) -> None:
+    """Set settings in whichever container a checkpoint keeps them (`Namespace`, dictionary, or the
+    `DictConfig` that fairseq makes of it), in place."""
+    from omegaconf import DictConfig, open_dict
+
+    with open_dict(container) if isinstance(container, DictConfig) else ExitStack():
+        for name, value in values.items():
+            if isinstance(container, dict):
+                container[name] = value
+            else:
+                setattr(container, name, value)

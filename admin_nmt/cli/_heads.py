@@ -128,11 +128,11 @@ def require_checkpoints(paths: Sequence[str]) -> None:
     Raises:
         UserError: one is missing, corrupt, or of another kind of model.
     """
-    from admin_nmt.checkpoints.reading import open_checkpoint
+    from admin_nmt.checkpoints.checkpoint import Checkpoint
     from admin_nmt.pruning.loading import is_stock
 
     for path in paths:
-        is_stock(open_checkpoint(path), path)
+        is_stock(Checkpoint.open(path))
 
 
 def load(args: argparse.Namespace, path: str, subset: str) -> "LoadedModel":

@@ -1,4 +1,4 @@
-"""`admin-nmt average`: argument parsing of `evaluation.averaging`."""
+"""`admin-nmt average`: argument parsing of `checkpoints.averaging`."""
 
 import argparse
 import sys
@@ -48,11 +48,8 @@ def run(args: argparse.Namespace) -> int:
     if not output.parent.is_dir():
         raise UsageError(f"--output {output}: there is no folder {output.parent}")
 
-    from admin_nmt.evaluation.averaging import (
-        average_checkpoints,
-        save_checkpoint,
-        select_checkpoints,
-    )
+    from admin_nmt.checkpoints import Checkpoint, average
+    from admin_nmt.checkpoints.averaging import select_checkpoints
 
     paths = select_checkpoints(
         args.inputs,
@@ -60,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
         num_updates=args.num_update_checkpoints,
         upper_bound=args.checkpoint_upper_bound,
     )
-    save_checkpoint(average_checkpoints(paths), output)
+    average([Checkpoint.open(path) for path in paths]).save(output)
     names = "\n".join(f"  {path}" for path in paths)
     sys.stdout.write(f"{output} is the average of\n{names}\n")
     return 0

@@ -1,4 +1,4 @@
-"""`admin-nmt fold`: argument parsing of `export.checkpoint`."""
+"""`admin-nmt fold`: argument parsing of `export.plain_transformer`."""
 
 import argparse
 import sys
@@ -22,13 +22,14 @@ def run(args: argparse.Namespace) -> int:
     require_new_file(output, args.force, args.checkpoint)
 
     import admin_nmt.registration  # noqa: F401
-    from admin_nmt.evaluation.averaging import save_checkpoint
-    from admin_nmt.export.checkpoint import fold_checkpoint
+    from admin_nmt.checkpoints.checkpoint import Checkpoint
+    from admin_nmt.export.plain_transformer import fold
     from admin_nmt.export.verification import compare_logits
 
-    folded, report = fold_checkpoint(args.checkpoint)
-    agreement = compare_logits(args.checkpoint, folded)
-    save_checkpoint(folded, output)
+    checkpoint = Checkpoint.open(args.checkpoint)
+    folded, report = fold(checkpoint)
+    agreement = compare_logits(checkpoint, folded)
+    folded.save(output)
     lines = [*report.lines(), agreement.line(), f"{output} is a plain fairseq transformer"]
     sys.stdout.write("\n".join(lines) + "\n")
     return 0

@@ -150,16 +150,16 @@ def run(args: argparse.Namespace) -> None:
     require_outputs(args.output, args.list, inputs=[args.path, args.importance])
 
     import admin_nmt.registration  # noqa: F401  (before other modules that import fairseq)
-    from admin_nmt.evaluation.averaging import save_checkpoint
+    from admin_nmt.checkpoints.tensors import num_parameters
     from admin_nmt.pruning.heads import save_removed
-    from admin_nmt.pruning.removal import num_parameters, pruned_checkpoint
+    from admin_nmt.pruning.removal import prune
     from admin_nmt.pruning.reports import removal_report
 
     loaded = load(args, args.path, args.subset)
     removed = choose_heads(args, loaded)
-    state = pruned_checkpoint(loaded, removed)
-    save_checkpoint(state, args.output)
+    checkpoint = prune(loaded.checkpoint, removed)
+    checkpoint.save(args.output)
     if args.list:
         save_removed(removed, args.path, loaded.fingerprint, loaded.layout, args.list)
-    parameters = num_parameters(loaded.model.state_dict()), num_parameters(state["model"])
+    parameters = num_parameters(loaded.model.state_dict()), num_parameters(checkpoint.weights)
     sys.stdout.write(removal_report(loaded.layout, removed, parameters, args.output) + "\n")

@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         device=args.device,
         options=text_options(args),
     )
-    from admin_nmt.evaluation.progress import progress
+    from admin_nmt.progress import progress
 
     with ExitStack() as stack:
         source = stack.enter_context(_input(args.input))

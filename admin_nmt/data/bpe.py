@@ -2,14 +2,14 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from admin_nmt.data.progress import Progress
 from admin_nmt.errors import UserError
 from admin_nmt.files import atomic_write
+from admin_nmt.progress import progress
 
 logger = logging.getLogger(__name__)
 
@@ -57,11 +57,8 @@ def learn(counts: Counter[str], num_merges: int, path: Path) -> int:
     return learned
 
 
-def _with_progress(steps: Iterable[int]) -> Iterator[int]:
-    with Progress(logger, "learn BPE", "merges") as progress:
-        for step in steps:
-            yield step
-            progress.update(1)
+def _with_progress(steps: Iterable[int]) -> Iterable[int]:
+    return progress(logger, "learn BPE", "merges", steps)
 
 
 @cache

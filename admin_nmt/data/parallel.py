@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import TypeVar
 
+import joblib
+
 from admin_nmt.errors import UserError
 
 Item = TypeVar("Item")
@@ -21,7 +23,7 @@ Result = TypeVar("Result")
 
 def available_cores() -> int:
     """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))
+    return joblib.cpu_count()
 
 
 def chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

@@ -29,12 +29,12 @@ from admin_nmt.data.clean import clean_pair
 from admin_nmt.data.corpora import SETS, Cleaning, Corpus, archive_names, fill
 from admin_nmt.data.download import download, local_archives
 from admin_nmt.data.parallel import chunks, ordered_map
-from admin_nmt.data.progress import Progress
 from admin_nmt.data.state import State, locked, require_own_folder
 from admin_nmt.data.tokenization import LineTokenizer, require_known_language
 from admin_nmt.documents import write_json
 from admin_nmt.errors import UserError
 from admin_nmt.files import atomic_write, make_directory, sha256
+from admin_nmt.progress import progress
 
 logger = logging.getLogger(__name__)
 
@@ -214,7 +214,7 @@ class Preparation:
         )
         function = _TokenizePairs(source, target, corpus.cleaning if early else None)
         read = kept = 0
-        with Progress(logger, f"tokenize {name}") as progress:
+        with progress(logger, f"tokenize {name}", "lines", unit_scale=True) as bar:
             for pairs, rows in ordered_map(
                 function, chunks(self._raw_pairs(name), CHUNK_LINES), self.workers
             ):
@@ -225,7 +225,7 @@ class Preparation:
                     texts = tokens if goal == "train" else [*tokens, *pairs[index]]
                     _write(streams[goal], texts)
                 read += len(pairs)
-                progress.update(len(pairs))
+                bar.update(len(pairs))
         return read
 
     def _raw_pairs(self, name: str) -> Iterator[Pair]:
@@ -248,13 +248,13 @@ class Preparation:
 
     def _learn_bpe(self) -> tuple[list[Path], dict[str, Any]]:
         counts: Counter[str] = Counter()
-        with Progress(logger, "count words") as progress:
+        with progress(logger, "count words", "lines", unit_scale=True) as bar:
             for path in self._paths("tokenized", "train"):
                 for lines, partial in ordered_map(
                     bpe.count_words, chunks(_lines(path), CHUNK_LINES), self.workers
                 ):
                     counts.update(partial)
-                    progress.update(len(lines))
+                    bar.update(len(lines))
         if not counts:
             self._refuse_empty("train")
         codes = self.output / "codes"
@@ -308,12 +308,12 @@ class Preparation:
     ) -> int:
         kept = 0
         rows = zip(*map(_lines, inputs), strict=True)
-        with Progress(logger, f"apply BPE to {name}") as progress:
+        with progress(logger, f"apply BPE to {name}", "lines", unit_scale=True) as bar:
             for chunk, results in ordered_map(function, chunks(rows, CHUNK_LINES), self.workers):
                 for index, *texts in results:
                     _write(streams, [*texts, *chunk[index][2:]])
                 kept += len(results)
-                progress.update(len(chunk))
+                bar.update(len(chunk))
         return kept
 
     # -- binarize ---------------------------------------------------------------------------------

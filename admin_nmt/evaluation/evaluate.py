@@ -13,17 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from admin_nmt.checkpoints.checkpoint import Checkpoint
+from admin_nmt.checkpoints.direction import find_direction, require_fitting_vocabulary
 from admin_nmt.data import bpe
+from admin_nmt.data.binarised import num_sentences
 from admin_nmt.documents import write_json
 from admin_nmt.errors import UserError
-from admin_nmt.evaluation.generation import (
-    SearchOptions,
-    find_direction,
-    num_sentences,
-    require_fitting_vocabulary,
-    trained_direction,
-    translate,
-)
+from admin_nmt.evaluation.generation import SearchOptions, translate
 from admin_nmt.evaluation.preparation import Preparation, read_preparation
 from admin_nmt.evaluation.scoring import (
     Score,
@@ -106,8 +102,10 @@ def evaluate(
             wherever that can be.
     """
     options = options or SearchOptions()
-    source, target = find_direction(data, subset, source, target, trained_direction(path))
-    require_fitting_vocabulary(path, data, source, target)
+    checkpoints = [Checkpoint.open(name) for name in path.split(os.pathsep)]
+    source, target = find_direction(data, subset, source, target, checkpoints[0].languages)
+    for checkpoint in checkpoints:
+        require_fitting_vocabulary(checkpoint, data, source, target)
     preparation = read_preparation(data)
     chosen = choose_reference(reference, preparation, subset, target)
     _require_parallel(chosen, num_sentences(data, subset, source, target), f"{subset} of {data}")

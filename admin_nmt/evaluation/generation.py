@@ -8,29 +8,17 @@ put back into the order of the corpus.
 import logging
 import os
 import re
-import struct
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from admin_nmt.checkpoints.reading import open_checkpoint
-from admin_nmt.checkpoints.settings import setting
+from admin_nmt.data.binarised import num_sentences
 from admin_nmt.errors import UsageError, UserError
-from admin_nmt.evaluation.progress import progress
+from admin_nmt.progress import progress
 
 logger = logging.getLogger(__name__)
-
-#: `<s>`, `<pad>`, `</s>` and `<unk>` are in every fairseq vocabulary but in no dictionary file.
-NUM_SPECIAL_SYMBOLS = 4
-
-_BINARY_NAME = re.compile(r"(?P<subset>.+)\.(?P<pair>[^.-]+-[^.-]+)\.(?P<language>[^.]+)\.idx")
-# Head of an index as `fairseq-preprocess` writes it: magic, version, type of number, sentences.
-_INDEX_MAGIC = b"MMIDIDX\x00\x00"
-_INDEX_HEAD = struct.Struct("<9sQBQ")
 
 
 @dataclass(frozen=True)
@@ -68,134 +56,6 @@ class Translations:
 
     hypotheses: list[str]
     references: list[str] | None
-
-
-def find_direction(
-    data: str | os.PathLike[str],
-    subset: str,
-    source: str | None,
-    target: str | None,
-    trained: tuple[str | None, str | None] = (None, None),
-) -> tuple[str, str]:
-    """The languages (source, target) in which to translate `subset` of the folder `data`.
-
-    What is not given is taken from `trained`, the direction of the checkpoint, if the folder has
-    those languages, else from the names of the files, provided that they leave no choice.
-
-    Raises:
-        UserError: no folder, or it has no such subset, or not in these languages.
-        UsageError: several directions are possible, or the one asked for is the reverse of the
-            checkpoint's.
-    """
-    pairs = _pairs(Path(data), subset)
-    directions = [pair for a, b in pairs for pair in ((a, b), (b, a))]
-    wanted = [
-        pair for pair in directions if source in (None, pair[0]) and target in (None, pair[1])
-    ]
-    if not wanted:
-        raise UserError(
-            f"{data} has no subset {subset} for --source-lang {source or 'any'} --target-lang "
-            f"{target or 'any'}; it has {', '.join('-'.join(pair) for pair in pairs)}"
-        )
-    if len(wanted) > 1 and trained in wanted:
-        wanted = [pair for pair in wanted if pair == trained]
-    if len(wanted) > 1:
-        # fairseq names files source-target, so that order is the default of a single pair.
-        wanted = [pair for pair in wanted if pair in pairs]
-    if len(wanted) != 1:
-        raise UsageError(
-            f"{data} holds {subset} for {', '.join('-'.join(pair) for pair in pairs)}: "
-            "give --source-lang and --target-lang"
-        )
-    if wanted[0] == trained[::-1]:
-        # With dictionaries of equal size, or a joint one, fairseq would translate into nonsense.
-        raise UsageError(
-            f"--source-lang {wanted[0][0]} --target-lang {wanted[0][1]}: the checkpoint was trained "
-            f"to translate from {trained[0]} to {trained[1]}"
-        )
-    return wanted[0]
-
-
-def _pairs(data: Path, subset: str) -> list[tuple[str, str]]:
-    """Language pairs of a subset, from names like `test.de-en.de.idx`."""
-    if not data.is_dir():
-        raise UserError(f"data folder not found: {data}")
-    matches = [match for path in data.iterdir() if (match := _BINARY_NAME.fullmatch(path.name))]
-    if not matches:
-        raise UserError(
-            f"{data} holds no binarised text (files like test.de-en.de.idx); "
-            "make it with fairseq-preprocess"
-        )
-    pairs = {match["pair"] for match in matches if match["subset"] == subset}
-    if not pairs:
-        known = ", ".join(sorted({match["subset"] for match in matches}))
-        raise UserError(f"{data} has no subset {subset}; --gen-subset can be one of {known}")
-    return [(a, b) for a, b in (pair.split("-") for pair in sorted(pairs))]
-
-
-def trained_direction(path: str) -> tuple[str | None, str | None]:
-    """(source, target) of the run that wrote the checkpoints `path`, None where it is not known."""
-    return recorded_direction(open_checkpoint(path.split(os.pathsep)[0]))
-
-
-def recorded_direction(state: dict[str, Any]) -> tuple[str | None, str | None]:
-    """(source, target) that a checkpoint was trained on, None where it is not known.
-
-    fairseq does not record languages that it took from the names of its files: they still tell if
-    they are where they were.
-    """
-    source, target = (setting(state, "task", side) for side in ("source_lang", "target_lang"))
-    folder = Path(str(setting(state, "task", "data") or "/nowhere").split(os.pathsep)[0])
-    if source is None and target is None and folder.is_dir():
-        names = (_BINARY_NAME.fullmatch(path.name) for path in folder.iterdir())
-        pairs = {match["pair"] for match in names if match}
-        if len(pairs) == 1:
-            source, target = pairs.pop().split("-")
-    return source, target
-
-
-def require_fitting_vocabulary(
-    path: str, data: str | os.PathLike[str], source: str, target: str
-) -> None:
-    """Refuse checkpoints whose embeddings have another number of rows than the dictionaries.
-
-    Raises:
-        UserError: naming the checkpoint, the dictionary and both sizes.
-    """
-    for checkpoint in path.split(os.pathsep):
-        model = open_checkpoint(checkpoint)["model"]
-        for side, language in (("encoder", source), ("decoder", target)):
-            dictionary = Path(data) / f"dict.{language}.txt"
-            embedding = model.get(f"{side}.embed_tokens.weight")
-            size = _dictionary_size(dictionary)
-            if embedding is not None and embedding.shape[0] != size:
-                raise UserError(
-                    f"checkpoint {checkpoint} does not fit the vocabulary of {data}: its {side} "
-                    f"knows {embedding.shape[0]} types, {dictionary} has {size}; "
-                    "use the data folder it was trained on, or the other translation direction"
-                )
-
-
-def _dictionary_size(path: Path) -> int:
-    try:
-        with path.open("rb") as stream:
-            return NUM_SPECIAL_SYMBOLS + sum(1 for _ in stream)
-    except OSError as error:
-        raise UserError(f"cannot read dictionary {path}: {error.strerror or error}") from error
-
-
-def num_sentences(
-    data: str | os.PathLike[str], subset: str, source: str, target: str
-) -> int | None:
-    """Sentences in a subset, read from its index; None if that is of an older format."""
-    for pair in (f"{source}-{target}", f"{target}-{source}"):
-        path = Path(data) / f"{subset}.{pair}.{source}.idx"
-        if path.is_file():
-            with path.open("rb") as stream:
-                head = stream.read(_INDEX_HEAD.size)
-            if len(head) == _INDEX_HEAD.size and head.startswith(_INDEX_MAGIC):
-                return _INDEX_HEAD.unpack(head)[3]
-    return None
 
 
 def translate(

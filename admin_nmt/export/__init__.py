@@ -1,6 +1,6 @@
 """From a trained checkpoint to something one can ship.
 
-`fold_checkpoint` makes a plain fairseq Transformer, `export_bundle` a self-contained CTranslate2
+`fold` makes a plain fairseq Transformer, `export_bundle` a self-contained CTranslate2
 folder, `load_translator` translates raw text with either:
 
     from admin_nmt.export import load_translator
@@ -13,13 +13,21 @@ from typing import Any
 
 _HOMES = {
     "export_bundle": "admin_nmt.export.bundle",
-    "fold_checkpoint": "admin_nmt.export.checkpoint",
+    "fold": "admin_nmt.export.plain_transformer",
+    "fold_checkpoint": "admin_nmt.export.plain_transformer",
     "load_translator": "admin_nmt.export.loading",
     "TextOptions": "admin_nmt.export.text",
     "Translator": "admin_nmt.export.translator",
 }
 
-__all__ = ["TextOptions", "Translator", "export_bundle", "fold_checkpoint", "load_translator"]
+__all__ = [
+    "TextOptions",
+    "Translator",
+    "export_bundle",
+    "fold",
+    "fold_checkpoint",
+    "load_translator",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -4,14 +4,16 @@ An engine gets batches of sentences in subwords and gives hypotheses in subwords
 the same beam, scores divided by length ** lenpen, the same limit on the length of the output.
 """
 
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from admin_nmt.errors import UsageError, UserError
+
+if TYPE_CHECKING:  # the other engine needs no torch
+    from admin_nmt.checkpoints.checkpoint import Checkpoint
 
 #: Subwords of output that are always allowed (fairseq's default for `--max-len-b`).
 MIN_OUTPUT_LIMIT = 200
@@ -156,7 +158,7 @@ class FairseqBackend:
     """fairseq's beam search on a checkpoint of any of its encoder-decoder models.
 
     Args:
-        checkpoint: the file.
+        checkpoint: opened.
         data: folder with the dictionaries.
         source: language code.
         target: language code.
@@ -164,12 +166,12 @@ class FairseqBackend:
         device: `cpu`, `cuda` or `auto`.
 
     Raises:
-        UserError: a checkpoint is no sound one, or does not fit the vocabulary.
+        UserError: it does not fit the vocabulary, or is not a model with an encoder.
     """
 
     def __init__(
         self,
-        checkpoint: str | os.PathLike[str],
+        checkpoint: "Checkpoint",
         data: Path,
         source: str,
         target: str,
@@ -180,16 +182,18 @@ class FairseqBackend:
         from fairseq import checkpoint_utils, utils
         from fairseq.models import FairseqEncoderDecoderModel
 
-        from admin_nmt.evaluation.generation import require_fitting_vocabulary
+        from admin_nmt.checkpoints.direction import require_fitting_vocabulary
 
-        require_fitting_vocabulary(str(checkpoint), data, source, target)
+        require_fitting_vocabulary(checkpoint, data, source, target)
         torch.set_num_threads(threads)
         self.models, config, self.task = checkpoint_utils.load_model_ensemble_and_task(
-            [str(checkpoint)],
+            [str(checkpoint.path)],
             arg_overrides={"data": str(data), "source_lang": source, "target_lang": target},
         )
         if not isinstance(self.models[0], FairseqEncoderDecoderModel):
-            raise UserError(f"checkpoint {checkpoint} is no translation model with an encoder")
+            raise UserError(
+                f"checkpoint {checkpoint.path} is not a translation model with an encoder"
+            )
         cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
         self.device = torch.device("cuda" if cuda else "cpu")
         for model in self.models:

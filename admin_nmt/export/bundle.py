@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from admin_nmt.data.text_pipeline import FILE_NAME as PREPARATION
 from admin_nmt.documents import read_document, write_document, write_json
@@ -26,6 +26,9 @@ from admin_nmt.export.backends import import_ctranslate2
 from admin_nmt.export.output import require_new_folder
 from admin_nmt.export.text import Text, TextOptions, data_folder, load_text
 from admin_nmt.files import atomic_write, sha256
+
+if TYPE_CHECKING:
+    from admin_nmt.checkpoints.checkpoint import Checkpoint
 
 MANIFEST = "export.json"
 DOCUMENT, VERSION = "export", 1
@@ -72,21 +75,23 @@ def export_bundle(
         UserError: bad input, a model that CTranslate2 cannot run, an output that exists, or an
             exported model that does not compute what the checkpoint does.
     """
-    from admin_nmt.evaluation.generation import require_fitting_vocabulary, trained_direction
+    from admin_nmt.checkpoints.checkpoint import Checkpoint
+    from admin_nmt.checkpoints.direction import require_fitting_vocabulary
     from admin_nmt.export.conversion import convert, plain_model
 
     output = Path(output)
     require_new_folder(output, force, MANIFEST)
     import_ctranslate2()
-    model, settings = plain_model(checkpoint)
-    text = load_text(data, trained_direction(os.fspath(checkpoint)), options)
+    opened = Checkpoint.open(checkpoint)
+    model, settings = plain_model(opened)
+    text = load_text(data, opened.languages, options)
     folder = data_folder(data)
-    require_fitting_vocabulary(os.fspath(checkpoint), folder, text.source_lang, text.target_lang)
+    require_fitting_vocabulary(opened, folder, text.source_lang, text.target_lang)
     with _folder_in_place_of(output) as made:
         convert(model, settings, folder, text, made / "model", quantization)
         _write_text_files(text, folder, made)
-        content = _describe(checkpoint, settings, text, quantization)
-        content["verification"] = _verify(checkpoint, folder, text, made, content)
+        content = _describe(opened, settings, text, quantization)
+        content["verification"] = _verify(opened, folder, text, made, content)
         _finish(made, content)
     return content
 
@@ -125,13 +130,8 @@ def _write_text_files(text: Text, folder: Path, made: Path) -> None:
 
 
 def _describe(
-    checkpoint: str | os.PathLike[str], settings: Namespace, text: Text, quantization: str
+    checkpoint: "Checkpoint", settings: Namespace, text: Text, quantization: str
 ) -> dict[str, Any]:
-    from admin_nmt.checkpoints.reading import open_checkpoint
-    from admin_nmt.checkpoints.settings import architecture
-
-    state = open_checkpoint(Path(checkpoint))
-    history = state.get("optimizer_history") or [{}]
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "source_lang": text.source_lang,
@@ -140,10 +140,10 @@ def _describe(
         "max_source": settings.max_source_positions - 1,
         "max_target": settings.max_target_positions - 1,
         "checkpoint": {
-            "file": Path(checkpoint).name,
-            "sha256": sha256(checkpoint),
-            "architecture": architecture(state),
-            "num_updates": history[-1].get("num_updates"),
+            "file": checkpoint.path.name,
+            "sha256": sha256(checkpoint.path),
+            "architecture": checkpoint.architecture,
+            "num_updates": checkpoint.num_updates,
         },
         "model": {name: _json(value) for name, value in sorted(vars(settings).items())},
         "versions": {name: _version(name) for name in _LIBRARIES},
@@ -162,9 +162,7 @@ def _json(value: Any) -> Any:
     return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
-def _verify(
-    checkpoint: str | os.PathLike[str], folder: Path, text: Text, made: Path, content: dict
-) -> dict[str, Any]:
+def _verify(checkpoint: Any, folder: Path, text: Text, made: Path, content: dict) -> dict[str, Any]:
     from admin_nmt.export.backends import CTranslate2Backend, FairseqBackend
     from admin_nmt.export.verification import compare_translations, sample_sentences
 

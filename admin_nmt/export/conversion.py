@@ -1,6 +1,5 @@
 """Checkpoint to CTranslate2, by CTranslate2's own converter."""
 
-import os
 import tempfile
 from argparse import Namespace
 from pathlib import Path
@@ -10,35 +9,31 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from admin_nmt.checkpoints.reading import open_checkpoint
+from admin_nmt.checkpoints.checkpoint import Checkpoint
+from admin_nmt.checkpoints.tensors import widened
 from admin_nmt.errors import UserError
 from admin_nmt.export.backends import import_ctranslate2
-from admin_nmt.export.checkpoint import (
-    fold_checkpoint,
-    plain_settings,
-    to_float32,
-)
+from admin_nmt.export.plain_transformer import FAMILIES, fold, plain_settings
 from admin_nmt.export.text import Text
-from admin_nmt.models.settings import model_kind, model_settings
+from admin_nmt.models.settings import model_settings
 
 
-def plain_model(checkpoint: str | os.PathLike[str]) -> tuple[dict[str, Tensor], Namespace]:
+def plain_model(checkpoint: Checkpoint) -> tuple[dict[str, Tensor], Namespace]:
     """Weights and settings as of fairseq's `transformer`, folded if the checkpoint is ours.
 
     Raises:
         UserError: another architecture, or a model that cannot be folded or that CTranslate2
             cannot run.
     """
-    path = Path(checkpoint)
-    state = open_checkpoint(path)
-    if model_kind(path, state) == "admin_transformer":
-        heads = even_heads(path, model_settings(state))
-        folded, _ = fold_checkpoint(path)
-        model, settings = folded["model"], Namespace(**folded["cfg"]["model"], even_heads=heads)
+    if checkpoint.require_family(FAMILIES, "be folded or exported") == "admin_transformer":
+        heads = even_heads(checkpoint.path, model_settings(checkpoint))
+        folded, _ = fold(checkpoint)
+        settings = Namespace(**folded.state["cfg"]["model"], even_heads=heads)
+        model = folded.weights
     else:
-        model, _ = to_float32(state["model"])
-        settings = Namespace(**plain_settings(model_settings(state)))
-    _check_convertible(path, settings)
+        model = widened(checkpoint.weights)
+        settings = Namespace(**plain_settings(model_settings(checkpoint)))
+    _check_convertible(checkpoint.path, settings)
     return model, settings
 
 

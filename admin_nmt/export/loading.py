@@ -2,7 +2,8 @@
 
 import os
 from pathlib import Path
-from typing import Any
+
+import joblib
 
 from admin_nmt.data.text_pipeline import TextPipeline
 from admin_nmt.errors import UsageError, UserError
@@ -38,7 +39,7 @@ def load_translator(
         UsageError: an option that makes no sense here.
     """
     path = Path(path)
-    threads = len(os.sched_getaffinity(0)) if threads is None else threads
+    threads = joblib.cpu_count() if threads is None else threads
     if threads < 1:
         raise UsageError(f"--threads {threads}: give a number of at least 1")
     if device not in DEVICES:
@@ -67,34 +68,23 @@ def _checkpoint(
     device: str,
     options: TextOptions | None,
 ) -> Translator:
-    from admin_nmt.checkpoints.reading import open_checkpoint
-    from admin_nmt.checkpoints.settings import setting
-    from admin_nmt.evaluation.generation import recorded_direction
+    from admin_nmt.checkpoints.checkpoint import Checkpoint
 
-    state = open_checkpoint(path)
-    _require_known_architecture(path, state)
-    trained = recorded_direction(state)
+    checkpoint = Checkpoint.open(path)
+    if checkpoint.family is None:
+        raise UserError(
+            f"checkpoint {path} is of architecture {checkpoint.architecture or 'unknown'}, which is "
+            "not registered here"
+        )
     if data is None:
-        data = str(setting(state, "task", "data") or "").split(os.pathsep)[0]
+        data = str(checkpoint.setting("task", "data") or "").split(os.pathsep)[0]
         if not Path(data or "/nowhere").is_dir():
             raise UserError(
                 f"checkpoint {path} was trained on {data or 'an unknown folder'}, which is not here: "
                 "give --data DATA"
             )
-    text = load_text(data, trained, options)
+    text = load_text(data, checkpoint.languages, options)
     backend = FairseqBackend(
-        path, data_folder(data), text.source_lang, text.target_lang, threads, device
+        checkpoint, data_folder(data), text.source_lang, text.target_lang, threads, device
     )
     return Translator(backend, text.pipeline)
-
-
-def _require_known_architecture(path: Path, state: dict[str, Any]) -> None:
-    from fairseq.models import ARCH_MODEL_NAME_REGISTRY, MODEL_REGISTRY
-
-    from admin_nmt.checkpoints.settings import architecture
-
-    arch = architecture(state)
-    if arch not in ARCH_MODEL_NAME_REGISTRY and arch not in MODEL_REGISTRY:
-        raise UserError(
-            f"checkpoint {path} is of architecture {arch or 'unknown'}, which is not registered here"
-        )

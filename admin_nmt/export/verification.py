@@ -7,7 +7,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from admin_nmt.checkpoints.reading import open_checkpoint
+from admin_nmt.checkpoints.checkpoint import Checkpoint
+from admin_nmt.checkpoints.tensors import widened
 from admin_nmt.errors import UserError
 from admin_nmt.export.backends import CTranslate2Backend, FairseqBackend, Search, Sentence
 from admin_nmt.export.text import Text
@@ -25,35 +26,32 @@ class Agreement:
     magnitude: float
 
     def line(self) -> str:
-        """For people."""
+        """Human-readable summary."""
         return (
             f"logits on 8 random sentences: largest difference {self.difference:.2g}, "
             f"largest value {self.magnitude:.3g}"
         )
 
 
-def compare_logits(path: str | Path, folded: dict[str, Any]) -> Agreement:
+def compare_logits(checkpoint: Checkpoint, folded: Checkpoint) -> Agreement:
     """Run a checkpoint and its folded form on the same random sentences, in float32.
 
     Raises:
         UserError: they differ by more than rounding can explain.
     """
-    from admin_nmt.export.checkpoint import to_float32
-    from admin_nmt.export.rebuild import build_model, largest_difference, random_batch
+    from admin_nmt.models.loading import build_model, largest_difference, random_batch
     from admin_nmt.models.settings import model_settings
 
-    state = open_checkpoint(path)
-    settings = model_settings(state)
-    original, _ = to_float32(state["model"])
+    settings, original = model_settings(checkpoint), widened(checkpoint.weights)
     batch = random_batch(settings, original)
     models = (
         build_model(settings, original, "admin_transformer"),
-        build_model(Namespace(**folded["cfg"]["model"]), folded["model"], "transformer"),
+        build_model(Namespace(**folded.state["cfg"]["model"]), folded.weights, "transformer"),
     )
     agreement = Agreement(*largest_difference(*models, batch))
     if not agreement.difference <= LOGIT_TOLERANCE * max(agreement.magnitude, 1.0):
         raise UserError(
-            f"folding {path} is not accurate enough ({agreement.line()}): its omegas span a range "
+            f"folding {checkpoint.path} is not accurate enough ({agreement.line()}): its omegas span a range "
             "that float32 cannot bridge"
         )
     return agreement

@@ -1,12 +1,12 @@
 """Data folders, checked before fairseq stumbles over them."""
 
 import os
-import re
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
+from admin_nmt.data.binarised import language_pairs
 from admin_nmt.errors import UserError
 from admin_nmt.host.patch import Patch, Scope
 
@@ -16,13 +16,6 @@ class DataError(UserError, FileNotFoundError):
 
     def __str__(self) -> str:
         return str(self.args[0])
-
-
-def language_pairs(data: Path) -> list[str]:
-    """Language pairs binarised in a folder, such as `["de-en"]`."""
-    names = (entry.name for entry in data.iterdir())
-    found = (re.fullmatch(r"[^.]+\.([^.]+-[^.]+)\.[^.]+\.(?:idx|bin)", name) for name in names)
-    return sorted({match[1] for match in found if match})
 
 
 def check_data(data: Path, source_lang: str | None, target_lang: str | None) -> None:

@@ -17,6 +17,7 @@ from admin_nmt.host import (
     data,
     errors,
     exact_resume,
+    heads,
     master_weights,
     multi_tensor,
     profiling,
@@ -34,6 +35,7 @@ TABLE: tuple[Patch | Addition, ...] = (
     *data.PATCHES,
     *errors.PATCHES,
     *resuming.PATCHES,
+    *heads.PATCHES,
     *recipes.PATCHES,
     *profiling.PATCHES,
     *criterions.PATCHES,
@@ -43,8 +45,8 @@ TABLE: tuple[Patch | Addition, ...] = (
     *compiling.PATCHES,
     *update_checkpoints.PATCHES,
 )
-#: Without these, models of ours would train with the omegas of no profile.
-NEEDED = ("profiling",)
+#: Without these, models of ours would train with the omegas of no profile, or with other heads.
+NEEDED = ("profiling", "heads")
 
 _restore: list[Callable[[], None]] = []
 

@@ -60,18 +60,17 @@ def require_same_residuals(model: Any, path: str) -> None:
     Raises:
         UserError: naming both values of `--init-type`.
     """
-    from admin_nmt.checkpoints.reading import open_checkpoint
-    from admin_nmt.checkpoints.settings import architecture
+    from admin_nmt.checkpoints.checkpoint import Checkpoint
     from admin_nmt.models._config import to_config
     from admin_nmt.models.admin_transformer import AdminTransformerModel
     from admin_nmt.models.settings import model_settings
 
     if not isinstance(model, AdminTransformerModel) or not Path(path).is_file():
         return
-    state = open_checkpoint(path)
-    if not _is_ours(architecture(state)):
+    checkpoint = Checkpoint.open(path)
+    if checkpoint.family != "admin_transformer":
         return  # names of its tensors tell
-    settings = model_settings(state)
+    settings = model_settings(checkpoint)
     config = to_config(settings)
     theirs, ours = map(_factors, (config, model.cfg))
     if len(theirs) != len(ours):
@@ -105,12 +104,6 @@ def _require_same_scores(theirs: Any, ours: Any, path: str) -> None:
             f"checkpoint {path} was trained with {option}: without it attention would compute "
             "something else; give it again, or start from scratch"
         )
-
-
-def _is_ours(arch: str | None) -> bool:
-    from fairseq.models import ARCH_MODEL_NAME_REGISTRY
-
-    return ARCH_MODEL_NAME_REGISTRY.get(str(arch)) == "admin_transformer"
 
 
 def _factors(cfg: Any) -> list[float | str]:

@@ -4,19 +4,12 @@ Removed heads are part of the configuration (`heads_per_layer`), so a pruned che
 what it says about itself.
 """
 
-import os
-from argparse import Namespace
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from omegaconf import DictConfig, open_dict
 from torch import Tensor, nn
 
-from admin_nmt.checkpoints.reading import load_checkpoint_file
-from admin_nmt.documents import read_document
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.modules.heads import (
     KINDS,
@@ -32,10 +25,6 @@ from admin_nmt.modules.residual_attention import residual_kinds
 
 #: What every file about heads that `admin-nmt` writes says of itself.
 DOCUMENT, VERSION = "heads", 1
-#: fairseq's default of `--restore-file`.
-_DEFAULT_RESTORE_FILE = "checkpoint_last.pt"
-#: Options about heads that a checkpoint carries.
-_SETTINGS = ("heads_per_layer", "head_mask")
 #: Kind -> stack and name of the attention in its layers.
 PLACES = {
     "E": ("encoder", "self_attn"),
@@ -180,37 +169,6 @@ def require_same_heads(state_dict: dict[str, Tensor], cfg: Any) -> None:
         )
 
 
-def read_mask(given: str) -> str:
-    """The list of heads that `--head-mask` means: a list such as `E:1:3,A:2:1`, or a file.
-
-    The file is one that `admin-nmt prune --list` wrote, or has its key `removed`.
-
-    Raises:
-        UserError: the file cannot be read or names no heads.
-        UsageError: neither a file nor a list of heads.
-    """
-    if not given:
-        return ""
-    try:
-        return _listed(given)
-    except UsageError:
-        # A long list with a slip in it is no name that a system looks up: `Path.exists` would raise.
-        if not os.path.exists(given):  # noqa: PTH110
-            if Path(given).suffix or os.sep in given:
-                raise UserError(f"--head-mask: file not found: {given}") from None
-            raise
-    removed = read_document(given, DOCUMENT, VERSION, "admin-nmt prune --list").get("removed")
-    if not isinstance(removed, list):
-        raise UserError(
-            f"--head-mask {given} names no heads to mask; 'admin-nmt prune --list' writes such a file"
-        )
-    return _listed(",".join(map(str, removed))) if removed else ""
-
-
-def _listed(heads: str) -> str:
-    return ",".join(map(str, parse_heads(heads, "--head-mask")))
-
-
 def apply_mask(model: Any, mask: str, layout: Layout) -> None:
     """Put gates of 0 on the heads of the list `mask`; the others get 1.
 
@@ -227,38 +185,3 @@ def apply_mask(model: Any, mask: str, layout: Layout) -> None:
             # A buffer, so that it follows the model's device and dtype; the configuration has it.
             del attention.head_gate
             attention.register_buffer("head_gate", gate, persistent=False)
-
-
-def settle(args: Namespace | DictConfig | Any) -> None:
-    """Complete the options about heads in place, so that checkpoints carry them.
-
-    A mask file becomes the list in it. Training that goes on from a pruned or masked checkpoint
-    (`--finetune-from-model`, `--restore-file`) takes over its heads and its mask.
-    """
-    values: dict[str, str] = {}
-    if getattr(args, "head_mask", None):
-        values["head_mask"] = read_mask(args.head_mask)
-    # None only before training: a checkpoint says at least that nothing was removed.
-    if getattr(args, "heads_per_layer", None) is None:
-        for option in ("finetune_from_model", "restore_file"):
-            path = getattr(args, option, None)
-            # The default is no path: fairseq looks for that name in --save-dir.
-            if path and path != _DEFAULT_RESTORE_FILE and Path(path).is_file():
-                values |= {
-                    name: value
-                    for name, value in _settings_of_checkpoint(path).items()
-                    if getattr(args, name, None) is None
-                }
-                break
-    with open_dict(args) if isinstance(args, DictConfig) else ExitStack():
-        for name, value in values.items():
-            setattr(args, name, value)
-
-
-def _settings_of_checkpoint(path: str) -> dict[str, str]:
-    """The settings about heads of a checkpoint; empty where it has all of them, unmasked."""
-    state = load_checkpoint_file(path)
-    cfg = state.get("cfg")
-    model = cfg.get("model") if isinstance(cfg, dict) else state.get("args")
-    values = model if isinstance(model, dict) else vars(model) if model is not None else {}
-    return {name: str(values.get(name) or "") for name in _SETTINGS}

@@ -21,7 +21,7 @@ from admin_nmt.errors import UsageError, UserError
 from admin_nmt.initialization.registry import SCHEMES
 from admin_nmt.initialization.scheme import Depth, Scheme
 from admin_nmt.models._config import AdminTransformerConfig, check, to_config
-from admin_nmt.models._heads import apply_mask, layout_of, require_same_heads, settle
+from admin_nmt.models._heads import apply_mask, layout_of, require_same_heads
 from admin_nmt.models._stacks import AdminTransformerDecoder, AdminTransformerEncoder, all_layers
 from admin_nmt.modules.residual import Residual, ScaledResidual
 
@@ -56,7 +56,6 @@ class AdminTransformerModel(TransformerModelBase):
         Raises:
             UsageError: an option is unsupported or two options exclude each other.
         """
-        settle(args)
         cfg = to_config(args)
         check(cfg)
         if cfg.share_all_embeddings and task.source_dictionary != task.target_dictionary:

@@ -1,34 +1,14 @@
-"""What kind of model a checkpoint holds, and all settings of it."""
+"""All settings of the model that a checkpoint holds."""
 
 import copy
 from argparse import Namespace
 from dataclasses import fields, is_dataclass
-from pathlib import Path
 from typing import Any
 
-from admin_nmt.checkpoints.settings import architecture
-from admin_nmt.errors import UserError
+from admin_nmt.checkpoints.checkpoint import Checkpoint
 
 
-def model_kind(path: str | Path, state: dict[str, Any]) -> str:
-    """`admin_transformer` or `transformer`: the registered model behind a checkpoint's `--arch`.
-
-    Raises:
-        UserError: another one, or none.
-    """
-    from fairseq.models import ARCH_MODEL_NAME_REGISTRY
-
-    arch = architecture(state)
-    kind = ARCH_MODEL_NAME_REGISTRY.get(str(arch))
-    if kind not in ("admin_transformer", "transformer"):
-        raise UserError(
-            f"checkpoint {path} is of architecture {arch or 'unknown'}; only admin_transformer* and "
-            "fairseq's transformer* can be folded or exported"
-        )
-    return kind
-
-
-def model_settings(state: dict[str, Any]) -> Namespace:
+def model_settings(checkpoint: Checkpoint) -> Namespace:
     """All settings of the model, flat, those that the architecture sets included.
 
     Settings of the rest of the run, which fairseq keeps beside them, are left out.
@@ -37,10 +17,10 @@ def model_settings(state: dict[str, Any]) -> Namespace:
 
     from admin_nmt.models._config import AdminTransformerConfig, to_config
 
-    config = state.get("cfg")
-    stored = config["model"] if config is not None else state.get("args")
+    config = checkpoint.state.get("cfg")
+    stored = config["model"] if config is not None else checkpoint.state.get("args")
     given = Namespace(**copy.deepcopy(stored if isinstance(stored, dict) else vars(stored)))
-    ARCH_CONFIG_REGISTRY[str(architecture(state))](given)
+    ARCH_CONFIG_REGISTRY[str(checkpoint.architecture)](given)
     structured = to_config(given)
     flat: dict[str, Any] = {}
     for field in fields(AdminTransformerConfig):

@@ -5,23 +5,14 @@ so everything here has one kind of attention to deal with.
 """
 
 import os
-from argparse import Namespace
-from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, open_dict
 
-from admin_nmt.checkpoints.reading import open_checkpoint
-from admin_nmt.checkpoints.settings import architecture
-from admin_nmt.errors import UserError
-from admin_nmt.evaluation.generation import (
-    find_direction,
-    require_fitting_vocabulary,
-    trained_direction,
-)
+from admin_nmt.checkpoints.checkpoint import Checkpoint
+from admin_nmt.checkpoints.direction import find_direction, require_fitting_vocabulary
+from admin_nmt.checkpoints.settings import set_values
 from admin_nmt.models._heads import layout_of
 from admin_nmt.pruning.heads import fingerprint
 
@@ -44,46 +35,37 @@ class LoadedModel:
     """A model in evaluation mode whose parameters need no gradients.
 
     Attributes:
-        path: the checkpoint.
+        checkpoint: opened.
         model: an `AdminTransformerModel` on its device, float32.
         task: fairseq's translation task over the data folder.
         layout: kind -> heads of each layer.
         fingerprint: see `heads.fingerprint`.
     """
 
-    path: str
+    checkpoint: Checkpoint
     model: Any
     task: Any
     layout: dict[str, tuple[int, ...]]
     fingerprint: str
 
-
-def set_values(container: Namespace | DictConfig | dict[str, Any], values: Mapping) -> None:
-    """Set settings in whichever container a checkpoint keeps them."""
-    with open_dict(container) if isinstance(container, DictConfig) else ExitStack():
-        for name, value in values.items():
-            if isinstance(container, dict):
-                container[name] = value
-            else:
-                setattr(container, name, value)
+    @property
+    def path(self) -> str:
+        """The checkpoint's file."""
+        return str(self.checkpoint.path)
 
 
-def is_stock(state: dict[str, Any], path: str) -> bool:
+#: Models whose heads can be measured and removed.
+FAMILIES = ("admin_transformer", "transformer")
+
+
+def is_stock(checkpoint: Checkpoint) -> bool:
     """Whether a checkpoint is of fairseq's `transformer`, not of `admin_transformer`.
 
     Raises:
         UserError: it is of neither.
     """
-    from fairseq.models import ARCH_MODEL_NAME_REGISTRY
-
-    arch = architecture(state)
-    model = ARCH_MODEL_NAME_REGISTRY.get(arch, arch)
-    if model not in ("transformer", "admin_transformer"):
-        raise UserError(
-            f"{path} is a model of architecture {arch}; heads can be measured and removed in "
-            "admin_transformer and in fairseq's transformer"
-        )
-    return model == "transformer"
+    family = checkpoint.require_family(FAMILIES, "have heads measured and removed")
+    return family == "transformer"
 
 
 def load_model(
@@ -103,9 +85,10 @@ def load_model(
     from fairseq import checkpoint_utils
     from fairseq.modules.checkpoint_activations import unwrap_checkpoint
 
-    stock = is_stock(open_checkpoint(path), path)
-    source, target = find_direction(data, subset, source, target, trained_direction(path))
-    require_fitting_vocabulary(path, data, source, target)
+    checkpoint = Checkpoint.open(path)
+    stock = is_stock(checkpoint)
+    source, target = find_direction(data, subset, source, target, checkpoint.languages)
+    require_fitting_vocabulary(checkpoint, data, source, target)
     state = checkpoint_utils.load_checkpoint_to_cpu(path)
     set_values(state["cfg"].task, {"data": str(data), "source_lang": source, "target_lang": target})
     if stock:
@@ -115,4 +98,4 @@ def load_model(
     mark = fingerprint(model)
     if torch.cuda.is_available() and not cpu:
         model.cuda()
-    return LoadedModel(path, model, task, layout_of(model.cfg), mark)
+    return LoadedModel(checkpoint, model, task, layout_of(model.cfg), mark)

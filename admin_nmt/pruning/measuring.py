@@ -16,8 +16,8 @@ from torch import Tensor
 
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.evaluation.batches import random_batches, rank_and_count
-from admin_nmt.evaluation.progress import progress
 from admin_nmt.models._heads import attentions
+from admin_nmt.progress import progress
 from admin_nmt.pruning.heads import Measurement
 from admin_nmt.pruning.importance import GRANULARITIES, num_examples, summed_importance
 from admin_nmt.pruning.loading import LoadedModel

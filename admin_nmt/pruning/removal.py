@@ -8,17 +8,20 @@ and a head that is masked leaves the sum without a trace: its rows of the q, k a
 (with their biases) and its columns W_h go, b stays. A layer without heads gives b.
 """
 
-import copy
 from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from admin_nmt.checkpoints.reading import open_checkpoint
+from admin_nmt.checkpoints.checkpoint import Checkpoint
+from admin_nmt.checkpoints.settings import set_values
+from admin_nmt.checkpoints.tensors import cast
 from admin_nmt.models._heads import PLACES, heads_of, is_residual, layout_of
+from admin_nmt.models.loading import build_model
+from admin_nmt.models.settings import model_settings
 from admin_nmt.modules.heads import Head, LayerHeads, format_layout, parse_heads, require_heads
-from admin_nmt.pruning.loading import PLAIN, LoadedModel, is_stock, set_values
+from admin_nmt.pruning.loading import PLAIN, LoadedModel, is_stock
 
 
 def keep_heads(
@@ -154,51 +157,30 @@ def masked_heads(loaded: LoadedModel) -> set[Head]:
     return set(parse_heads(mask)) if mask else set()
 
 
-def pruned_checkpoint(loaded: LoadedModel, removed: Collection[Head]) -> dict[str, Any]:
-    """A checkpoint like that of `loaded` without the heads `removed` and without masked ones.
+def prune(checkpoint: Checkpoint, removed: Collection[Head]) -> Checkpoint:
+    """The checkpoint without the heads `removed` and without those that it masks (`--head-mask`).
 
     It has no state of the optimizer, which belonged to the larger matrices. Numbers keep the type
     they have in the file.
+
+    Args:
+        checkpoint: of `admin_transformer` or fairseq's `transformer`.
+        removed: heads such as `Head("E", 3, 1)`; `admin_nmt.modules.heads.parse_heads` reads lists.
+
+    Raises:
+        UserError: another kind of model.
+        UsageError: the model has no such head.
     """
-    state = copy.copy(open_checkpoint(loaded.path))
-    removed = set(removed) | masked_heads(loaded)
-    dtype = next(value.dtype for value in state["model"].values() if value.is_floating_point())
-    model = _cast(loaded.model.state_dict(), dtype)
-    values: dict[str, Any] = dict(PLAIN) if is_stock(state, loaded.path) else {}
-    model, layout = remove_heads(model, loaded.model.cfg, removed)
-    values |= {"heads_per_layer": layout, "head_mask": None}
-    if state.get("cfg") is not None:
-        state["cfg"] = dict(state["cfg"]) | {"model": copy.copy(state["cfg"]["model"])}
-        set_values(state["cfg"]["model"], values)
-    if state.get("args") is not None:
-        state["args"] = copy.copy(state["args"])
-        set_values(state["args"], values)
-    state["model"] = model
-    state["last_optimizer_state"] = None
-    return state
-
-
-def _cast(state_dict: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    """On the CPU with floating-point numbers in `dtype`; tied matrices stay tied."""
-    done: dict[tuple, Tensor] = {}
-    result = {}
-    for name, value in state_dict.items():
-        place = (value.data_ptr(), value.shape)
-        if place not in done or not value.numel():
-            done[place] = value.cpu().to(dtype) if value.is_floating_point() else value.cpu()
-        result[name] = done[place]
-    return result
-
-
-def num_parameters(state_dict: dict[str, Tensor]) -> int:
-    """Numbers in a state dict, tied matrices once; buffers of version and position left out."""
-    return sum(
-        {
-            (value.data_ptr(), value.shape): value.numel()
-            for name, value in state_dict.items()
-            if not name.endswith(("version", "_float_tensor"))
-        }.values()
-    )
+    plain: dict[str, Any] = dict(PLAIN) if is_stock(checkpoint) else {}
+    settings = model_settings(checkpoint)
+    set_values(settings, plain)
+    # Through a model: old names of weights, and those of fairseq's own attention, become ours.
+    model = build_model(settings, checkpoint.weights, "admin_transformer")
+    masked = set(parse_heads(model.cfg.head_mask)) if model.cfg.head_mask else set()
+    dtype = next(value.dtype for value in checkpoint.weights.values() if value.is_floating_point())
+    weights, layout = remove_heads(model.state_dict(), model.cfg, {*removed, *masked})
+    changed = plain | {"heads_per_layer": layout, "head_mask": None}
+    return checkpoint.replaced(cast(weights, dtype), changed)
 
 
 def parameters_per_head(embed_dim: int, head_dim: int, memory_dim: int | None = None) -> int:

@@ -14,8 +14,8 @@ from typing import Any
 
 from admin_nmt.documents import write_document
 from admin_nmt.errors import UsageError
-from admin_nmt.evaluation.progress import progress
 from admin_nmt.modules.heads import Head, Layout
+from admin_nmt.progress import progress
 from admin_nmt.pruning.masked_translation import MaskedTranslator, masked
 from admin_nmt.pruning.policies import num_to_remove
 

@@ -11,8 +11,9 @@ import subprocess
 from pathlib import Path
 from statistics import median
 
+from admin_nmt.checkpoints import Checkpoint
 from admin_nmt.errors import UserError
-from admin_nmt.evaluation.generation import SearchOptions, generate_command, trained_direction
+from admin_nmt.evaluation.generation import SearchOptions, generate_command
 from gpu_check import train
 from gpu_check.data import data_folder
 from gpu_check.stage import Context
@@ -47,7 +48,7 @@ def generate(context: Context, data: Path, path: Path, known: bool) -> tuple[flo
         UserError: fairseq failed.
     """
     cpu = context.device == "cpu"
-    source, target = trained_direction(str(path))
+    source, target = Checkpoint.open(path).languages
     options = SearchOptions(beam=5, max_tokens=12000, cpu=cpu, fp16=not cpu)
     command = generate_command(data, str(path), "test", source or "", target or "", options)
     limits = [] if known else ["--max-len-a", "0", "--max-len-b", "12" if context.smoke else "30"]

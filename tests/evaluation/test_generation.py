@@ -6,17 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from admin_nmt.checkpoints.direction import find_direction
+from admin_nmt.checkpoints.settings import languages
+from admin_nmt.data.binarised import num_sentences
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.evaluation.generation import (
     SearchOptions,
     _failure,
     _read_output,
-    find_direction,
     generate_command,
     in_corpus_order,
-    num_sentences,
     parse_line,
-    recorded_direction,
 )
 
 
@@ -96,10 +96,10 @@ def test_direction_follows_the_checkpoint_unless_told_otherwise(tmp_path):
 def test_languages_that_fairseq_took_from_file_names_are_found_there(tmp_path, names, direction):
     """It leaves them out of checkpoints; the reverse direction would be translated into nonsense."""
     task = {"data": str(folder(tmp_path, *names)), "source_lang": None, "target_lang": None}
-    assert recorded_direction({"cfg": {"task": task}}) == direction
-    assert recorded_direction({"cfg": {"task": task | {"data": "/nowhere"}}}) == (None, None)
+    assert languages({"cfg": {"task": task}}) == direction
+    assert languages({"cfg": {"task": task | {"data": "/nowhere"}}}) == (None, None)
     recorded = task | {"source_lang": "en", "target_lang": "de"}
-    assert recorded_direction({"cfg": {"task": recorded}}) == ("en", "de")
+    assert languages({"cfg": {"task": recorded}}) == ("en", "de")
 
 
 def test_several_pairs_need_a_choice(tmp_path):

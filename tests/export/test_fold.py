@@ -13,9 +13,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from admin_nmt.checkpoints import Checkpoint
 from admin_nmt.errors import UserError
-from admin_nmt.export import fold_checkpoint
-from admin_nmt.export.checkpoint import fold_model
+from admin_nmt.export import fold, fold_checkpoint
+from admin_nmt.export.plain_transformer import fold_model
 from admin_nmt.export.verification import compare_logits
 from admin_nmt.models.settings import model_settings
 from tests.export.conftest import omegas, run_without_us
@@ -96,7 +97,7 @@ def test_the_fold_is_exact_in_float64(
 ) -> None:
     """Without rounding nothing is left but LayerNorm's epsilon in a constant first connection."""
     model, path = make(tmp_path / "model.pt", *options)
-    settings = model_settings(torch.load(path, weights_only=True))
+    settings = model_settings(Checkpoint.open(path))
     plain = build(*options, "--init-type", "default").eval().double()
     state, factors = fold_model(model.double().state_dict(), settings)
     assert all(value.dtype != torch.float32 for value in state.values() if value.numel() > 1)
@@ -138,8 +139,8 @@ def test_few_learned_positions_are_enough_to_check_a_fold(
         tmp_path / "model.pt", "--decoder-learned-pos", "--max-target-positions", "12",
         "--encoder-learned-pos", "--max-source-positions", "20",
     )  # fmt: skip
-    folded, _ = fold_checkpoint(path)
-    agreement = compare_logits(path, folded)
+    checkpoint = Checkpoint.open(path)
+    agreement = compare_logits(checkpoint, fold(checkpoint)[0])
     assert agreement.difference < FLOAT32_BOUND * agreement.magnitude
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from admin_nmt.checkpoints import Checkpoint
 from admin_nmt.modules.heads import Head
 
 
@@ -60,7 +61,9 @@ def loaded(build: Callable[..., Any], task: Any) -> Callable[..., Any]:
         model = build(*options, seed=seed).eval().requires_grad_(False)
         randomise(model, seed)
         mark = fingerprint(model)
-        return LoadedModel("random.pt", model, task, layout_of(model.cfg), mark)
+        return LoadedModel(
+            Checkpoint(Path("random.pt"), {}), model, task, layout_of(model.cfg), mark
+        )
 
     return load
 

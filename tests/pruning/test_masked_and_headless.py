@@ -11,7 +11,7 @@ import torch
 from admin_nmt.checkpoints.reading import load_checkpoint_file
 from admin_nmt.cli.main import main
 from admin_nmt.errors import UsageError, UserError
-from admin_nmt.models import _heads
+from admin_nmt.host import heads
 
 ONE_LAYER = ("--encoder-layers", "1", "--decoder-layers", "1")
 
@@ -24,14 +24,14 @@ def run(data_bin: Path) -> Callable[..., int]:
 
 def test_masks_may_be_longer_than_a_file_name(tmp_path: Path) -> None:
     names = [f"E:{layer}:{head}" for layer in range(1, 11) for head in range(1, 9)]
-    assert _heads.read_mask(",".join(names)) == ",".join(names)
+    assert heads.read_mask(",".join(names)) == ",".join(names)
     path = tmp_path / "mask.json"
     path.write_text(json.dumps({"format": "admin_nmt heads", "removed": names}))
-    assert _heads.read_mask(str(path)) == ",".join(names)
+    assert heads.read_mask(str(path)) == ",".join(names)
     with pytest.raises(UsageError, match="'E:1:x' is not a head"):
-        _heads.read_mask(",".join([*names, "E:1:x"]))
+        heads.read_mask(",".join([*names, "E:1:x"]))
     with pytest.raises(UserError, match=r"file not found: nowhere/mask\.json"):
-        _heads.read_mask("nowhere/mask.json")
+        heads.read_mask("nowhere/mask.json")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from argparse import Namespace
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from admin_nmt.checkpoints import Checkpoint
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.models._heads import apply_mask
 from admin_nmt.modules.heads import Head, all_heads, without
@@ -117,7 +119,7 @@ def test_removing_in_two_steps_equals_one(
     source = loaded()
     first = {Head("E", 1, 1), Head("D", 2, 4)}
     once = without_heads(source, first | {Head("E", 1, 3), Head("A", 1, 2)})
-    half = LoadedModel("", without_heads(source, first), source.task,
+    half = LoadedModel(Checkpoint(Path(), {}), without_heads(source, first), source.task,
                        without(source.layout, first), "")  # fmt: skip
     # Head 3 of the first layer is now called 2.
     twice = without_heads(half, {Head("E", 1, 2), Head("A", 1, 2)})
@@ -137,7 +139,7 @@ def test_a_pruned_realformer_is_pruned_again_like_a_masked_one(
     model = without_heads(source, first, *options)
     # Head 3 lasts to the top, then head 1 to layer 3, 4 to layer 3, 2 to layer 2.
     assert model.cfg.heads_per_layer == "E:4(1.3.4),4,3,1 A:4,4,4 D:4,4,4"
-    half = LoadedModel("", model, source.task, layout_of(model.cfg), "")
+    half = LoadedModel(Checkpoint(Path(), {}), model, source.task, layout_of(model.cfg), "")
     second = {Head("E", 1, 2), Head("E", 2, 3), Head("D", 3, 1)}
     mask(half.model, second, half.layout)
     expected = half.model(**batch["net_input"])[0]
@@ -168,7 +170,8 @@ def test_queries_and_keys_go_where_no_head_above_needs_them(
 def test_parameters_are_those_on_paper(
     loaded: Callable[..., Any], without_heads: Callable[..., Any], removed: set[Head]
 ) -> None:
-    from admin_nmt.pruning.removal import num_parameters, parameters_per_head
+    from admin_nmt.checkpoints.tensors import num_parameters
+    from admin_nmt.pruning.removal import parameters_per_head
 
     options = (*SIZES.split(), "--share-decoder-input-output-embed")
     source = loaded(*options)

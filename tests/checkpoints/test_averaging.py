@@ -12,14 +12,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from admin_nmt.errors import UsageError, UserError
-from admin_nmt.evaluation.averaging import (
-    average_checkpoints,
-    save_checkpoint,
+from admin_nmt.checkpoints import Checkpoint, average
+from admin_nmt.checkpoints.averaging import (
     select_checkpoints,
 )
+from admin_nmt.errors import UsageError, UserError
 
 BIN = Path(sys.executable).parent
+
+
+def averaged(paths):
+    """The mean of checkpoint files, as what would be in its file."""
+    return average([Checkpoint.open(path) for path in paths]).state
 
 
 def checkpoint(model, arch="transformer", **rest):
@@ -72,7 +76,7 @@ def test_mean_equals_the_definition_for_every_type(tmp_path_factory, count, seed
         model["scalar"] = torch.tensor(seed % 7)
         models.append(model)
     paths = write(tmp_path_factory.mktemp("mean"), models)
-    mean = average_checkpoints(paths)["model"]
+    mean = averaged(paths)["model"]
     expected = reference_mean(models)
     assert list(mean) == list(models[0])
     for dtype, (saved_dtype, tolerance) in DTYPES.items():
@@ -89,7 +93,7 @@ def test_negative_integers_round_down_and_small_types_do_not_overflow(tmp_path):
         {"negative": torch.tensor([-3]), "byte": torch.tensor([200], dtype=torch.uint8)},
         {"negative": torch.tensor([0]), "byte": torch.tensor([251], dtype=torch.uint8)},
     ]
-    mean = average_checkpoints(write(tmp_path, models))["model"]
+    mean = averaged(write(tmp_path, models))["model"]
     assert mean["negative"].item() == -2 and mean["byte"].item() == 225
 
 
@@ -97,7 +101,7 @@ def test_float16_sums_beyond_its_range_and_below_its_resolution(tmp_path):
     # In float16, 60000 + 60000 is infinite and 2048 + 1 is 2048.
     values = [[60000.0, 2048.0], [60000.0, 1.0]]
     models = [{"w": torch.tensor(value, dtype=torch.float16)} for value in values]
-    mean = average_checkpoints(write(tmp_path, models))["model"]["w"]
+    mean = averaged(write(tmp_path, models))["model"]["w"]
     assert mean.tolist() == [60000.0, 1024.5]
 
 
@@ -107,7 +111,7 @@ def test_sum_is_bitwise_that_of_newest_to_oldest(tmp_path):
     write(tmp_path, models)
     paths = select_checkpoints([tmp_path], num_epochs=3)
     expected = (torch.tensor(1e8) + torch.tensor(1.0) + torch.tensor(-1e8)) / 3
-    assert average_checkpoints(paths)["model"]["w"].item() == expected.item()
+    assert averaged(paths)["model"]["w"].item() == expected.item()
 
 
 def test_other_state_comes_from_the_first_file(tmp_path):
@@ -115,8 +119,8 @@ def test_other_state_comes_from_the_first_file(tmp_path):
         state = checkpoint({"w": torch.ones(1)}, extra_state={"epoch": number})
         torch.save(state, tmp_path / f"checkpoint{number}.pt")
     paths = select_checkpoints([tmp_path], num_epochs=2)
-    assert average_checkpoints(paths)["extra_state"] == {"epoch": 2}
-    assert average_checkpoints(paths[::-1])["extra_state"] == {"epoch": 1}
+    assert averaged(paths)["extra_state"] == {"epoch": 2}
+    assert averaged(paths[::-1])["extra_state"] == {"epoch": 1}
 
 
 def test_tied_tensors_stay_tied_and_correct(tmp_path):
@@ -124,10 +128,10 @@ def test_tied_tensors_stay_tied_and_correct(tmp_path):
         shared = torch.full((100, 100), value)
         return {"encoder.embed": shared, "decoder.embed": shared, "decoder.out": shared}
 
-    mean = average_checkpoints(write(tmp_path, [tied(1.0), tied(4.0)]))
+    mean = averaged(write(tmp_path, [tied(1.0), tied(4.0)]))
     assert len({value.data_ptr() for value in mean["model"].values()}) == 1
     assert all(torch.equal(v, torch.full((100, 100), 2.5)) for v in mean["model"].values())
-    save_checkpoint(mean, tmp_path / "mean.pt")
+    Checkpoint(Path(), mean).save(tmp_path / "mean.pt")
     assert (tmp_path / "mean.pt").stat().st_size < 2 * 100 * 100 * 4
 
 
@@ -138,7 +142,7 @@ def test_tensors_tied_in_one_file_only_are_averaged_apart(tmp_path):
         {"a": torch.full((3,), 3.0), "b": torch.full((3,), 5.0), "c": torch.full((3,), 3.0)},
     ]
     for order in (models, models[::-1]):
-        mean = average_checkpoints(write(tmp_path, order))["model"]
+        mean = averaged(write(tmp_path, order))["model"]
         assert [mean[name][0].item() for name in "abc"] == [2.0, 3.0, 2.0]
 
 
@@ -147,7 +151,7 @@ def test_views_of_one_storage_are_different_tensors(tmp_path):
         storage = torch.arange(6.0) + offset
         return {"first": storage[:3], "last": storage[3:], "all": storage}
 
-    mean = average_checkpoints(write(tmp_path, [views(0), views(10)]))["model"]
+    mean = averaged(write(tmp_path, [views(0), views(10)]))["model"]
     assert mean["first"].tolist() == [5, 6, 7] and mean["last"].tolist() == [8, 9, 10]
     assert mean["all"].tolist() == [5, 6, 7, 8, 9, 10]
 
@@ -158,7 +162,7 @@ def test_files_from_before_the_zip_format_are_read(tmp_path):
             checkpoint({"w": torch.full((2,), float(number))}),
             tmp_path / f"{number}.pt", _use_new_zipfile_serialization=False,
         )  # fmt: skip
-    mean = average_checkpoints([tmp_path / "1.pt", tmp_path / "2.pt"])
+    mean = averaged([tmp_path / "1.pt", tmp_path / "2.pt"])
     assert mean["model"]["w"].tolist() == [1.5, 1.5]
 
 
@@ -170,12 +174,12 @@ def test_one_model_is_held_in_memory_whatever_the_number_of_checkpoints(tmp_path
         torch.save(checkpoint({"w": torch.full((size,), float(number))}), path)
         paths.append(str(path))
     program = (
-        "import sys; from admin_nmt.evaluation.averaging import average_checkpoints as a\n"
+        "import sys; from admin_nmt.checkpoints import Checkpoint, average\n"
         "def field(name):\n"
         "    lines = open('/proc/self/status').read().splitlines()\n"
         "    return int([l for l in lines if l.startswith(name)][0].split()[1])\n"
-        "before = field('RssAnon'); state = a(sys.argv[1:]); after = field('RssAnon')\n"
-        "print((after - before) * 1024, state['model']['w'][0].item())"
+        "before = field('RssAnon'); state = average([Checkpoint.open(p) for p in sys.argv[1:]]); after = field('RssAnon')\n"
+        "print((after - before) * 1024, state.weights['w'][0].item())"
     )
     if not Path("/proc/self/status").exists():
         pytest.skip("needs Linux's /proc")
@@ -260,7 +264,7 @@ def test_checkpoints_of_different_models_are_refused(tmp_path, other, arch, mess
     torch.save(checkpoint(BASE), tmp_path / "1.pt")
     torch.save(checkpoint(other, arch), tmp_path / "2.pt")
     with pytest.raises(UserError, match=f"2.pt is not of the same model as .*1.pt: .*{message}"):
-        average_checkpoints([tmp_path / "1.pt", tmp_path / "2.pt"])
+        averaged([tmp_path / "1.pt", tmp_path / "2.pt"])
 
 
 def test_models_that_differ_in_settings_only_are_refused(tmp_path):
@@ -272,8 +276,8 @@ def test_models_that_differ_in_settings_only_are_refused(tmp_path):
     with pytest.raises(
         UserError, match=r"2.pt is not of .*: init_type deepnorm instead of default"
     ):
-        average_checkpoints([tmp_path / "1.pt", tmp_path / "2.pt"])
-    average_checkpoints([tmp_path / "1.pt", tmp_path / "3.pt"])
+        averaged([tmp_path / "1.pt", tmp_path / "2.pt"])
+    averaged([tmp_path / "1.pt", tmp_path / "3.pt"])
 
 
 @pytest.mark.parametrize("content", ["missing", "cut off", "text", "no model", "no tensors"])
@@ -289,14 +293,14 @@ def test_files_that_are_no_checkpoints_are_refused_by_name(tmp_path, content):
     elif content == "no tensors":
         torch.save(checkpoint({"a": "text"}), bad)
     with pytest.raises(UserError, match=r"bad\.pt") as error:
-        average_checkpoints([good, bad])
+        averaged([good, bad])
     assert "\n" not in str(error.value)
 
 
 def test_foreign_objects_in_a_checkpoint_are_refused(tmp_path):
     torch.save(checkpoint(BASE, path=Path("x")), tmp_path / "bad.pt")
     with pytest.raises(UserError, match=r"refusing checkpoint .*bad.pt"):
-        average_checkpoints([tmp_path / "bad.pt"])
+        averaged([tmp_path / "bad.pt"])
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
@@ -309,7 +313,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
 
     monkeypatch.setattr(torch, "save", full_disk)
     with pytest.raises(UserError, match=r"cannot write .*average.pt: PytorchStreamWriter"):
-        save_checkpoint(checkpoint(BASE), output)
+        Checkpoint(Path(), checkpoint(BASE)).save(output)
     assert output.read_bytes() == b"old" and list(tmp_path.iterdir()) == [output]
 
 

@@ -1,4 +1,4 @@
-"""Models from checkpoints alone: of a vocabulary only its size matters for the weights."""
+"""Checkpoints as models in memory, without data: of a vocabulary only its size matters here."""
 
 from argparse import Namespace
 from types import SimpleNamespace
@@ -12,7 +12,7 @@ def build_model(settings: Namespace, model: dict[str, Tensor], name: str) -> Any
     """A model in evaluation mode and float32.
 
     Args:
-        settings: from `checkpoint.model_settings` or `plain_settings`.
+        settings: from `models.settings.model_settings` or `export.plain_transformer.plain_settings`.
         model: its state dict.
         name: registered model, `admin_transformer` or `transformer`.
     """

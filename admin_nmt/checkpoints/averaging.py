@@ -17,16 +17,14 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from admin_nmt.checkpoints.reading import open_checkpoint
-from admin_nmt.checkpoints.settings import architecture, setting
+from admin_nmt.checkpoints.checkpoint import Checkpoint
+from admin_nmt.checkpoints.tensors import leaders
 from admin_nmt.errors import UsageError, UserError
-from admin_nmt.evaluation.progress import progress
-from admin_nmt.files import atomic_write
+from admin_nmt.progress import progress
 
 logger = logging.getLogger(__name__)
 
@@ -116,30 +114,27 @@ def _last(
     return [folder / name for _, name in found[:count]]
 
 
-def average_checkpoints(paths: Sequence[str | os.PathLike[str]]) -> dict[str, Any]:
-    """The mean of the checkpoints, as a checkpoint.
+def average(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
+    """The mean of several checkpoints of one training.
 
     Memory: one model in the precision of the sum. The checkpoint that is being added, and what is
     taken over from the first one, stay mapped to their files.
 
     Args:
-        paths: the files, at least one; all state but `model` comes from the first.
+        checkpoints: at least one; all state but the weights comes from the first.
 
     Raises:
-        UserError: a file that is no sound checkpoint, or one of another model than the first.
+        UserError: one is of another model than the first.
     """
-    first_path = Path(paths[0])
-    result = open_checkpoint(first_path)
-    total = _ModelSum(result["model"])
-    for path in progress(
-        logger, "averaging", "checkpoints", paths[1:], initial=1, total=len(paths)
+    first = checkpoints[0]
+    total = _ModelSum(first.weights)
+    for other in progress(
+        logger, "averaging", "checkpoints", checkpoints[1:], initial=1, total=len(checkpoints)
     ):
-        state = open_checkpoint(path)
-        _require_same_model(first_path, result, total.entries, Path(path), state)
-        total.add(state["model"])
-    model = result["model"]
-    result["model"] = type(model)(total.mean({name: model[name].dtype for name in model}))
-    return result
+        _require_same_model(first, total.entries, other)
+        total.add(other.weights)
+    mean = total.mean({name: value.dtype for name, value in first.weights.items()})
+    return Checkpoint(first.path, dict(first.state) | {"model": type(first.weights)(mean)})
 
 
 class _ModelSum:
@@ -147,7 +142,7 @@ class _ModelSum:
 
     def __init__(self, model: dict[str, Tensor]) -> None:
         self.count = 1
-        self.leader = _leaders(model)
+        self.leader = leaders(model)
         self.entries: dict[str, Tensor] = {}
         for name, value in model.items():
             leader = self.leader[name]
@@ -159,7 +154,7 @@ class _ModelSum:
 
     def add(self, model: dict[str, Tensor]) -> None:
         """Add one more state dict with the same names and shapes."""
-        leader_here = _leaders(model)
+        leader_here = leaders(model)
         for name, leader in self.leader.items():
             if name != leader and leader_here[name] != leader_here[leader]:
                 self.leader[name] = name
@@ -180,16 +175,6 @@ class _ModelSum:
             else:
                 means[name] = value.div_(self.count)
         return means
-
-
-def _leaders(model: dict[str, Tensor]) -> dict[str, str]:
-    """Name -> first name in the state dict that holds the very same tensor."""
-    first_name: dict[tuple, str] = {}
-    leaders = {}
-    for name, value in model.items():
-        place = (value.data_ptr(), value.shape, value.stride(), value.dtype)
-        leaders[name] = first_name.setdefault(place, name) if value.numel() else name
-    return leaders
 
 
 def _is_integer(dtype: torch.dtype) -> bool:
@@ -217,34 +202,33 @@ _SETTINGS = (
 )
 
 
-def _require_same_model(
-    first_path: Path,
-    first: dict[str, Any],
-    entries: dict[str, Tensor],
-    path: Path,
-    state: dict[str, Any],
-) -> None:
+def _require_same_model(first: Checkpoint, entries: dict[str, Tensor], other: Checkpoint) -> None:
     """Refuse a checkpoint whose model differs from the first one's, and say where.
+
+    Args:
+        first: what the others are compared with.
+        entries: its weights as they are summed.
+        other: one of the others.
 
     Raises:
         UserError: another architecture, setting, parameter, shape, or kind of number.
     """
-    refusal = f"{path} is not of the same model as {first_path}"
-    archs = architecture(first), architecture(state)
+    refusal = f"{other.path} is not of the same model as {first.path}"
+    archs = first.architecture, other.architecture
     if None not in archs and archs[0] != archs[1]:
         raise UserError(f"{refusal}: architecture {archs[1]} instead of {archs[0]}")
     for name in _SETTINGS:
-        ours_is, theirs_is = setting(first, "model", name), setting(state, "model", name)
+        ours_is, theirs_is = first.setting("model", name), other.setting("model", name)
         if name in ("head_mask", "residual_attention"):  # not unknown where it is missing
             ours_is, theirs_is = ours_is or "none", theirs_is or "none"
         if None not in (ours_is, theirs_is) and str(ours_is) != str(theirs_is):
             raise UserError(f"{refusal}: {name} {theirs_is} instead of {ours_is}")
-    model = state["model"]
+    model = other.weights
     for name in [*entries, *model]:
         if name not in model:
             raise UserError(f"{refusal}: it has no parameter {name}")
         if name not in entries:
-            raise UserError(f"{refusal}: parameter {name} is in {path} only")
+            raise UserError(f"{refusal}: parameter {name} is in {other.path} only")
         ours, theirs = entries[name], model[name]
         if ours.shape != theirs.shape:
             raise UserError(
@@ -253,17 +237,3 @@ def _require_same_model(
             )
         if _is_integer(ours.dtype) != _is_integer(theirs.dtype):
             raise UserError(f"{refusal}: parameter {name} has type {theirs.dtype}")
-
-
-def save_checkpoint(state: dict[str, Any], path: str | os.PathLike[str]) -> None:
-    """Write a checkpoint, whole or not at all.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    with atomic_write(path, "wb") as stream:
-        try:
-            torch.save(state, stream)
-        except RuntimeError as error:
-            # PyTorch reports a full disk this way.
-            raise UserError(f"cannot write {path}: {str(error).splitlines()[0]}") from error

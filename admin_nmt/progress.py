@@ -43,4 +43,5 @@ def progress(
     """
     if not sys.stderr.isatty():
         kwargs |= {"file": _LogLines(logger), "mininterval": LOG_INTERVAL, "ncols": 100}
+        kwargs.setdefault("delay", LOG_INTERVAL)  # short loops say nothing
     return tqdm(iterable, desc=description, unit=f" {unit}", **kwargs)

@@ -10,6 +10,7 @@ there is none for a plain model's parameters that could stand in for them.
 
 import copy
 from argparse import Namespace
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from admin_nmt.checkpoints.reading import open_checkpoint
-from admin_nmt.checkpoints.settings import architecture
+from admin_nmt.checkpoints.checkpoint import Checkpoint
+from admin_nmt.checkpoints.tensors import half_type, widened
 from admin_nmt.errors import UserError
 from admin_nmt.initialization.folding import (
     Factor,
@@ -29,7 +30,7 @@ from admin_nmt.initialization.folding import (
 )
 from admin_nmt.initialization.registry import SCHEMES
 from admin_nmt.initialization.scheme import Depth, Stack
-from admin_nmt.models.settings import model_kind, model_settings, plain_value
+from admin_nmt.models.settings import model_settings, plain_value
 from admin_nmt.modules.residual import Residual, ReZeroResidual, ScaledResidual
 
 #: Our options that do not change what a given state dict computes, or that folding takes care of.
@@ -49,6 +50,8 @@ FOLDED_OPTIONS = {
 _REASONS = {
     "residual_attention": "a plain Transformer carries no attention scores from layer to layer",
 }
+#: Models that can be folded or need no folding.
+FAMILIES = ("admin_transformer", "transformer")
 #: Ends of the names of parameters (`encoder.version` is none).
 _WEIGHTS = ("weight", "bias")
 #: Largest number of float16.
@@ -86,7 +89,7 @@ class FoldReport:
         return self.largest_weight <= HALF_MAX
 
     def lines(self) -> list[str]:
-        """For people, one fact a line."""
+        """Human-readable summary, one fact per line."""
         found = [
             f"folded {self.num_folded} residual connections ({self.init_type}), omega from "
             f"{self.smallest_factor:.4g} to {self.largest_factor:.4g}"
@@ -137,24 +140,23 @@ def check_foldable(path: str | Path, settings: Namespace) -> None:
         )
 
 
-def fold_checkpoint(path: str | Path) -> tuple[dict[str, Any], FoldReport]:
-    """Read a checkpoint of `admin_transformer` and reparameterise it into fairseq's `transformer`.
+def fold(checkpoint: Checkpoint) -> tuple[Checkpoint, FoldReport]:
+    """Reparameterise an `admin_transformer` into fairseq's `transformer`.
 
     Returns:
-        the folded checkpoint in float32, ready for `torch.save`, and what there is to say about it.
+        the folded checkpoint in float32, and what there is to say about it.
 
     Raises:
-        UserError: no such checkpoint, or one that cannot be folded, with the reason.
+        UserError: it cannot be folded, with the reason.
     """
-    state = open_checkpoint(path)
-    if model_kind(path, state) != "admin_transformer":
+    path = checkpoint.path
+    if checkpoint.require_family(FAMILIES, "be folded or exported") != "admin_transformer":
         raise UserError(
-            f"checkpoint {path} is one of fairseq's own {architecture(state)}: nothing to fold"
+            f"checkpoint {path} is one of fairseq's own {checkpoint.architecture}: nothing to fold"
         )
-    settings = model_settings(state)
+    settings = model_settings(checkpoint)
     check_foldable(path, settings)
-    model, converted_from = to_float32(state["model"])
-    model, factors = fold_model(model, settings)
+    model, factors = fold_model(widened(checkpoint.weights), settings)
     for name in [name for name in model if name.endswith((".omega", ".alpha"))]:
         raise UserError(f"checkpoint {path} cannot be folded: unexpected parameter {name}")
     magnitudes = [torch.as_tensor(f).abs() for values in factors.values() for f in values]
@@ -166,11 +168,21 @@ def fold_checkpoint(path: str | Path) -> tuple[dict[str, Any], FoldReport]:
         largest_factor=max(float(magnitude.max()) for magnitude in magnitudes),
         largest_weight=max(float(weight.abs().max()) for weight in weights),
         lost_in_half=sum(int(((w != 0) & (w.half() == 0)).sum()) for w in weights),
-        converted_from=converted_from,
+        converted_from=half_type(checkpoint.weights),
         epsilon_factors=_epsilon_factors(factors, settings),
-        dropped_optimizer=state.get("last_optimizer_state") is not None,
+        dropped_optimizer=checkpoint.state.get("last_optimizer_state") is not None,
     )
-    return plain_checkpoint(state, settings, model), report
+    return Checkpoint(path, plain_state(checkpoint.state, settings, model)), report
+
+
+def fold_checkpoint(path: str | Path) -> tuple[dict[str, Any], FoldReport]:
+    """`fold` for a file; returns the folded checkpoint as a dictionary, ready for `torch.save`.
+
+    Raises:
+        UserError: no such checkpoint, or one that cannot be folded, with the reason.
+    """
+    folded, report = fold(Checkpoint.open(path))
+    return dict(folded.state), report
 
 
 def fold_model(
@@ -289,27 +301,13 @@ def _epsilon_factors(factors: dict[str, list[Factor]], settings: Namespace) -> d
     return {stack: constant for stack, constant in first.items() if constant != 1}
 
 
-def to_float32(model: dict[str, Tensor]) -> tuple[dict[str, Tensor], str | None]:
-    """16-bit entries in float32, tied ones still tied; and the name of the type they had."""
-    half = {torch.float16: "float16", torch.bfloat16: "bfloat16"}
-    done: dict[tuple, Tensor] = {}
-    result, found = {}, None
-    for name, value in model.items():
-        if value.dtype in half:
-            found = half[value.dtype]
-            place = (value.data_ptr(), value.shape, value.stride())
-            value = done.setdefault(place, value.float())
-        result[name] = value
-    return result, found
-
-
-def plain_checkpoint(
-    state: dict[str, Any], settings: Namespace, model: dict[str, Tensor]
+def plain_state(
+    state: Mapping[str, Any], settings: Namespace, model: dict[str, Tensor]
 ) -> dict[str, Any]:
-    """A checkpoint of fairseq's `transformer` with the run's other settings.
+    """The content of a checkpoint of fairseq's `transformer` with the run's other settings.
 
     Args:
-        state: the checkpoint that the model is from.
+        state: of the checkpoint that the model is from.
         settings: of the model.
         model: state dict in fairseq's names.
 
