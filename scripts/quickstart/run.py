@@ -4,8 +4,10 @@ Run it through `scripts/quickstart.sh`, which installs what it needs first.
 """
 
 import argparse
+import datetime
 import logging
 import re
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -198,7 +200,9 @@ def translate(args: argparse.Namespace, data: Path, trainings: Sequence[Training
         rows = list(pool.map(lambda training: score(data, training), trainings))
     for row, training in zip(rows, trainings, strict=True):
         row["position_share"] = position_share(data, training.folder / "averaged.pt")
-    write_json(args.output / "results.json", {"models": rows})
+    command = shlex.join(["bash", "scripts/quickstart.sh", *sys.argv[1:]])
+    today = datetime.date.today().isoformat()
+    write_json(args.output / "results.json", {"command": command, "date": today, "models": rows})
     headers = ["", "BLEU", "chrF2", "training perplexity", "encoder output: differs by position"]
     table = [
         [
@@ -283,7 +287,8 @@ def plot(args: argparse.Namespace, data: Path, trainings: Sequence[Training]) ->
 def main() -> int:
     """All steps; a step that is done is not done again."""
     args = parse_arguments()
-    logging.getLogger("fairseq").setLevel(logging.WARNING)
+    # Before fairseq is imported, which sets the level of all libraries to DEBUG.
+    logging.basicConfig(level=logging.WARNING)
     start = time.perf_counter()
     try:
         make_directory(args.output)
