@@ -28,7 +28,7 @@ from gpu_check.floor import Shape
 from gpu_check.stage import Context
 
 Gradients = tuple[str, Tensor]
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+DTYPES = (torch.bfloat16, torch.float32, torch.float16)
 #: Largest relative error by type. Products on tensor cores round their operands to these types;
 #: a chain of three attentions rounds more often than one loss.
 BOUNDS = {torch.float32: 2e-5, torch.bfloat16: 4e-2, torch.float16: 5e-3}
@@ -177,7 +177,7 @@ def kernel_cases(smoke: bool) -> Iterator[tuple[str, str, tuple]]:
     attentions = [(2, 3, 5, 5, 16, "causal"), (3, 2, 7, 9, 8, "padding")]
     norms = [((3, 7), 33, "omega"), ((5,), 100, "pre-LN"), ((4,), 64, "constant")]
     if not smoke:
-        losses += [(1, 1001, 512, 10153, None), (2, 513, 512, 32001, 200), (2, 300, 1024, 9973, 64)]
+        losses += [(1, 1001, 512, 10153, None), (2, 513, 512, 32001, 200)]
         attentions += [
             (2, 4, 70, 90, 64, "padding"), (2, 2, 130, 130, 128, "causal"), (8, 8, 33, 17, 64, "none"),
         ]  # fmt: skip
@@ -210,16 +210,23 @@ def attempt(
 
 
 def check_kernels(context: Context) -> None:
-    """Every operation against float64, in every type."""
-    for name, text, (operation, twin, inputs) in kernel_cases(context.smoke):
-        for dtype in DTYPES:
+    """Every operation against float64, in every type, for at most half of the time: each case
+    compiles kernels."""
+    half = context.seconds_left / 2
+    for dtype in DTYPES:
+        for name, text, (operation, twin, inputs) in kernel_cases(context.smoke):
+            what = f"{name} {str(dtype)[6:]} {text}"
+            if context.seconds_left < half:
+                context.report.row("left out", check=what)
+                continue
             rounded = [x.to(dtype) for x in inputs]
-            attempt(
-                context, "kernels", f"{name} {str(dtype)[6:]} {text}",
-                lambda o=operation, t=twin, r=rounded, d=dtype: (
-                    compare(o, t, r, context.device), BOUNDS[d],
-                ),
-            )  # fmt: skip
+            attempt(context, "kernels", what, partial(_checked, operation, twin, rounded, context))
+
+
+def _checked(
+    operation: Callable, twin: Callable, inputs: Sequence[Tensor], context: Context
+) -> tuple[float, float]:
+    return compare(operation, twin, inputs, context.device), BOUNDS[inputs[0].dtype]
 
 
 def check_waiting(context: Context) -> None:

@@ -117,7 +117,7 @@ def run_stage(stage: str, command: Sequence[str], seconds: float, folder: Path) 
     start = time.monotonic()
     with log.open("w", encoding="utf-8") as stream:
         process = subprocess.Popen(
-            command, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True,
+            command, stdout=stream, stderr=subprocess.STDOUT, process_group=0,
             env=environment,
         )  # fmt: skip
         try:

@@ -227,6 +227,8 @@ def work_of(sample: Any) -> Work:
 def profile_steps(context: Context, models: Models, case: Case) -> None:
     """Rows of the table `where the time goes`, in milliseconds."""
     for variant in case.variants:
+        if context.seconds_left < 15:
+            return
         trainer = models.get(variant, case)
         (sample,) = batches(trainer, case.tokens, 1)
         step = partial(update, trainer, sample)

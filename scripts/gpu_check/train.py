@@ -68,8 +68,8 @@ def command(data: Path, model: Model, folder: Path, context: Context, seconds: f
     else:
         parts += ["--encoder-ffn-embed-dim", "2048", "--decoder-ffn-embed-dim", "2048"]
         parts += ["--encoder-attention-heads", "8", "--decoder-attention-heads", "8"]
-        # Files of gigabytes would take the time: only the last weights are kept.
-        parts += ["--save-interval-updates", "0", "--save-interval", str(MANY_UPDATES)]
+    # Files of gigabytes would take the time: only the last weights are kept.
+    parts += ["--save-interval-updates", "0", "--save-interval", str(MANY_UPDATES)]
     parts += ["--no-save-optimizer-state", "--stop-time-hours", f"{seconds / 3600:.6f}"]
     return parts
 
