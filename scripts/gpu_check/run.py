@@ -166,7 +166,15 @@ def run_stages(args: argparse.Namespace) -> list[dict[str, Any]]:
         content = run_stage(stage, command_of(stage, args, seconds), seconds + GRACE, args.output)
         print(render(content), flush=True)
         found.append(content)
+        write_results(args.output, found)
     return found
+
+
+def write_results(folder: Path, found: Sequence[dict[str, Any]]) -> None:
+    """All stages so far in one file each for programs and for people."""
+    write_json(folder / "results.json", {content["stage"]: content for content in found})
+    with atomic_write(folder / "results.txt") as stream:
+        stream.write("\n".join([*map(render, found), summary(found), ""]))
 
 
 def summary(found: Sequence[dict[str, Any]]) -> str:
@@ -188,8 +196,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("gpu-check.sh: interrupted; results so far are in the output folder", file=sys.stderr)
         return 130
-    text = summary(found)
-    with atomic_write(args.output / "summary.txt") as stream:
-        stream.write(text + "\n")
-    print(f"{text}\n\nresults: {args.output}")
+    print(f"{summary(found)}\n\nresults: {args.output / 'results.txt'}")
     return int(any(content["status"] not in (PASSED, SKIPPED) for content in found))

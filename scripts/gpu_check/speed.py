@@ -120,7 +120,7 @@ class Models:
         if variant not in self.trainers:
             before = allocated(self.context.device)
             trainer = build_trainer(
-                self.data, self.context.device, self._options(variant, case), case.tokens
+                self.data, self.context.device, self._options(variant, case), case.tokens, fast=True
             )
             self.trainers[variant] = trainer
             update(trainer, batches(trainer, min(case.tokens, 1024), 1)[0])

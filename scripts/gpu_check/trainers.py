@@ -43,10 +43,13 @@ def dropout_options(p: float) -> list[str]:
     return [part for name in names for part in (name, str(p))]
 
 
-def build_trainer(data: Path, device: str, options: Sequence[str], max_tokens: int) -> Any:
+def build_trainer(
+    data: Path, device: str, options: Sequence[str], max_tokens: int, fast: bool = False
+) -> Any:
     """A trainer as `fairseq-train DATA *options` has it before its first update.
 
-    `--init-type admin` is profiled here, on the first batch.
+    `--init-type admin` is profiled here, on the first batch. With `fast`, weights are drawn on the
+    device, where hundreds of millions take no time, but other numbers than fairseq's.
     """
     from fairseq import options as fairseq_options
     from fairseq import tasks
@@ -63,8 +66,9 @@ def build_trainer(data: Path, device: str, options: Sequence[str], max_tokens: i
     torch.manual_seed(1)
     task = tasks.setup_task(cfg.task)
     task.load_dataset("train")
-    model, criterion = task.build_model(cfg.model), task.build_criterion(cfg.criterion)
-    trainer = Trainer(cfg, task, model, criterion)
+    with torch.device(device if fast else "cpu"):
+        model = task.build_model(cfg.model)
+    trainer = Trainer(cfg, task, model, task.build_criterion(cfg.criterion))
     trainer.get_train_iterator(epoch=1)
     trainer.cuda_env = None  # it would reset the peak of memory after every update
     trainer._log_oom = _refuse_to_go_on

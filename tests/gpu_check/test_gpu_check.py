@@ -219,7 +219,8 @@ def test_rehearsal_on_the_cpu(data_bin: Path, tmp_path: Path) -> None:
     shares = found["speed"]["tables"]["where the time goes"]
     assert {row["variant"] for row in shares} >= {"fairseq", "ours", "RealFormer, fused norm"}
     assert all(row["GEMM ms"] > 0 and row["loss ms"] > 0 for row in shares)
-    assert "| speed       | passed" in (tmp_path / "out" / "summary.txt").read_text()
+    assert "| speed       | passed" in (tmp_path / "out" / "results.txt").read_text()
+    assert json.loads((tmp_path / "out" / "results.json").read_text()) == found
 
 
 def test_kernels_compile_for_cards_that_are_not_here() -> None:
