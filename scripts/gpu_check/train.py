@@ -62,7 +62,7 @@ def command(data: Path, model: Model, folder: Path, context: Context, seconds: f
     parts = train_command(data, model, folder / "checkpoints")
     if context.device == "cuda":
         parts.remove("--cpu")
-        parts += ["--bf16"]
+        parts += ["--bf16", "--distributed-world-size", "1"]  # one of several GPUs
     if context.smoke:
         parts += ["--log-interval", "2"]
     else:

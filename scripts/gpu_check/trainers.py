@@ -58,7 +58,7 @@ def build_trainer(
 
     arguments = [
         str(data), "--share-all-embeddings", "--no-save", "--max-tokens", str(max_tokens),
-        "--num-workers", "0", "--seed", "1", *(["--cpu"] if device == "cpu" else []), *options,
+        "--num-workers", "0", "--seed", "1", "--distributed-world-size", "1", *(["--cpu"] if device == "cpu" else []), *options,
     ]  # fmt: skip
     cfg = convert_namespace_to_omegaconf(
         fairseq_options.parse_args_and_arch(fairseq_options.get_training_parser(), arguments)
