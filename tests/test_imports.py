@@ -21,6 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "analysis": {"evaluation", "initialization", "models", "modules"},
     "export": {"checkpoints", "data", "initialization", "models", "modules"},
     "pruning": {"checkpoints", "data", "evaluation", "models", "modules"},
+    "interop": {"checkpoints", "initialization", "models", "modules"},
 }
 #: What everything may import.
 BASE = {"errors", "files", "documents", "progress"}

@@ -29,6 +29,7 @@ SUBCOMMANDS = {
     "evaluate": "evaluate",
     "score": "score",
     "compare": "compare",
+    "convert": "convert",
     "fold": "fold",
     "export": "export",
     "translate": "translate",
