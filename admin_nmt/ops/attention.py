@@ -3,10 +3,26 @@
 Shape letters: see `admin_nmt.ops`.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from admin_nmt.ops.dropout import dropout
+
+
+class _Bias(NamedTuple):
+    """An additive mask and what it was made of."""
+
+    attn_mask: Tensor | None
+    versions: tuple[int, ...]
+    bias: Tensor
+
+
+#: Padding mask -> the additive mask made of it last. All layers of a stack get the same masks: one
+#: makes it, the others find it, for as long as the padding mask lives.
+_biases = WeakTensorKeyDictionary()
 
 
 def attention_bias(
@@ -20,10 +36,33 @@ def attention_bias(
         dtype: of the result.
 
     Returns:
-        a tensor that broadcasts to (B, H, T, S), or None when nothing is hidden.
+        a tensor that broadcasts to (B, H, T, S), or None when nothing is hidden. Equal masks may get
+        the same tensor: it is not to be written to.
     """
     if key_padding_mask is None:
         return None if attn_mask is None else attn_mask.to(dtype)
+    recorded = torch.compiler.is_compiling() or (
+        key_padding_mask.is_cuda and torch.cuda.is_current_stream_capturing()
+    )
+    if recorded:  # to run again with other values in the same masks
+        return _bias(attn_mask, key_padding_mask, dtype)
+    masks = (key_padding_mask,) if attn_mask is None else (key_padding_mask, attn_mask)
+    if any(mask.is_inference() for mask in masks):  # they do not count their changes
+        return _bias(attn_mask, key_padding_mask, dtype)
+    versions = tuple(mask._version for mask in masks)
+    found = _biases.get(key_padding_mask)
+    if (
+        found is None
+        or found.attn_mask is not attn_mask
+        or found.versions != versions
+        or found.bias.dtype != dtype
+    ):
+        found = _Bias(attn_mask, versions, _bias(attn_mask, key_padding_mask, dtype))
+        _biases[key_padding_mask] = found
+    return found.bias
+
+
+def _bias(attn_mask: Tensor | None, key_padding_mask: Tensor, dtype: torch.dtype) -> Tensor:
     bias = torch.zeros(key_padding_mask.shape, dtype=dtype, device=key_padding_mask.device)
     bias = bias.masked_fill_(key_padding_mask.to(torch.bool), float("-inf"))[:, None, None, :]
     return bias if attn_mask is None else bias + attn_mask.to(dtype)

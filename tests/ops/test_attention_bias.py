@@ -1,0 +1,58 @@
+"""Additive masks: their values, and that layers share them as long as nothing changes."""
+
+import gc
+
+import torch
+
+from admin_nmt.ops import attention
+from admin_nmt.ops.attention import attention_bias
+
+INF = float("inf")
+
+
+def masks() -> tuple[torch.Tensor, torch.Tensor]:
+    padding = torch.tensor([[False, False, True], [False, False, False]])
+    return torch.full((3, 3), -INF).triu_(1), padding
+
+
+def test_both_masks_are_added() -> None:
+    future, padding = masks()
+    bias = attention_bias(future, padding, torch.float32)
+    assert bias is not None and bias.shape == (2, 1, 3, 3)
+    assert bias[0, 0].tolist() == [[0, -INF, -INF], [0, 0, -INF], [0, 0, -INF]]
+    assert torch.equal(bias[1, 0], future)
+    alone = attention_bias(None, padding, torch.float64)
+    assert alone is not None and alone.shape == (2, 1, 1, 3) and alone.dtype == torch.float64
+    assert attention_bias(None, None, torch.float32) is None
+
+
+def test_layers_share_it_until_a_mask_changes() -> None:
+    future, padding = masks()
+    first = attention_bias(future, padding, torch.float32)
+    assert attention_bias(future, padding, torch.float32) is first
+    for changed in (
+        attention_bias(None, padding, torch.float32),
+        attention_bias(future, padding, torch.float64),
+        attention_bias(future.clone(), padding, torch.float32),
+        attention_bias(future, padding.clone(), torch.float32),
+    ):
+        assert changed is not first
+    padding[1, 2] = True
+    after = attention_bias(future, padding, torch.float32)
+    assert after is not None and after[1, 0, 2].tolist() == [0, 0, -INF]
+    with torch.inference_mode():
+        inner = padding.clone()
+        before = attention_bias(None, inner, torch.float32)
+        inner[1, 1] = True
+        after = attention_bias(None, inner, torch.float32)
+    assert before is not None and after is not None and not torch.equal(before, after)
+
+
+def test_it_lives_no_longer_than_its_mask() -> None:
+    future, padding = masks()
+    attention_bias(future, padding, torch.float32)
+    assert padding in attention._biases
+    number = len(attention._biases)
+    del padding
+    gc.collect()
+    assert len(attention._biases) == number - 1
