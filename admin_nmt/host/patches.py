@@ -20,6 +20,7 @@ from admin_nmt.host import (
     heads,
     master_weights,
     multi_tensor,
+    old_options,
     profiling,
     recipes,
     resuming,
@@ -31,6 +32,7 @@ from admin_nmt.host.patch import Addition, Patch
 TABLE: tuple[Patch | Addition, ...] = (
     *checkpoints.PATCHES,
     *cpu.PATCHES,
+    *old_options.PATCHES,
     *batches.PATCHES,
     *data.PATCHES,
     *errors.PATCHES,
