@@ -23,6 +23,7 @@ from admin_nmt.analysis.distributions import entropy, jensen_shannon
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.evaluation.batches import random_batches
 from admin_nmt.models._heads import attentions
+from admin_nmt.modules.attention_kinds import by_queries
 from admin_nmt.modules.heads import KINDS
 from admin_nmt.progress import progress
 
@@ -193,7 +194,7 @@ def watch_attention(
             net_input = sample["net_input"]
             source = net_input["src_tokens"].ne(model.encoder.padding_idx)
             target = net_input["prev_output_tokens"].ne(model.decoder.padding_idx)
-            watcher.start({"E": source, "A": target, "D": target})
+            watcher.start(by_queries(source, target))
             model(**net_input, features_only=True)
             watcher.finish()
             bar.update(min(watcher.seen.values()) - bar.n)

@@ -13,10 +13,11 @@ from admin_nmt.cli._heads import (
     require_outputs,
 )
 from admin_nmt.errors import UsageError
+from admin_nmt.modules.attention_kinds import ATTENTION_KINDS
 
 HELP = "remove attention heads from a checkpoint for good"
 
-_KINDS = {"encoder_self": "E", "decoder_self": "D", "cross": "A"}
+_KINDS = {kind.budget: letter for letter, kind in ATTENTION_KINDS.items()}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,12 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     which = parser.add_argument_group("which heads (fractions between 0 and 1)")
     which.add_argument("--fraction", type=float, metavar="P", help="of all heads, ranked together")
-    for name, kind in (
-        ("--encoder-self", "encoder self-attention"),
-        ("--decoder-self", "decoder self-attention"),
-        ("--cross", "encoder-decoder attention"),
-    ):
-        which.add_argument(name, type=float, metavar="P", help=f"of the heads of {kind}")
+    for kind in ATTENTION_KINDS.values():
+        title = f"of the heads of {kind.title}"
+        which.add_argument(kind.budget_option, type=float, metavar="P", help=title)
     which.add_argument("--heads", metavar="LIST", help="just these, such as E:3:1,A:1:2")
     which.add_argument(
         "--protect-cross",

@@ -11,7 +11,7 @@ there is none for a plain model's parameters that could stand in for them.
 import copy
 from argparse import Namespace
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,23 +33,6 @@ from admin_nmt.initialization.scheme import Depth, Stack
 from admin_nmt.models.settings import model_settings, plain_value
 from admin_nmt.modules.residual import Residual, ReZeroResidual, ScaledResidual
 
-#: Our options that do not change what a given state dict computes, or that folding takes care of.
-FOLDED_OPTIONS = {
-    "init_type",
-    "admin_profile",
-    "admin_profile_batches",
-    "admin_freeze_omega",
-    "residual_attention_reduce",  # of --residual-attention, which is refused
-    "fused_residual_norm",  # other ways to compute the same
-    "compile",
-    "heads_per_layer",
-    "head_mask",
-}
-
-#: Why some options cannot be folded; others get a general reason.
-_REASONS = {
-    "residual_attention": "a plain Transformer carries no attention scores from layer to layer",
-}
 #: Models that can be folded or need no folding.
 FAMILIES = ("admin_transformer", "transformer")
 #: Ends of the names of parameters (`encoder.version` is none).
@@ -120,18 +103,15 @@ def check_foldable(path: str | Path, settings: Namespace) -> None:
     Raises:
         UserError: with the option and the reason.
     """
-    from admin_nmt.models._config import AdminTransformerConfig, TransformerConfig
+    from admin_nmt.models._config import our_options
 
-    plain = {field.name for field in fields(TransformerConfig)}
-    for field in fields(AdminTransformerConfig):
-        if field.name in plain | FOLDED_OPTIONS:
-            continue
-        value = getattr(settings, field.name)
-        if value and value not in (plain_value(field.default), "none"):
-            reason = _REASONS.get(field.name, "a plain Transformer has nothing of the kind")
+    for option in our_options():
+        value = getattr(settings, option.name)
+        reason = option.metadata["folds"]
+        if reason is not True and value and value not in (plain_value(option.default), "none"):
             raise UserError(
                 f"checkpoint {path} cannot be folded: it was trained with "
-                f"--{field.name.replace('_', '-')} {value}, and {reason}"
+                f"--{option.name.replace('_', '-')} {value}, and {reason}"
             )
     if settings.init_type == "rezero":
         raise UserError(
@@ -224,18 +204,19 @@ def fill_up_heads(model: dict[str, Tensor], settings: Namespace) -> None:
         UserError: a module has fewer heads than the settings say.
     """
     from admin_nmt.models._config import to_config
-    from admin_nmt.models._heads import PLACES, layout_of
+    from admin_nmt.models._heads import attention_name, layout_of
+    from admin_nmt.modules.attention_kinds import ATTENTION_KINDS
     from admin_nmt.modules.heads import parse_heads
 
     cfg = to_config(settings)
     masked = parse_heads(settings.head_mask) if settings.head_mask else []
     for kind, counts in layout_of(cfg).items():
-        stack, attention = PLACES[kind]
+        stack = ATTENTION_KINDS[kind].stack
         width = getattr(settings, f"{stack}_embed_dim")
         size = width // getattr(settings, f"{stack}_attention_heads")
         memory = settings.encoder_embed_dim if kind == "A" else width
         for index, count in enumerate(counts):
-            name = f"{stack}.layers.{index}.{attention}"
+            name = attention_name(kind, index)
             if count:
                 _require_heads(model, name, count * size)
             inputs = {"q": width, "k": memory, "v": memory}
@@ -345,11 +326,9 @@ def _as_dict(section: Any) -> Any:
 
 def plain_settings(settings: Namespace) -> dict[str, Any]:
     """Settings of fairseq's `transformer` with the same sizes."""
-    from admin_nmt.models._config import AdminTransformerConfig, TransformerConfig
+    from admin_nmt.models._config import our_options
 
-    ours = {field.name for field in fields(AdminTransformerConfig)} - {
-        field.name for field in fields(TransformerConfig)
-    }
+    ours = {option.name for option in our_options()}
     plain = {name: value for name, value in vars(settings).items() if name not in ours}
     # Where initial embeddings came from: fairseq would read the files again when it loads the model.
     plain["encoder_embed_path"] = plain["decoder_embed_path"] = None

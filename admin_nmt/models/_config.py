@@ -1,7 +1,7 @@
 """Configuration of `admin_transformer`: fairseq's `TransformerConfig` and our options."""
 
 from argparse import Namespace
-from dataclasses import dataclass, field
+from dataclasses import Field, dataclass, field, fields
 from typing import Any, Optional
 
 from fairseq.dataclass import ChoiceEnum
@@ -14,76 +14,111 @@ from admin_nmt.models._heads import heads_of
 from admin_nmt.modules.residual_attention import residual_kinds
 
 
+def _option(
+    default: Any,
+    text: str,
+    *,
+    means_other_weights: bool,
+    folds: bool | str = True,
+    plain: Any = None,
+) -> Any:
+    """A field with what the rest of the package has to know about the option.
+
+    Args:
+        default: of the option.
+        text: its help.
+        means_other_weights: the same weights compute something else under another value, so that
+            checkpoints which differ in it cannot be averaged, and scores of heads do not carry over.
+        folds: a model with it can become a plain Transformer; a string says why it cannot.
+        plain: the value under which our model is fairseq's `transformer`.
+    """
+    metadata = {
+        "help": text,
+        "means_other_weights": means_other_weights,
+        "folds": folds,
+        "plain": plain,
+    }
+    return field(default=default, metadata=metadata)
+
+
 @dataclass
 class AdminTransformerConfig(TransformerConfig):
     """fairseq's options, plus how the model starts."""
 
-    init_type: ChoiceEnum(list(SCHEMES)) = field(  # type: ignore[valid-type]
-        default="admin",
-        metadata={
-            "help": "residual connections and initial values: admin (profiled at the start of "
-            "training), admin-log and admin-const (from depth alone), deepnorm, rezero, or "
-            "default (plain; pre-LN with --encoder-normalize-before --decoder-normalize-before)"
-        },
+    init_type: ChoiceEnum(list(SCHEMES)) = _option(  # type: ignore[valid-type]
+        "admin",
+        "residual connections and initial values: admin (profiled at the start of training), "
+        "admin-log and admin-const (from depth alone), deepnorm, rezero, or default (plain; pre-LN "
+        "with --encoder-normalize-before --decoder-normalize-before)",
+        means_other_weights=True,
+        plain="default",
     )
     # fairseq makes options from the annotations and reads only the old spelling of unions.
-    admin_profile: Optional[str] = field(  # noqa: UP045
-        default=None,
-        metadata={
-            "help": "take the initial omegas from this file (written by 'admin-nmt profile') "
-            "instead of profiling; only read when training starts from scratch"
-        },
+    admin_profile: Optional[str] = _option(  # noqa: UP045
+        None,
+        "take the initial omegas from this file (written by 'admin-nmt profile') instead of "
+        "profiling; only read when training starts from scratch",
+        means_other_weights=False,
     )
-    admin_profile_batches: int = field(
-        default=1,
-        metadata={"help": "training batches over which the ADMIN profile is averaged"},
+    admin_profile_batches: int = _option(
+        1,
+        "training batches over which the ADMIN profile is averaged",
+        means_other_weights=False,
+        plain=1,
     )
-    admin_freeze_omega: bool = field(
-        default=False,
-        metadata={"help": "keep omega at its initial values instead of training it"},
+    admin_freeze_omega: bool = _option(
+        False,
+        "keep omega at its initial values instead of training it",
+        means_other_weights=False,
+        plain=False,
     )
-    residual_attention: Optional[str] = field(  # noqa: UP045
-        default=None,
-        metadata={
-            "help": "carry attention scores from layer to layer (RealFormer): a list out of "
-            "encoder, decoder (self-attention) and cross, separated by commas; all; or none"
-        },
+    residual_attention: Optional[str] = _option(  # noqa: UP045
+        None,
+        "carry attention scores from layer to layer (RealFormer): a list out of encoder, decoder "
+        "(self-attention) and cross, separated by commas; all; or none",
+        means_other_weights=True,
+        folds="a plain Transformer carries no attention scores from layer to layer",
     )
-    residual_attention_reduce: ChoiceEnum(["sum", "mean"]) = field(  # type: ignore[valid-type]
-        default="mean",
-        metadata={
-            "help": "softmax over the sum of the scores, or over their mean over the layers so far"
-        },
+    residual_attention_reduce: ChoiceEnum(["sum", "mean"]) = _option(  # type: ignore[valid-type]
+        "mean",
+        "softmax over the sum of the scores, or over their mean over the layers so far",
+        means_other_weights=True,
+        plain="mean",
     )
-    fused_residual_norm: bool = field(
-        default=False,
-        metadata={
-            "help": "compute residual connection, dropout and LayerNorm of post-LN sublayers in one "
-            "CUDA kernel (Triton); the same function, and on CPUs the same operations as without"
-        },
+    fused_residual_norm: bool = _option(
+        False,
+        "compute residual connection, dropout and LayerNorm of post-LN sublayers in one CUDA kernel "
+        "(Triton); the same function, and on CPUs the same operations as without",
+        means_other_weights=False,
+        plain=False,
     )
-    compile: bool = field(
-        default=False,
-        metadata={
-            "help": "compile the layers with torch.compile for training: one compilation for all "
-            "layers made alike, for batches of any size; not yet measured on a GPU, slower on CPUs"
-        },
+    compile: bool = _option(
+        False,
+        "compile the layers with torch.compile for training: one compilation for all layers made "
+        "alike, for batches of any size; not yet measured on a GPU, slower on CPUs",
+        means_other_weights=False,
+        plain=False,
     )
-    heads_per_layer: Optional[str] = field(  # noqa: UP045
-        default=None,
-        metadata={
-            "help": "heads of each layer of a pruned model, such as 'E:8,7,0 A:8,8 D:8,8' (E encoder "
-            "self-, A encoder-decoder, D decoder self-attention); 'admin-nmt prune' writes it into "
-            "checkpoints, and training on from one takes it over"
-        },
+    heads_per_layer: Optional[str] = _option(  # noqa: UP045
+        None,
+        "heads of each layer of a pruned model, such as 'E:8,7,0 A:8,8 D:8,8' (E encoder self-, A "
+        "encoder-decoder, D decoder self-attention); 'admin-nmt prune' writes it into checkpoints, "
+        "and training on from one takes it over",
+        means_other_weights=True,
+        plain="",  # not those of the checkpoint that its training started from
     )
-    head_mask: Optional[str] = field(  # noqa: UP045
-        default=None,
-        metadata={
-            "help": "heads that contribute nothing from the start of training: a list such as "
-            "E:1:3,A:2:1, or a file written by 'admin-nmt prune --list'"
-        },
+    head_mask: Optional[str] = _option(  # noqa: UP045
+        None,
+        "heads that contribute nothing from the start of training: a list such as E:1:3,A:2:1, or a "
+        "file written by 'admin-nmt prune --list'",
+        means_other_weights=True,
     )
+
+
+def our_options() -> list[Field]:
+    """The fields that fairseq's Transformer does not have, with the metadata of `_option`."""
+    theirs = {field.name for field in fields(TransformerConfig)}
+    return [field for field in fields(AdminTransformerConfig) if field.name not in theirs]
 
 
 #: Options of fairseq's Transformer that this model does not serve, and the value that is allowed.

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from admin_nmt.errors import UsageError, UserError
+from admin_nmt.modules.attention_kinds import ATTENTION_KINDS
 from admin_nmt.modules.heads import (
     KINDS,
     LayerHeads,
@@ -25,14 +26,6 @@ from admin_nmt.modules.residual_attention import residual_kinds
 
 #: What every file about heads that `admin-nmt` writes says of itself.
 DOCUMENT, VERSION = "heads", 1
-#: Kind -> stack and name of the attention in its layers.
-PLACES = {
-    "E": ("encoder", "self_attn"),
-    "A": ("decoder", "encoder_attn"),
-    "D": ("decoder", "self_attn"),
-}
-#: Kind -> its name in `--residual-attention`.
-_RESIDUAL_NAMES = {"E": "encoder", "A": "cross", "D": "decoder"}
 
 
 class _Counts(NamedTuple):
@@ -45,8 +38,8 @@ class _Counts(NamedTuple):
 def full_layout(cfg: Any) -> dict[str, tuple[int, ...]]:
     """The layout that the sizes of `cfg` give when no head was removed."""
     layout = {
-        kind: (getattr(cfg, stack).attention_heads,) * getattr(cfg, stack).layers
-        for kind, (stack, _) in PLACES.items()
+        letter: (getattr(cfg, kind.stack).attention_heads,) * getattr(cfg, kind.stack).layers
+        for letter, kind in ATTENTION_KINDS.items()
     }
     if cfg.no_cross_attention:
         del layout["A"]
@@ -73,7 +66,7 @@ def heads_of(cfg: Any) -> dict[str, tuple[LayerHeads, ...]]:
         if largest > full[kind][0]:
             raise UsageError(
                 f"--heads-per-layer gives a layer of {KINDS[kind]} {largest} heads; "
-                f"--{PLACES[kind][0]}-attention-heads is {full[kind][0]}"
+                f"--{ATTENTION_KINDS[kind].stack}-attention-heads is {full[kind][0]}"
             )
         _check_chain(kind, layers, is_residual(cfg, kind))
     return {kind: tuple(map(LayerHeads.whole, counts)) for kind, counts in full.items()} | given
@@ -103,16 +96,24 @@ def layout_of(cfg: Any) -> dict[str, tuple[int, ...]]:
 
 def is_residual(cfg: Any, kind: str) -> bool:
     """Whether attention of this kind carries its scores from layer to layer."""
-    return _RESIDUAL_NAMES[kind] in residual_kinds(cfg.residual_attention)
+    return ATTENTION_KINDS[kind].option in residual_kinds(cfg.residual_attention)
 
 
 def attentions(model: Any) -> Iterator[tuple[str, int, str, MultiheadAttention]]:
     """(kind, layer from 1, module name, module) of every attention of an `admin_transformer`."""
-    for kind, (stack, name) in PLACES.items():
+    for letter, kind in ATTENTION_KINDS.items():
         # Iterating fairseq's `LayerDropModuleList` would skip layers at random.
-        for index, layer in enumerate(nn.ModuleList.__iter__(getattr(model, stack).layers)):
-            if getattr(layer, name, None) is not None:
-                yield kind, index + 1, f"{stack}.layers.{index}.{name}", getattr(layer, name)
+        layers = nn.ModuleList.__iter__(getattr(model, kind.stack).layers)
+        for index, layer in enumerate(layers):
+            attention = getattr(layer, kind.attribute, None)
+            if attention is not None:
+                yield letter, index + 1, attention_name(letter, index), attention
+
+
+def attention_name(letter: str, index: int) -> str:
+    """Module name of an attention of the layer `index`, counted from 0."""
+    kind = ATTENTION_KINDS[letter]
+    return f"{kind.stack}.layers.{index}.{kind.attribute}"
 
 
 def _state_heads(state_dict: dict[str, Tensor], cfg: Any) -> dict[str, tuple[_Counts, ...]]:
@@ -122,8 +123,7 @@ def _state_heads(state_dict: dict[str, Tensor], cfg: Any) -> dict[str, tuple[_Co
     """
 
     def count(kind: str, index: int, expected: LayerHeads, size: int) -> _Counts:
-        stack, attention = PLACES[kind]
-        name = f"{stack}.layers.{index}.{attention}"
+        name = attention_name(kind, index)
         scores, values = expected.scores, len(expected.values)
         if f"{name}.out_proj.bias" in state_dict:
             output = state_dict.get(f"{name}.out_proj.weight")
@@ -137,7 +137,9 @@ def _state_heads(state_dict: dict[str, Tensor], cfg: Any) -> dict[str, tuple[_Co
     full = full_layout(cfg)
     return {
         kind: tuple(
-            count(kind, i, layer, getattr(cfg, PLACES[kind][0]).embed_dim // full[kind][0])
+            count(
+                kind, i, layer, getattr(cfg, ATTENTION_KINDS[kind].stack).embed_dim // full[kind][0]
+            )
             for i, layer in enumerate(layers)
         )
         for kind, layers in heads_of(cfg).items()

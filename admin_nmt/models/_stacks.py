@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from admin_nmt.initialization.scheme import Scheme, Stack
 from admin_nmt.models._heads import heads_of
+from admin_nmt.modules.attention_kinds import ATTENTION_KINDS
 from admin_nmt.modules.dropout import Dropout
 from admin_nmt.modules.residual import Residual
 from admin_nmt.modules.residual_attention import ResidualAttention, ScoreChain
@@ -76,13 +77,16 @@ def _wrap(layer: nn.Module, cfg: Any) -> nn.Module:
 def _chained(layers: nn.ModuleList, stack: Stack, layer_drop: float) -> nn.ModuleList:
     """`layers`, handing on their scores if their attention is residual."""
     every = all_layers(layers)
-    names = {"self_scores": "self_attn", "cross_scores": "encoder_attn"}
-    if stack == "encoder":
-        del names["cross_scores"]
-    residual = any(
-        isinstance(getattr(every[0], name), ResidualAttention) for name in names.values()
+    # Self-attention first, as in the layers' arguments.
+    kinds = sorted(
+        (kind for kind in ATTENTION_KINDS.values() if kind.stack == stack),
+        key=lambda kind: kind.scores != "self_scores",
     )
-    return ScoreChain(every, tuple(names), layer_drop) if residual else layers
+    residual = any(
+        isinstance(getattr(every[0], kind.attribute), ResidualAttention) for kind in kinds
+    )
+    names = tuple(kind.scores for kind in kinds)
+    return ScoreChain(every, names, layer_drop) if residual else layers
 
 
 class AdminTransformerEncoder(TransformerEncoderBase):

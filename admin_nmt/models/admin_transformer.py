@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.initialization.registry import SCHEMES
 from admin_nmt.initialization.scheme import Depth, Scheme
-from admin_nmt.models._config import AdminTransformerConfig, check, to_config
+from admin_nmt.models._config import AdminTransformerConfig, check, our_options, to_config
 from admin_nmt.models._heads import apply_mask, layout_of, require_same_heads
 from admin_nmt.models._stacks import AdminTransformerDecoder, AdminTransformerEncoder, all_layers
+from admin_nmt.models.settings import plain_value
 from admin_nmt.modules.residual import Residual, ScaledResidual
 
 #: Ends of names of which only fairseq's own attention has some; the second is that of old files.
@@ -151,10 +152,9 @@ class AdminTransformerModel(TransformerModelBase):
 
 #: What every architecture adds to fairseq's.
 _OURS = {
-    "init_type": "admin",
-    "admin_profile_batches": 1,
-    "admin_freeze_omega": False,
-    "residual_attention_reduce": "mean",
+    option.name: plain_value(option.default)
+    for option in our_options()
+    if option.default is not None
 }
 _REALFORMER = {"init_type": "default", "residual_attention": "all"}
 

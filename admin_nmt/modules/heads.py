@@ -15,13 +15,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from admin_nmt.errors import UsageError
+from admin_nmt.modules.attention_kinds import ATTENTION_KINDS
 
 #: Letter -> what it stands for, in the order in which kinds are listed everywhere.
-KINDS = {
-    "E": "encoder self-attention",
-    "A": "encoder-decoder attention",
-    "D": "decoder self-attention",
-}
+KINDS = {letter: kind.title for letter, kind in ATTENTION_KINDS.items()}
 
 #: Kind -> number of heads of each layer, first layer first.
 Layout = Mapping[str, Sequence[int]]

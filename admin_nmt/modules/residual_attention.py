@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from admin_nmt.errors import UsageError
+from admin_nmt.modules.attention_kinds import ATTENTION_KINDS
 from admin_nmt.modules.multihead_attention import (
     IncrementalState,
     MultiheadAttention,
@@ -24,14 +25,14 @@ from admin_nmt.ops.attention import attention_bias
 from admin_nmt.ops.residual_attention import residual_attention, residual_attention_with_weights
 
 #: The kinds of attention, as `--residual-attention` names them.
-KINDS = ("encoder", "decoder", "cross")
+WORDS = tuple(kind.option for kind in ATTENTION_KINDS.values())
 
 
 def residual_kinds(value: str | Sequence[str] | None) -> frozenset[str]:
     """The kinds of attention that a value of `--residual-attention` names.
 
     Args:
-        value: `KINDS` separated by commas or spaces, or a list of them (YAML); `all`; `none` or
+        value: `WORDS` separated by commas or spaces, or a list of them (YAML); `all`; `none` or
             None.
 
     Raises:
@@ -41,12 +42,12 @@ def residual_kinds(value: str | Sequence[str] | None) -> frozenset[str]:
         raise UsageError(f"--residual-attention: give a list of words, not {value!r}")
     words = re.split(r"[,\s]+", value.strip()) if isinstance(value, str) else list(value or ())
     if words in (["all"], ["none"], [""], []):
-        return frozenset(KINDS if words == ["all"] else ())
+        return frozenset(WORDS if words == ["all"] else ())
     for word in words:
-        if word not in KINDS:
+        if word not in WORDS:
             raise UsageError(
                 f"--residual-attention: {word!r} is unknown; give a list out of "
-                f"{','.join(KINDS)}, or all, or none"
+                f"{','.join(WORDS)}, or all, or none"
             )
     return frozenset(words)
 

@@ -16,18 +16,13 @@ from admin_nmt.checkpoints.settings import set_values
 from admin_nmt.models._heads import layout_of
 from admin_nmt.pruning.heads import fingerprint
 
-#: What makes fairseq's Transformer an `admin_transformer`.
-PLAIN = {
-    "arch": "admin_transformer",
-    "_name": "admin_transformer",
-    "init_type": "default",
-    "admin_profile": None,
-    "admin_profile_batches": 1,
-    "admin_freeze_omega": False,
-    "fused_residual_norm": False,
-    "compile": False,
-    "heads_per_layer": "",  # not those of the checkpoint that its training started from
-}
+
+def plain_options() -> dict[str, Any]:
+    """The settings that make fairseq's Transformer an `admin_transformer`."""
+    from admin_nmt.models._config import our_options
+
+    names = dict.fromkeys(("arch", "_name"), "admin_transformer")
+    return names | {option.name: option.metadata["plain"] for option in our_options()}
 
 
 @dataclass(frozen=True)
@@ -92,7 +87,7 @@ def load_model(
     state = checkpoint_utils.load_checkpoint_to_cpu(path)
     set_values(state["cfg"].task, {"data": str(data), "source_lang": source, "target_lang": target})
     if stock:
-        set_values(state["cfg"].model, PLAIN)
+        set_values(state["cfg"].model, plain_options())
     models, _, task = checkpoint_utils.load_model_ensemble_and_task([path], state=state)
     model: Any = unwrap_checkpoint(models[0]).float().eval().requires_grad_(False)
     mark = fingerprint(model)

@@ -17,6 +17,7 @@ from torch import Tensor
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.evaluation.batches import random_batches, rank_and_count
 from admin_nmt.models._heads import attentions
+from admin_nmt.modules.attention_kinds import by_queries
 from admin_nmt.progress import progress
 from admin_nmt.pruning.heads import Measurement
 from admin_nmt.pruning.importance import GRANULARITIES, num_examples, summed_importance
@@ -69,7 +70,7 @@ def gate_gradients(model: Any, sample: Mapping[str, Any]) -> tuple[dict, dict[st
     net_input = sample["net_input"]
     source = net_input["src_tokens"].ne(model.encoder.padding_idx)
     target = net_input["prev_output_tokens"].ne(model.decoder.padding_idx)
-    visible = {"E": source, "A": target, "D": target}
+    visible = by_queries(source, target)
     sizes = {kind: tuple(mask.shape) for kind, mask in visible.items()}
     with torch.enable_grad(), gates_of_ones(model, sizes) as gates:  # type: ignore[arg-type]
         logits = model(**net_input)[0].float()

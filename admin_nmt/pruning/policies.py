@@ -10,10 +10,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from admin_nmt.errors import UsageError
+from admin_nmt.modules.attention_kinds import ATTENTION_KINDS
 from admin_nmt.modules.heads import KINDS, Head, Layout, all_heads, without
-
-#: Kind -> the option that gives its budget.
-BUDGET_OPTIONS = {"E": "--encoder-self", "D": "--decoder-self", "A": "--cross"}
 
 
 @dataclass(frozen=True)
@@ -63,9 +61,10 @@ def kind_budgets(layout: Layout, fractions: Mapping[str, float]) -> list[Budget]
         Budget(
             kind,
             num_to_remove(
-                require_fraction(fraction, BUDGET_OPTIONS[kind]), sum(layout.get(kind, ()))
+                require_fraction(fraction, ATTENTION_KINDS[kind].budget_option),
+                sum(layout.get(kind, ())),
             ),
-            f"{BUDGET_OPTIONS[kind]} {fraction:g}",
+            f"{ATTENTION_KINDS[kind].budget_option} {fraction:g}",
         )
         for kind, fraction in fractions.items()
     ]
@@ -130,7 +129,7 @@ def choose_uniform(
         counts = layout.get(kind, ())
         if not counts:
             continue
-        option = BUDGET_OPTIONS[kind]
+        option = ATTENTION_KINDS[kind].budget_option
         largest = max(counts)
         keep = largest - num_to_remove(require_fraction(fraction, option), largest)
         keep = min(keep, *counts)
@@ -160,7 +159,9 @@ def require_kinds(kinds: Collection[str], layout: Layout) -> None:
     """
     for kind in kinds:
         if kind not in layout:
-            raise UsageError(f"{BUDGET_OPTIONS[kind]}: the model has no {KINDS[kind]}")
+            raise UsageError(
+                f"{ATTENTION_KINDS[kind].budget_option}: the model has no {KINDS[kind]}"
+            )
 
 
 def require_uniform(

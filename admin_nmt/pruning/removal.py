@@ -17,11 +17,11 @@ from torch import Tensor
 from admin_nmt.checkpoints.checkpoint import Checkpoint
 from admin_nmt.checkpoints.settings import set_values
 from admin_nmt.checkpoints.tensors import cast
-from admin_nmt.models._heads import PLACES, heads_of, is_residual, layout_of
+from admin_nmt.models._heads import attention_name, heads_of, is_residual, layout_of
 from admin_nmt.models.loading import build_model
 from admin_nmt.models.settings import model_settings
 from admin_nmt.modules.heads import Head, LayerHeads, format_layout, parse_heads, require_heads
-from admin_nmt.pruning.loading import PLAIN, LoadedModel, is_stock
+from admin_nmt.pruning.loading import LoadedModel, is_stock, plain_options
 
 
 def keep_heads(
@@ -143,10 +143,8 @@ def remove_heads(
         if not gone:
             continue
         kept = keep_chain(layers, gone) if is_residual(cfg, kind) else keep_plain(layers, gone)
-        stack, attention = PLACES[kind]
         for index, (before, (scores, values, _)) in enumerate(zip(layers, kept, strict=True)):
-            name = f"{stack}.layers.{index}.{attention}"
-            keep_heads(result, name, before, scores, values)
+            keep_heads(result, attention_name(kind, index), before, scores, values)
         after[kind] = tuple(heads for *_, heads in kept)
     return result, format_layout(after)
 
@@ -171,7 +169,7 @@ def prune(checkpoint: Checkpoint, removed: Collection[Head]) -> Checkpoint:
         UserError: another kind of model.
         UsageError: the model has no such head.
     """
-    plain: dict[str, Any] = dict(PLAIN) if is_stock(checkpoint) else {}
+    plain: dict[str, Any] = plain_options() if is_stock(checkpoint) else {}
     settings = model_settings(checkpoint)
     set_values(settings, plain)
     # Through a model: old names of weights, and those of fairseq's own attention, become ours.

@@ -14,6 +14,7 @@ from typing import Any
 
 from admin_nmt.documents import write_document
 from admin_nmt.errors import UsageError
+from admin_nmt.modules.attention_kinds import ATTENTION_KINDS
 from admin_nmt.modules.heads import Head, Layout
 from admin_nmt.progress import progress
 from admin_nmt.pruning.masked_translation import MaskedTranslator, masked
@@ -23,7 +24,9 @@ logger = logging.getLogger(__name__)
 
 DOCUMENT, VERSION = "sweep", 1
 #: Letters of kinds that are pruned together -> title.
-GROUPS = {"EAD": "all heads", "E": "encoder self", "A": "encoder-decoder", "D": "decoder self"}
+GROUPS = {"".join(ATTENTION_KINDS): "all heads"} | {
+    letter: kind.short for letter, kind in ATTENTION_KINDS.items()
+}
 
 
 @dataclass(frozen=True)
