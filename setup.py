@@ -90,6 +90,7 @@ setup(
     ],
     extras_require={
         "export": ["ctranslate2>=4.5"],
+        "huggingface": ["transformers>=5"],
         "test": [
             "ctranslate2>=4.5",
             # PyTorch for CPUs comes without it; the kernels' tests run in its interpreter.

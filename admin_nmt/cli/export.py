@@ -6,7 +6,11 @@ from typing import Any
 
 from admin_nmt.errors import UsageError
 
-HELP = "make a self-contained CTranslate2 folder that translates raw text"
+HELP = (
+    "make a self-contained folder that translates raw text (CTranslate2), or a Hugging Face model"
+)
+
+FORMATS = ("ctranslate2", "huggingface")
 
 
 def add_text_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,6 +54,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", metavar="DATA", help="the data folder it was trained on")
     parser.add_argument("--output", required=True, metavar="DIR", help="the folder to make")
     parser.add_argument(
+        "--format",
+        default="ctranslate2",
+        metavar="NAME",
+        help="ctranslate2 (default: fast, translates raw text), or huggingface: an FSMT model for "
+        "the library transformers, in float32",
+    )
+    parser.add_argument(
         "--quantization",
         default="float32",
         metavar="TYPE",
@@ -68,6 +79,10 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(
             f"--quantization {args.quantization}: choose from {', '.join(QUANTIZATIONS)}"
         )
+    if args.format not in FORMATS:
+        raise UsageError(f"--format {args.format}: choose from {', '.join(FORMATS)}")
+    if args.format == "huggingface":
+        return _huggingface(args)
     import admin_nmt.registration  # noqa: F401
     from admin_nmt.export.bundle import export_bundle
 
@@ -86,4 +101,28 @@ def run(args: argparse.Namespace) -> int:
         f"{checked['num_identical']} translated exactly as by fairseq, scores within "
         f"{checked['largest_score_difference']:.2g}\n"
     )
+    return 0
+
+
+def _huggingface(args: argparse.Namespace) -> int:
+    """Export for `transformers` and say how well the result agrees with the checkpoint."""
+    if args.quantization != "float32":
+        raise UsageError(f"--quantization {args.quantization}: --format huggingface is float32")
+    import admin_nmt.registration  # noqa: F401
+    from admin_nmt.export.huggingface import export_huggingface
+
+    content = export_huggingface(
+        args.checkpoint, args.data, args.output, options=text_options(args), force=args.force
+    )
+    checked = content["verification"]
+    sys.stdout.write(
+        f"{args.output}: {content['source_lang']}-{content['target_lang']}, an FSMT model of "
+        f"transformers; logits on 8 random sentences: largest difference "
+        f"{checked['largest_difference']:.2g}, largest value {checked['largest_logit']:.3g}\n"
+    )
+    if not content["raw_text"]:
+        sys.stdout.write(
+            "its tokenizer always normalises punctuation and splits hyphens off, which this "
+            "model's training text was not: give it text in Moses tokens (README.md in the folder)\n"
+        )
     return 0

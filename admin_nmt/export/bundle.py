@@ -87,17 +87,17 @@ def export_bundle(
     text = load_text(data, opened.languages, options)
     folder = data_folder(data)
     require_fitting_vocabulary(opened, folder, text.source_lang, text.target_lang)
-    with _folder_in_place_of(output) as made:
+    with folder_in_place_of(output) as made:
         convert(model, settings, folder, text, made / "model", quantization)
-        _write_text_files(text, folder, made)
-        content = _describe(opened, settings, text, quantization)
+        write_text_files(text, folder, made)
+        content = describe(opened, settings, text, quantization)
         content["verification"] = _verify(opened, folder, text, made, content)
         _finish(made, content)
     return content
 
 
 @contextmanager
-def _folder_in_place_of(output: Path) -> Iterator[Path]:
+def folder_in_place_of(output: Path) -> Iterator[Path]:
     """A new folder that takes the place of `output` when the block ends well, and only then.
 
     Raises:
@@ -122,16 +122,18 @@ def _folder_in_place_of(output: Path) -> Iterator[Path]:
         raise UserError(f"cannot write {output}: {error.strerror or error}") from error
 
 
-def _write_text_files(text: Text, folder: Path, made: Path) -> None:
+def write_text_files(text: Text, folder: Path, made: Path) -> None:
+    """Dictionaries, BPE codes and tokenisation settings, into the folder `made`."""
     for language in (text.source_lang, text.target_lang):
         shutil.copyfile(folder / f"dict.{language}.txt", made / f"dict.{language}.txt")
     shutil.copyfile(text.pipeline.codes, made / "codes")
     write_json(made / PREPARATION, text.settings("codes"))
 
 
-def _describe(
+def describe(
     checkpoint: "Checkpoint", settings: Namespace, text: Text, quantization: str
 ) -> dict[str, Any]:
+    """What an exported folder says about its origin."""
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "source_lang": text.source_lang,
