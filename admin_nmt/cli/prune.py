@@ -32,7 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for kind in ATTENTION_KINDS.values():
         title = f"of the heads of {kind.title}"
         which.add_argument(kind.budget_option, type=float, metavar="P", help=title)
-    which.add_argument("--heads", metavar="LIST", help="just these, such as E:3:1,A:1:2")
+    which.add_argument(
+        "--heads",
+        metavar="LIST",
+        help="just these, such as E:3:1,A:1:2, or a file with such a list",
+    )
     which.add_argument(
         "--protect-cross",
         action="store_true",
@@ -83,13 +87,14 @@ def check_policy(args: argparse.Namespace) -> None:
 def choose_heads(args: argparse.Namespace, loaded: Any) -> set:
     """The heads that the options mean, of the model `loaded`, and those that it masks: they count
     as the first ones of any order."""
-    from admin_nmt.modules.heads import parse_heads, require_heads
+    from admin_nmt.host.heads import read_heads
+    from admin_nmt.modules.heads import require_heads
     from admin_nmt.pruning import policies
     from admin_nmt.pruning.removal import masked_heads
 
     layout, masked = loaded.layout, masked_heads(loaded)
     if args.heads is not None:
-        heads = set(parse_heads(args.heads))
+        heads = set(read_heads(args.heads, "--heads"))
         require_heads(heads, layout)
         heads |= masked
         policies.require_min_heads(heads, layout, args.min_heads)

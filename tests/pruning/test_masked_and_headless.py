@@ -34,6 +34,36 @@ def test_masks_may_be_longer_than_a_file_name(tmp_path: Path) -> None:
         heads.read_mask("nowhere/mask.json")
 
 
+def test_lists_of_michel_et_al_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "heads.txt"
+    path.write_text("E:1:2 E:2:1,3\n# decoder\nA:1:4\tD:2:1  # last\n")
+    expected = ["E:1:2", "E:2:1", "E:2:3", "A:1:4", "D:2:1"]
+    assert list(map(str, heads.read_heads(str(path), "--heads"))) == expected
+    assert heads.read_mask(str(path)) == ",".join(expected)
+    for content, named in (
+        (b"E:1:2 X:1:1", "heads.txt: 'X:1:1' is not a head"),
+        (b"E:1:2 E:1:2", "heads.txt: head E:1:2 is named twice"),
+        (b"# nothing", "heads.txt names no heads"),
+        (b"\xff\xfe", "heads.txt is not a text file"),
+        (b'{"format": "admin_nmt heads"}', "heads.txt names no heads"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=named.replace(".", r"\.")):
+            heads.read_heads(str(path), "--heads")
+
+
+def test_a_list_in_a_file_prunes(
+    run: Callable[..., int], checkpoint: Callable[..., Path], tmp_path: Path, capsys: Any
+) -> None:
+    path, names = checkpoint(*ONE_LAYER), tmp_path / "heads.txt"
+    names.write_text("E:1:2 A:1:1\n")
+    output = tmp_path / "pruned.pt"
+    assert run("prune", "--path", path, "--heads", names, "--output", output) == 0
+    assert "heads per layer: E:3 A:3 D:4" in capsys.readouterr().out
+    assert run("prune", "--path", path, "--heads", tmp_path / "no.txt", "--output", output) == 1
+    assert "--heads: file not found" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("layout", "unused"),
     [("A:0,0", {"E"}), ("A:0,0 D:0,0", {"E"}), ("E:0,0 A:0,0 D:0,0", set())],
