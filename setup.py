@@ -87,6 +87,7 @@ setup(
         "tabulate>=0.9",
         "pooch[progress]>=1.8",
         "joblib>=1.3",
+        "filelock>=3.12",
     ],
     extras_require={
         "export": ["ctranslate2>=4.5"],

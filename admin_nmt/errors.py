@@ -1,4 +1,4 @@
-"""Errors that a user can mend: shown as one line, never as a traceback."""
+"""Errors a user can fix: shown as one line, never as a traceback."""
 
 
 class UserError(Exception):

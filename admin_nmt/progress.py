@@ -35,7 +35,7 @@ def progress(
     """A tqdm bar on a terminal; else the same text as a log line every `LOG_INTERVAL` seconds.
 
     Args:
-        logger: gets the lines when stderr is no terminal.
+        logger: gets the lines when stderr is not a terminal.
         description: what is being done.
         unit: what is counted.
         iterable: what to go through, if the bar is to wrap something.

@@ -4,11 +4,12 @@
     python benchmarks/widen_model.py folded.pt --layers 6-6 --output wide.pt
 
 Takes a folded checkpoint (fairseq's `transformer`, post-LN) and doubles D and the number of heads:
-features, heads and FFN units stand there twice (FFN units eight times with `--ffn 4`), at weights that
-leave every sum as it was (sinusoidal positions of another D differ a little). Layers added on top of a stack pass their input on. Then every matrix gets
-noise (`--noise`, of its standard deviation), so that no two rows are equal and rounding is that of a
-real model. At last it gets random omegas between 1 and 2 and becomes an `admin_transformer` of the same
-function. What it translates says something about rounding and nothing about learning.
+features, heads and FFN units are duplicated (FFN units eight times with `--ffn 4`) with weights rescaled so
+that the function is unchanged (sinusoidal positions of another D differ a little). Layers added on top
+of a stack pass their input on. Every matrix then gets noise (`--noise`, of its standard deviation), so
+that no two rows are equal and rounding is that of a real model. Finally the model is given random
+omegas between 1 and 2 and becomes an `admin_transformer` of the same function. Its translations say
+something about rounding and nothing about learning.
 """
 
 import argparse

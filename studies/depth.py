@@ -76,7 +76,7 @@ RUNS = [
 
 
 def final_loss(result: Mapping[str, Any]) -> float:
-    """Validation loss at the end, in bits per token; infinite where it is no number."""
+    """Validation loss at the end, in bits per token; infinite where it is not a number."""
     value = result["valid_nll_loss"]["values"][-1]
     return value if math.isfinite(value) else math.inf
 

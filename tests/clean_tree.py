@@ -17,7 +17,7 @@ _BEFORE = pytest.StashKey[set[str] | None]()
 def stray_files(root: Path) -> set[str] | None:
     """Files and folders under `root` that git does not keep, ignored ones too, without caches.
 
-    None where `root` is no git checkout or git is missing.
+    None where `root` is not a git checkout or git is missing.
     """
     command = ["git", "status", "--porcelain", "-z", "--untracked-files=all", "--ignored=matching"]
     try:

@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         level=os.environ.get("LOGLEVEL", "INFO").upper(),
         stream=sys.stderr,
     )
-    # fairseq calls Hydra in its old ways; the user cannot mend that.
+    # fairseq calls Hydra in its old ways; there is nothing the user can do about it.
     warnings.filterwarnings("ignore", category=UserWarning, module="hydra")
     warnings.filterwarnings("ignore", category=UserWarning, message=r".*ConfigStore schema")
     warnings.filterwarnings(

@@ -50,9 +50,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="LANG=LANG",
         help="tokenise the first language by the rules of the second",
     )
-    text.add_argument("--clean-ratio", type=float, metavar="R", help="most words to one word")
-    text.add_argument("--min-length", type=int, metavar="N", help="fewest words of a sentence")
-    text.add_argument("--max-length", type=int, metavar="N", help="most words of a sentence")
+    text.add_argument(
+        "--clean-ratio",
+        type=float,
+        metavar="R",
+        help="drop pairs in which one side is more than R times as long as the other",
+    )
+    text.add_argument(
+        "--min-length", type=int, metavar="N", help="shortest sentence to keep, in words"
+    )
+    text.add_argument(
+        "--max-length", type=int, metavar="N", help="longest sentence to keep, in words"
+    )
     text.add_argument("--bpe-tokens", type=int, metavar="N", help="number of BPE merges")
     text.add_argument("--joined-dictionary", action=switch, help="one vocabulary for both")
     custom = parser.add_argument_group("custom: parallel files, plain or .gz")

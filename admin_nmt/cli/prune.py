@@ -49,7 +49,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "rounded up",
     )
     which.add_argument(
-        "--min-heads", type=int, default=0, metavar="N", help="that each layer keeps (default: 0)"
+        "--min-heads",
+        type=int,
+        default=0,
+        metavar="N",
+        help="number of heads every layer keeps at least (default: 0)",
     )
     order = parser.add_argument_group("order of removal (default: importance, measured now)")
     order.add_argument(

@@ -72,7 +72,7 @@ def load(path: Path) -> Any:
     except OSError as error:
         raise UserError(f"cannot read BPE codes {path}: {error.strerror or error}") from error
     except SystemExit:
-        raise UserError(f"{path} is no file of BPE codes of subword-nmt") from None
+        raise UserError(f"{path} does not hold BPE codes of subword-nmt") from None
 
 
 def split(line: str, path: Path) -> str:

@@ -93,7 +93,7 @@ class Corpus:
         tokenizer_langs: codes given to the Moses tokenizer, for source and target.
         archives: by name.
         sources: set -> its parallel files, joined in this order.
-        valid_every: every so manieth training pair is a valid pair; None if valid has own files.
+        valid_every: hold out every N-th training pair for validation; None if there are own files for it.
         normalize: sets whose punctuation and non-printing characters are normalised.
         invalid_utf8: `error` refuses bytes that are not UTF-8, `replace` reads them as U+FFFD.
         refuse_empty: an empty line in a valid or test file is an error.

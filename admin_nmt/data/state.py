@@ -4,12 +4,13 @@ Kept in `state.json`, rewritten atomically after every step, so that a run that 
 on where it stopped and a run with other settings is refused instead of mixed in.
 """
 
-import fcntl
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from admin_nmt.documents import write_json
 from admin_nmt.errors import UserError
@@ -19,7 +20,7 @@ FILE_NAME = "state.json"
 
 
 def require_own_folder(folder: Path) -> None:
-    """Refuse a folder with files of somebody else.
+    """Refuse a non-empty folder that we did not create.
 
     Raises:
         UserError: it is not empty and has no state.
@@ -41,11 +42,12 @@ def locked(folder: Path) -> Iterator[None]:
         UserError: another process holds it, or it cannot be written to.
     """
     make_directory(folder)
-    with (folder / ".lock").open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another admin-nmt prepare is at work in {folder}") from None
+    lock = FileLock(folder / ".lock", blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(f"another admin-nmt prepare is at work in {folder}") from None
+    with lock:
         yield
 
 

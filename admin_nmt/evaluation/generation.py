@@ -114,7 +114,7 @@ def generate_command(
 ) -> list[str]:
     """The command line of `fairseq-generate`, with the Python that runs this.
 
-    fairseq leaves out the last batch without a word if its size is no multiple of
+    fairseq leaves out the last batch without a word if its size is not a multiple of
     `--required-batch-size-multiple`, by default 8 (`fairseq.data.data_utils.batch_by_size`). In
     training that costs nothing; here it would cost up to seven sentences of the test set.
     """

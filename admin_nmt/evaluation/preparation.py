@@ -32,7 +32,7 @@ def read_preparation(data: str | os.PathLike[str]) -> Preparation:
     Paths under `raw` are relative to the data folder.
 
     Raises:
-        UserError: the file is no JSON object, or an entry has another form.
+        UserError: the file does not hold a JSON object, or an entry has another form.
     """
     path = Path(data) / FILE_NAME
     if not path.exists():

@@ -217,12 +217,12 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """Read and check an exported folder: every file is there and unaltered.
 
     Raises:
-        UserError: it is no exported folder, or a file is missing or altered.
+        UserError: it is not an exported folder, or a file is missing or altered.
     """
     folder = Path(folder)
     path = folder / MANIFEST
     if not path.exists():
-        raise UserError(f"{folder} is no exported folder: it has no {MANIFEST}")
+        raise UserError(f"{folder} is not an exported folder: it has no {MANIFEST}")
     content = read_document(path, DOCUMENT, VERSION, "admin-nmt export")
     try:
         limits = int(content["max_source"]), int(content["max_target"])

@@ -54,7 +54,7 @@ def take_over_heads(args: Any) -> None:
     if getattr(args, "heads_per_layer", None) is None:
         for option in ("finetune_from_model", "restore_file"):
             path = getattr(args, option, None)
-            # The default is no path: fairseq looks for that name in --save-dir.
+            # The default is a bare name: fairseq looks for that name in --save-dir.
             if path and path != _DEFAULT_RESTORE_FILE and Path(path).is_file():
                 values |= {
                     name: value
@@ -90,7 +90,7 @@ def read_heads(given: str, option: str) -> list[Head]:
     try:
         return parse_heads(given, option)
     except UsageError:
-        # A long list with a slip in it is no name that a system looks up: `Path.exists` would raise.
+        # `Path.exists` raises on strings longer than a file name may be; `os.path.exists` does not.
         if not os.path.exists(given):  # noqa: PTH110
             if Path(given).suffix or os.sep in given:
                 raise UserError(f"{option}: file not found: {given}") from None

@@ -188,7 +188,7 @@ def _refuse_unknown(group: str, keys: Iterable[Any], known: Iterable[str]) -> No
             name = f"{group}.{key}" if group else key
             near = difflib.get_close_matches(key, known, 1)
             hint = f"; did you mean {name.removesuffix(key)}{near[0]}?" if near else ""
-            raise UsageError(f"{name} is no option{hint}")
+            raise UsageError(f"unknown option {name}{hint}")
 
 
 @cache

@@ -223,7 +223,7 @@ def load_profile(path: str | os.PathLike[str]) -> Profile:
     """Read what `save_profile` wrote.
 
     Raises:
-        UserError: the file is missing, no such JSON, or has an entry that is no number.
+        UserError: the file is missing, is not such JSON, or has an entry that is not a number.
     """
     content = read_document(path, DOCUMENT, VERSION, "admin-nmt profile")
     sublayers = {}

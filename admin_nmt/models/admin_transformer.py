@@ -26,7 +26,7 @@ from admin_nmt.models._stacks import AdminTransformerDecoder, AdminTransformerEn
 from admin_nmt.models.settings import plain_value
 from admin_nmt.modules.residual import Residual, ScaledResidual
 
-#: Ends of names of which only fairseq's own attention has some; the second is that of old files.
+#: Suffixes of parameters that only fairseq's own attention has; the second is that of old files.
 _STOCK_NAMES = ("_attn.k_proj.weight", "_attn.in_proj_weight")
 
 

@@ -66,7 +66,7 @@ def parse_heads(text: str, option: str = "--heads") -> list[Head]:
     (`E:3:1,4` is heads 1 and 4).
 
     Raises:
-        UsageError: a part is no head, or a head is named twice; the message names `option`.
+        UsageError: a part does not name a head, or a head is named twice; the message names `option`.
     """
     heads: list[Head] = []
     for part in re.split(r"[,\s]+", text.strip()):

@@ -125,8 +125,8 @@ class ResidualAttention(MultiheadAttention):
             scale=self.scaling,
             layers=layers_below + 1 if self.mean else 1,
             dropout_p=self.dropout_module.active_p,
-            # Autograd lets nobody overwrite views: of scores some of whose heads end here, and from
-            # backward hooks of modules.
+            # Autograd forbids writing into a view, and `prev_scores` is one where the layer below has
+            # more heads or a module has a backward hook.
             in_place=self.in_place and prev_scores is not None and not prev_scores._is_view(),
         )  # fmt: skip
         of_heads = weights[0].transpose(0, 1) if wanted else None

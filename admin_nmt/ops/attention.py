@@ -76,8 +76,8 @@ def hidden_rows(bias: Tensor | None) -> Tensor | None:
         bias: broadcastable to (B, H, T, S), or None.
 
     Returns:
-        a mask of the dimensions of `bias` with S = 1; None if there are none. On a GPU, where
-        asking would mean waiting, and for a compiler, a mask in any case.
+        a mask of the dimensions of `bias` with S = 1; None if no query is fully masked. On
+        a GPU, where checking would synchronise, and for a compiler, the mask is always returned.
     """
     if bias is None:
         return None

@@ -35,7 +35,7 @@ class LabelSmoothing:
         """Coefficients for mass `epsilon` over a vocabulary of `num_types`.
 
         Raises:
-            ValueError: `over` is no convention.
+            ValueError: unknown `over`.
         """
         if over not in CONVENTIONS:
             raise ValueError(f"label smoothing over {over!r}; choose from {', '.join(CONVENTIONS)}")

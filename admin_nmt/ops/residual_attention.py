@@ -59,7 +59,7 @@ def _accumulate(
 ) -> Tensor:
     """`scale * q k^T + prev`, (B, H, T, S), in place of `prev` if allowed.
 
-    q and k are (B * H, length, K). The result is no view: autograd refuses to overwrite views.
+    q and k are (B * H, length, K). The result is not a view, because autograd refuses to overwrite views.
     """
     if prev is None:
         shape = (q.shape[0] // heads, heads, q.shape[1], k.shape[1])

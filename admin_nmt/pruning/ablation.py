@@ -7,6 +7,7 @@ tests against the whole model; they are not corrected for the number of heads.
 import dataclasses
 import logging
 import math
+import statistics
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,7 +141,7 @@ def load_ablation(path: str | Path) -> tuple[dict[str, Any], list[Ablation]]:
     """Read what `save_ablation` wrote.
 
     Raises:
-        UserError: it is no such file.
+        UserError: another kind of file.
     """
     content = read_document(path, DOCUMENT, VERSION, "admin-nmt ablate")
     try:
@@ -177,10 +178,7 @@ def agreement(ours: Sequence[Ablation], theirs: Sequence[Ablation]) -> tuple[int
 
 def pearson(pairs: Sequence[tuple[float, float]]) -> float:
     """Correlation of the two columns; NaN if one of them does not vary."""
-    if not pairs:
+    try:
+        return statistics.correlation(*zip(*pairs, strict=True))
+    except (statistics.StatisticsError, TypeError):  # fewer than two pairs, or a constant column
         return math.nan
-    mean_x = math.fsum(x for x, _ in pairs) / len(pairs)
-    mean_y = math.fsum(y for _, y in pairs) / len(pairs)
-    covariance = math.fsum((x - mean_x) * (y - mean_y) for x, y in pairs)
-    norm = math.hypot(*(x - mean_x for x, _ in pairs)) * math.hypot(*(y - mean_y for _, y in pairs))
-    return covariance / norm if norm else math.nan

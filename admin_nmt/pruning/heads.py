@@ -105,7 +105,7 @@ def load_measurements(path: str | os.PathLike[str]) -> list[Measurement]:
 
 
 def remembered(path: str | os.PathLike[str], measure: Callable[[], Measurement]) -> Measurement:
-    """The one measurement that `path` holds; without that file, what `measure` finds, kept there.
+    """Load the measurement stored at `path`, or measure and store it.
 
     Raises:
         UserError: the file has another form.

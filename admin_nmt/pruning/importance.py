@@ -7,7 +7,7 @@ A gate xi_h multiplies the output of head h. With the loss L summed over target 
 What an example x is decides where the absolute value is taken:
 
 - token: every query position has a gate of its own. The sum of absolute values over positions is
-  divided by the number of positions that are no padding (the authors' translation code).
+  divided by the number of positions that are not padding (the authors' translation code).
 - sentence: a gate serves the whole sentence, so positions are added before the absolute value, and
   the sum over sentences is divided by their number (the formula as the paper writes it).
 

@@ -98,7 +98,7 @@ def test_bad_calls_are_one_line_and_lose_nothing(
     cases = [
         ((tmp_path / "missing",), 1, "missing"),
         ((tmp_path / "garbage.pt",), 1, "garbage.pt"),
-        ((tmp_path,), 1, "is no exported folder: it has no export.json"),
+        ((tmp_path,), 1, "is not an exported folder: it has no export.json"),
         ((exported, "--input", tmp_path / "no"), 1, "cannot read --input"),
         ((exported, "--output", text), 1, "exists: give another name, or --force"),
         ((exported, "--input", text, "--output", text, "--force"), 2, "is the input"),
