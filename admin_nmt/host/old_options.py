@@ -101,7 +101,7 @@ def _of_choice(option: str, value: str) -> str | None:
     if option == "--init-type":
         return INIT_TYPES.get(value)
     if option == "--arch" and value.startswith("adv_transformer"):
-        return f"give --arch {value.replace('adv_', 'admin_', 1)}, or another of the README's table"
+        return f"give --arch {value.replace('adv_', 'admin_', 1)}, or another of the table in docs/training.md"
     given = CHOICES.get((option, value))
     return f"give {given}" if given else None
 

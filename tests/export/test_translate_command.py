@@ -141,7 +141,7 @@ def test_a_checkpoint_of_an_unknown_architecture_is_refused_by_its_name(
 def test_the_python_example_of_the_readme_runs(
     exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    readme = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
     (example,) = [
         block for block in re.findall(r"```python\n(.*?)```", readme, re.S) if "load_tr" in block
     ]

@@ -1,4 +1,8 @@
-"""Every command in README.md is run, or the test that runs it is named here."""
+"""Every command of README.md and the guide in docs/ is run, or the test that runs it is named here.
+
+docs/results.md has commands that take hours; what they call is run in small by tests/studies and the
+tests of each command.
+"""
 
 import re
 import subprocess
@@ -7,8 +11,19 @@ from pathlib import Path
 
 import pytest
 
+from admin_nmt.cli.main import main
+
 REPOSITORY = Path(__file__).parents[1]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+#: Pages of the guide, in the order in which a user follows them.
+PAGES = ("install", "training", "data", "evaluation", "export", "analysis", "launch", "pruning")
+GUIDE = "\n".join(
+    (REPOSITORY / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in PAGES
+)
+OTHERS = "\n".join(
+    (REPOSITORY / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    for name in ("troubleshooting", "migrating", "gpu")
+)
 
 #: Commands that other tests run (or that CI itself is), by their first words.
 RUN_ELSEWHERE = {
@@ -24,13 +39,15 @@ RUN_ELSEWHERE = {
     "sbatch": "tests/distributed",
     "bash scripts/": "tests/scripts/test_pipelines.py",
     "fairseq-hydra-train": "tests/configs",
+    "admin-nmt convert": "tests/interop/test_convert.py",
+    "bash scripts/gpu-check.sh": "tests/gpu_check/test_gpu_check.py",
 }
 
 
-def commands() -> list[str]:
+def commands(text: str) -> list[str]:
     """The lines of all bash blocks, comments and continuations removed."""
     found = []
-    for block in re.findall(r"```bash\n(.*?)```", README, re.S):
+    for block in re.findall(r"```bash\n(.*?)```", text, re.S):
         for line in block.replace("\\\n", " ").splitlines():
             command = re.sub(r"\s+#.*", "", line).strip()
             if command:
@@ -38,7 +55,20 @@ def commands() -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("command", commands())
+@pytest.fixture
+def run(program: Callable[..., subprocess.CompletedProcess[str]]) -> Callable[..., None]:
+    """Runs the words of a command; `admin-nmt` in this process, which has imported all it needs."""
+
+    def run_words(*words: str) -> None:
+        if words[0] == "admin-nmt":
+            assert main(words[1:]) == 0, words
+        else:
+            program(*words)
+
+    return run_words
+
+
+@pytest.mark.parametrize("command", commands(README + GUIDE + OTHERS))
 def test_every_command_is_run_somewhere(command: str) -> None:
     for prefix, where in RUN_ELSEWHERE.items():
         if command.startswith(prefix):
@@ -52,12 +82,12 @@ def test_every_command_is_run_somewhere(command: str) -> None:
 
 
 def test_train_profile_and_scores_run_as_written(
-    program: Callable[..., subprocess.CompletedProcess[str]],
+    run: Callable[..., None],
     data_bin: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The commands of the README in their order, on tiny data and a shrunken model."""
+    """The commands of the guide in their order, on tiny data and a shrunken model."""
     monkeypatch.chdir(tmp_path)
     shrink = "--encoder-layers 2 --decoder-layers 1 --encoder-embed-dim 16 --cpu"
     shrink += " --encoder-ffn-embed-dim 16 --encoder-attention-heads 2 --decoder-attention-heads 2"
@@ -75,7 +105,7 @@ def test_train_profile_and_scores_run_as_written(
         "export": "--bpe-codes codes --source-lang de --target-lang en",
     }
     ran = []
-    for command in commands():
+    for command in commands(GUIDE):
         words = re.sub(r"'([^']*)'", lambda m: m[1].replace(" ", ""), command).split()
         if words[0] not in ("fairseq-train", "admin-nmt") or command.startswith(
             tuple(RUN_ELSEWHERE)
@@ -83,7 +113,7 @@ def test_train_profile_and_scores_run_as_written(
             continue
         words = [str(data_bin) if word == "DATA" else word for word in words]
         kind = words[1] if words[0] == "admin-nmt" else words[0]
-        program(*words, *extra.get(kind, "").split())
+        run(*words, *extra.get(kind, "").split())
         ran.append(kind)
     assert set(ran) >= {"fairseq-train", "profile", "average", "evaluate", "score", "compare"}
     assert (tmp_path / "profile.png").exists()
@@ -98,7 +128,7 @@ def test_architecture_table_lists_what_is_registered() -> None:
     import admin_nmt  # noqa: F401
 
     listed = set()
-    for row in re.findall(r"^\| (`admin_(?:transformer|realformer).*?) \|", README, re.M):
+    for row in re.findall(r"^\| (`admin_(?:transformer|realformer).*?) \|", GUIDE, re.M):
         names = re.findall(r"`([^`]+)`", row)
         listed |= {name.replace("...", names[0]) for name in names}
     registered = {
@@ -114,7 +144,7 @@ def test_option_table_lists_our_options() -> None:
         TransformerConfig.__dataclass_fields__
     )
     for name in ours:
-        assert f"`--{name.replace('_', '-')}" in README
+        assert f"`--{name.replace('_', '-')}" in GUIDE
 
 
 def test_criterion_table_lists_our_criterions_and_their_options() -> None:
@@ -125,7 +155,64 @@ def test_criterion_table_lists_our_criterions_and_their_options() -> None:
     from admin_nmt.criterions.label_smoothed_cross_entropy_rdrop import RDropConfig
 
     for name in ("admin_label_smoothed_cross_entropy", "label_smoothed_cross_entropy_rdrop"):
-        assert f"`--criterion {name}`" in README
+        assert f"`--criterion {name}`" in GUIDE
     inherited = LabelSmoothedCrossEntropyCriterionConfig.__dataclass_fields__
     for name in set(RDropConfig.__dataclass_fields__) - set(inherited):
-        assert f"`--{name.replace('_', '-')} " in README
+        assert f"`--{name.replace('_', '-')} " in GUIDE
+
+
+def test_the_path_from_own_text_to_a_translator_runs_as_written(
+    run: Callable[..., None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The five commands of the README and the sixth below them, with a small model."""
+    pytest.importorskip("ctranslate2")
+    monkeypatch.chdir(tmp_path)
+    corpus = tmp_path / "CORPUS"
+    corpus.mkdir()
+    words = {"de": ["ein", "Haus", "steht", "dort"], "en": ["a", "house", "stands", "there"]}
+    for name, size in (("train", 60), ("valid", 8), ("test", 8)):
+        for language, choices in words.items():
+            lines = [" ".join(choices[(i + j) % 4] for j in range(2 + i % 3)) for i in range(size)]
+            (corpus / f"{name}.{language}").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (tmp_path / "text.de").write_text("ein Haus\n", encoding="utf-8")
+    extra = {
+        "prepare": "--bpe-tokens 10",
+        "fairseq-train": "--encoder-layers 1 --decoder-layers 1 --encoder-embed-dim 16 --cpu "
+        "--encoder-ffn-embed-dim 16 --encoder-attention-heads 2 --decoder-attention-heads 2 "
+        "--max-epoch 5 --disable-validation",
+        "evaluate": "--cpu --beam 1",
+    }
+    own_text = README[README.index("## Your own text") :]
+    last = re.search(r"`(admin-nmt translate [^`]*)`", own_text)
+    assert last
+    for command in [*commands(own_text), last[1]]:
+        words_of = re.sub(r"'([^']*)'", lambda m: m[1].replace(" ", ""), command).split()
+        kind = words_of[1] if words_of[0] == "admin-nmt" else words_of[0]
+        run(*words_of, *extra.get(kind, "").split())
+    assert (tmp_path / "text.en").read_text(encoding="utf-8").count("\n") == 1
+
+
+def test_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 150
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    pages = [
+        *REPOSITORY.glob("*.md"),
+        *REPOSITORY.glob("docs/*.md"),
+        *REPOSITORY.glob("*/README.md"),
+    ]
+    for page in pages:
+        text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.S)
+        for target in re.findall(r"\]\(([^)\s]+)\)", text):
+            if "://" in target:
+                continue
+            name, _, anchor = target.partition("#")
+            file = (page.parent / name).resolve() if name else page
+            assert file.exists(), f"{page.name}: {target} leads nowhere"
+            if anchor and file.suffix == ".md":
+                headings = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.M)
+                slugs = {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+                assert anchor in slugs, f"{page.name}: {target} has no such heading"
