@@ -26,6 +26,7 @@ from torch import Tensor
 
 from admin_nmt.checkpoints.reading import open_checkpoint
 from admin_nmt.checkpoints.settings import architecture, languages, set_values, setting
+from admin_nmt.checkpoints.validation import of_another_repository
 from admin_nmt.errors import UserError
 from admin_nmt.files import atomic_write
 
@@ -92,8 +93,11 @@ class Checkpoint:
             purpose: what only these can be, for the message (`"be folded"`).
 
         Raises:
-            UserError: it is another one.
+            UserError: it is another one, or one of a fork of fairseq that has to be converted.
         """
+        foreign = of_another_repository(self.weights)
+        if foreign:
+            raise UserError(f"checkpoint {self.path} {foreign}")
         if self.family not in families:
             names = " and ".join(f"{family}*" for family in families)
             raise UserError(

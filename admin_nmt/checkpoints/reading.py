@@ -10,18 +10,41 @@ import argparse
 import os
 import re
 import zipfile
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from admin_nmt.checkpoints.numbers import NUMPY_GLOBALS, ForbiddenNumbersError
-from admin_nmt.checkpoints.validation import UnsoundCheckpointError, require_sound
+from admin_nmt.checkpoints.validation import (
+    UnsoundCheckpointError,
+    require_sound,
+)
 from admin_nmt.errors import UserError
+
+
+class OldMeter:
+    """Stands for the meters that fairseq up to 0.9 and its forks kept in checkpoints; what they hold
+    is dropped, and saved again it is an empty dictionary."""
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+    def __reduce__(self) -> Any:
+        return OrderedDict, ()
+
+
+_OLD_METERS = ("AverageMeter", "TimeMeter", "StopwatchMeter", "SumMeter")
 
 #: All that a fairseq checkpoint may hold beyond what PyTorch allows by itself; none of it can run
 #: code from the file.
-CHECKPOINT_GLOBALS: tuple[Any, ...] = (argparse.Namespace, *NUMPY_GLOBALS)
+CHECKPOINT_GLOBALS: tuple[Any, ...] = (
+    argparse.Namespace,
+    *NUMPY_GLOBALS,
+    *((OldMeter, f"fairseq.meters.{name}") for name in _OLD_METERS),
+    OldMeter,
+)
 
 
 def load_checkpoint_file(path: str | os.PathLike[str], *, mmap: bool = False) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """What every checkpoint has to be before anything else reads it."""
 
+import re
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -14,6 +15,27 @@ _NOT_TENSORS = "_extra_state"
 
 class UnsoundCheckpointError(UserError):
     """What is wrong with a checkpoint, without its name."""
+
+
+#: Names that only forks of fairseq give: omegas of Transformer-Clinic, deepnmt and admin-torch.
+_OF_FORKS = re.compile(
+    r"(?:encoder|decoder)\.layers\.\d+\."
+    r"(?!(?:self_attn|encoder_attn|ffn)_residual\.omega$)"
+    r"(?:\w+_(ratio)_change|(rezero)_weight|.*omega.*)"
+)
+
+
+def of_another_repository(names: Iterable[str]) -> str | None:
+    """What to do with weights that a fork of fairseq wrote under names of its own; None if none of
+    the names of a state dict is such a name."""
+    found = next(filter(None, map(_OF_FORKS.fullmatch, names)), None)
+    if found is None:
+        return None
+    origin = "transformer-clinic (or deepnmt)" if found[1] or found[2] else "admin-torch"
+    return (
+        f"is of another repository (it has {found[0]}): 'admin-nmt convert' with --from {origin} "
+        "makes one of ours"
+    )
 
 
 def require_sound(state: Any) -> None:

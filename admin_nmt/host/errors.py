@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
 
+from admin_nmt.checkpoints.validation import of_another_repository
 from admin_nmt.errors import UserError
 from admin_nmt.host.patch import Patch, Scope
 
@@ -36,7 +37,18 @@ def describe(error: BaseException) -> str | None:
         return found[-1] if found else lost_rank(str(error))
     if kind == "ProcessExitedException":  # a rank that torch spawned was killed
         return _LOST_RANK_LINE.format(str(error))
+    for failed in (error, error.__context__):  # of fairseq's trainer, which hides why
+        told = _unexpected_names(str(failed)) if isinstance(failed, RuntimeError) else None
+        if told:
+            return told
     return lost_rank(f"{kind}: {error}") if isinstance(error, RuntimeError) else None
+
+
+def _unexpected_names(text: str) -> str | None:
+    """The line for weights of another repository, which PyTorch refuses to load by their names."""
+    unexpected = re.findall(r"Unexpected key\(s\) in state_dict: (.*)", text)
+    told = of_another_repository(re.findall(r'"([^"]+)"', "".join(unexpected)))
+    return f"the checkpoint {told}" if told else None
 
 
 _LOST_RANK_LINE = (

@@ -5,24 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from admin_nmt.checkpoints.checkpoint import Checkpoint
-from admin_nmt.checkpoints.reading import CHECKPOINT_GLOBALS
 from admin_nmt.errors import UserError
-
-
-class _Meter:
-    """Stands for the meters that fairseq up to 0.9 kept in checkpoints; drops what they hold."""
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-
-_METERS = [
-    (_Meter, f"fairseq.meters.{name}")
-    for name in ("AverageMeter", "TimeMeter", "StopwatchMeter", "SumMeter")
-]
 
 
 @dataclass(frozen=True)
@@ -58,10 +42,7 @@ def open_foreign(path: str | Path) -> Foreign:
         UserError: missing, corrupt or cut off, without settings, of another kind of model, or
             written by admin_nmt.
     """
-    # Before the block below, which forbids on leaving what was allowed inside it.
-    torch.serialization.add_safe_globals(list(CHECKPOINT_GLOBALS))
-    with torch.serialization.safe_globals(_METERS):  # type: ignore[arg-type]
-        checkpoint = Checkpoint.open(path)
+    checkpoint = Checkpoint.open(path)
     config = checkpoint.state.get("cfg")
     if config is not None:
         settings, task = _plain(config.get("model")), _plain(config.get("task"))

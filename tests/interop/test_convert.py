@@ -282,6 +282,36 @@ def test_damaged_checkpoints_end_in_one_line(
     assert not output.exists()
 
 
+@pytest.mark.parametrize("changes", [ADAPTIVE, NUMBERS], ids=["ratios", "omegas"])
+def test_other_commands_say_how_to_convert(
+    tmp_path: Path, data_bin: Path, num_words: int, capsys: Any, changes: dict[str, Any]
+) -> None:
+    """Averages are made first, of the checkpoints as they are."""
+    from fairseq import checkpoint_utils
+
+    from admin_nmt.host.errors import describe
+
+    path, mean, output = (tmp_path / name for name in ("theirs.pt", "mean.pt", "output"))
+    write(path, SIZES | changes, num_words)
+    assert main(["average", "--inputs", str(path), str(path), "--output", str(mean)]) == 0
+    data = [str(data_bin), "--path", str(mean), "--cpu"]
+    for command in (
+        ["fold", str(mean), "--output", str(output)],
+        ["export", str(mean), str(data_bin), "--output", str(output)],
+        ["prune", *data, "--heads", "E:1:1", "--output", str(output)],
+    ):
+        capsys.readouterr()
+        assert main(command) == 1
+        assert "'admin-nmt convert'" in capsys.readouterr().err
+    # As fairseq-generate and fairseq-train --finetune-from-model tell it.
+    with pytest.raises(RuntimeError) as caught:
+        built(checkpoint_utils.load_checkpoint_to_cpu(str(mean)), num_words)
+    line = describe(caught.value)
+    assert line and "'admin-nmt convert'" in line
+    origin = "admin-torch" if "admin_torch" in changes else "transformer-clinic"
+    assert main(["convert", str(mean), "--from", origin, "--output", str(output)]) == 0
+
+
 class _Foreign:
     def __reduce__(self) -> Any:
         return print, ("ran",)
