@@ -16,10 +16,10 @@ import importlib
 import logging
 import os
 import sys
-import warnings
 from collections.abc import Sequence
 
 from admin_nmt.errors import UserError
+from admin_nmt.host import quiet
 
 #: Subcommand -> module in this folder.
 SUBCOMMANDS = {
@@ -74,13 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         level=os.environ.get("LOGLEVEL", "INFO").upper(),
         stream=sys.stderr,
     )
-    # fairseq calls Hydra in its old ways; there is nothing the user can do about it.
-    warnings.filterwarnings("ignore", category=UserWarning, module="hydra")
-    warnings.filterwarnings("ignore", category=UserWarning, message=r".*ConfigStore schema")
-    warnings.filterwarnings(
-        "ignore", category=UserWarning, message=r"(?s)\s*(.config. is valid|The version_base)"
-    )
-    logging.getLogger("fairseq.tasks.text_to_speech").setLevel(logging.WARNING)
+    quiet.install()
     try:
         return args.run(args) or 0
     except UserError as error:

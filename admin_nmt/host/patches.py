@@ -22,6 +22,7 @@ from admin_nmt.host import (
     multi_tensor,
     old_options,
     profiling,
+    quiet,
     recipes,
     resuming,
     update_checkpoints,
@@ -30,6 +31,7 @@ from admin_nmt.host.patch import Addition, Patch
 
 #: In the order in which they are applied: where two replace one attribute, the later is called first.
 TABLE: tuple[Patch | Addition, ...] = (
+    *quiet.PATCHES,
     *checkpoints.PATCHES,
     *cpu.PATCHES,
     *old_options.PATCHES,

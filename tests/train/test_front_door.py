@@ -26,6 +26,8 @@ def checkpoint(data_bin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     )  # fmt: skip
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
     assert "ADMIN omegas set" in result.stdout
+    assert not result.stderr, "warnings that no user can do anything about"
+    assert "tensorboardX" not in result.stdout
     return folder / "saved" / "checkpoint_last.pt"
 
 
@@ -36,6 +38,7 @@ def test_generate_translates_the_whole_test_set(data_bin: Path, checkpoint: Path
     )  # fmt: skip
     found = [line for line in result.stdout.splitlines() if line.startswith("H-")]
     assert len(found) == 20
+    assert "Warning" not in result.stderr
 
 
 def test_interactive_translates_a_line(data_bin: Path, checkpoint: Path) -> None:
@@ -46,6 +49,7 @@ def test_interactive_translates_a_line(data_bin: Path, checkpoint: Path) -> None
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-2000:]
     assert "\nH-0\t" in result.stdout
+    assert "Warning" not in result.stderr
 
 
 def test_validate_reports_the_loss(data_bin: Path, checkpoint: Path) -> None:

@@ -1,0 +1,92 @@
+"""The warnings that every fairseq command begins with, which its user can do nothing about.
+
+fairseq 0.12 calls Hydra and PyTorch in ways that both have deprecated since. Each of these warnings
+is left out by its text and the module that it comes from, and only in fairseq's programs and
+`admin-nmt`; a program that imports fairseq keeps its own. `ADMIN_NMT_WARNINGS=1` shows them all, and
+so does Python's `-W default` (or `PYTHONWARNINGS`), because these filters come after the user's.
+"""
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+from admin_nmt.host.patch import Addition, Scope
+
+#: Beginning of the text (a regular expression), category, module that it is attributed to.
+WARNINGS: tuple[tuple[str, type[Warning], str], ...] = (
+    (r"hydra\.experimental\.\w+\(\) is no longer experimental", UserWarning, r"hydra\."),
+    (r"\s*The version_base parameter is not specified", UserWarning, r"hydra\.|fairseq"),
+    (r"\s*The strict flag in the compose API is deprecated", UserWarning, r"hydra\."),
+    (r"In '.*': Usage of deprecated keyword in package header", UserWarning, r"hydra\."),
+    # Hydra attributes this one to a caller beyond the first, which Python calls "sys".
+    (r"\s*'.*' is validated against ConfigStore schema with the same name", UserWarning, r"sys$"),
+    (r"`torch\.cuda\.amp\.\w+\(args\.\.\.\)` is deprecated", FutureWarning, r"fairseq"),
+    # fairseq asks for pinned memory also on the CPU, and for one worker on whatever machine.
+    (
+        r"'pin_memory' argument is set as true but no accelerator",
+        UserWarning,
+        r"torch\.utils\.data",
+    ),
+    (r"This DataLoader will create \d+ worker process", UserWarning, r"torch\.utils\.data"),
+)
+#: Logger and beginning of a line that fairseq logs in every program.
+LOG_LINE = ("fairseq.tasks.text_to_speech", "Please install tensorboardX")
+
+
+def _filters() -> list[tuple]:
+    """`WARNINGS` as Python keeps them in `warnings.filters`."""
+    with warnings.catch_warnings():
+        warnings.resetwarnings()
+        for message, category, module in WARNINGS:
+            warnings.filterwarnings("ignore", message, category, module, append=True)
+        return list(warnings.filters)
+
+
+def _is_wanted(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(LOG_LINE[1])
+
+
+def install() -> Callable[[], None]:
+    """Leave out `WARNINGS` and `LOG_LINE`, unless `ADMIN_NMT_WARNINGS=1`; returns what shows them again."""
+    if os.environ.get("ADMIN_NMT_WARNINGS") == "1":
+        return lambda: None
+    for message, category, module in WARNINGS:
+        warnings.filterwarnings("ignore", message, category, module, append=True)
+    logger = logging.getLogger(LOG_LINE[0])
+    logger.addFilter(_is_wanted)
+
+    def restore() -> None:
+        ours = _filters()
+        warnings.filters[:] = [item for item in warnings.filters if item not in ours]  # type: ignore[index]
+        logger.removeFilter(_is_wanted)
+
+    return restore
+
+
+def in_fairseq_program() -> bool:
+    """Whether this process is one of fairseq's programs (also as `python -m fairseq_cli.train`)."""
+    program = Path(sys.argv[0]) if sys.argv else Path()
+    return program.name.startswith("fairseq-") or program.parent.name == "fairseq_cli"
+
+
+def install_early() -> None:
+    """`install` while fairseq is still being imported, which logs a line already.
+
+    `ADMIN_NMT_WITHOUT=quiet` is respected here, because the table of changes is read later.
+    """
+    left_out = os.environ.get("ADMIN_NMT_WITHOUT", "").split(",")
+    if in_fairseq_program() and "quiet" not in (topic.strip() for topic in left_out):
+        install()
+
+
+def _register() -> Callable[[], None]:
+    """Deprecation warnings of Hydra and PyTorch that every fairseq command begins with, and advice to
+    install tensorboardX, are left out in fairseq's own programs; `ADMIN_NMT_WARNINGS=1` shows them.
+    """
+    return install() if in_fairseq_program() else lambda: None
+
+
+PATCHES = (Addition("warnings.filters", _register, Scope.ALL),)
