@@ -199,6 +199,56 @@ def test_a_converted_model_folds_prunes_is_analyzed_and_exported(
     assert (tmp_path / "exported/model/model.bin").is_file()
 
 
+@pytest.mark.parametrize(
+    "name", ["ADMIN", "DeepNet", "deepnmt, normed embedding", "admin-torch, vectors"]
+)
+def test_the_fold_of_a_converted_model_computes_what_the_official_layers_do(
+    tmp_path: Path, num_words: int, name: str
+) -> None:
+    """`fold` compares with the converted model only, and lets pass 1e-2."""
+    from admin_nmt.export import fold_checkpoint
+    from admin_nmt.models.loading import build_model
+
+    origin, changes, _ = MODELS[name]
+    settings = SIZES | changes
+    state = write(tmp_path / "theirs.pt", settings, num_words)
+    command = ["convert", str(tmp_path / "theirs.pt"), "--from", origin]
+    assert main([*command, "--output", str(tmp_path / "ours.pt")]) == 0
+    folded, report = fold_checkpoint(tmp_path / "ours.pt")
+    model = build_model(Namespace(**folded["cfg"]["model"]), folded["model"], "transformer")
+    expected = official.forward(state, settings, SOURCE, TARGET)
+    with torch.no_grad():
+        found = model(torch.tensor([SOURCE]), torch.tensor([len(SOURCE)]), torch.tensor([TARGET]))[
+            0
+        ][0]
+    # DeepNorm's constant on the first shortcut folds up to LayerNorm's epsilon.
+    bound = BOUND * (20 if report.epsilon_factors else 1)
+    assert float((found - expected).abs().max() / expected.abs().max()) < bound
+
+
+def test_numbers_of_admin_torch_in_sixteen_bits_are_kept_as_they_were_rounded(
+    tmp_path: Path, num_words: int
+) -> None:
+    """`--fp16` of fairseq rounds buffers too: such a model never computed with the formula's number."""
+    path = tmp_path / "theirs.pt"
+    settings = SIZES | NUMBERS
+    state = {name: value.half() for name, value in write(path, settings, num_words).items()}
+    file = open_converted(path)
+    file["model"] = state
+    torch.save(file, path)
+    ours = tmp_path / "ours.pt"
+    assert main(["convert", str(path), "--from", "admin-torch", "--output", str(ours)]) == 0
+    from fairseq import checkpoint_utils
+
+    model = built(checkpoint_utils.load_checkpoint_to_cpu(str(ours)), num_words)
+    expected = official.forward(state, settings, SOURCE, TARGET)
+    with torch.no_grad():
+        found = model(torch.tensor([SOURCE]), torch.tensor([len(SOURCE)]), torch.tensor([TARGET]))[
+            0
+        ][0]
+    assert float((found - expected).abs().max() / expected.abs().max()) < BOUND
+
+
 def test_sixteen_bits_and_old_files_are_read(tmp_path: Path, num_words: int, capsys: Any) -> None:
     path = tmp_path / "theirs.pt"
     write(path, SIZES | ADAPTIVE, num_words)
