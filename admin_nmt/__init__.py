@@ -6,7 +6,7 @@ command defers that until a subcommand imports fairseq.
 
 import admin_nmt_autoload
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 if not admin_nmt_autoload.defer_registration:
     import admin_nmt.registration  # noqa: F401

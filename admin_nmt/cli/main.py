@@ -18,6 +18,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from admin_nmt import __version__
 from admin_nmt.errors import UserError
 from admin_nmt.host import quiet
 
@@ -38,6 +39,7 @@ SUBCOMMANDS = {
     "ablate": "ablate",
     "prune": "prune",
     "prune-sweep": "prune_sweep",
+    "doctor": "doctor",
 }
 
 
@@ -48,6 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Tools around deep Transformers for machine translation with fairseq.",
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action="version", version=f"admin-nmt {__version__}")
     subparsers = parser.add_subparsers(metavar="SUBCOMMAND", required=True, dest="subcommand")
     for name, module_name in SUBCOMMANDS.items():
         module = importlib.import_module(f"admin_nmt.cli.{module_name}")

@@ -34,6 +34,11 @@ SEEN = [
         UserWarning,
         "sys",
     ),
+    (
+        "\n'config' is validated against ConfigStore schema with the same name.\nThat",
+        UserWarning,
+        "__main__",
+    ),
     ("\nThe strict flag in the compose API is deprecated.\nSee", UserWarning, "hydra.compose"),
     (
         "'pin_memory' argument is set as true but no accelerator is found, then",
