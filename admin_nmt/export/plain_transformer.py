@@ -113,10 +113,10 @@ def check_foldable(path: str | Path, settings: Namespace) -> None:
                 f"checkpoint {path} cannot be folded: it was trained with "
                 f"--{option.name.replace('_', '-')} {value}, and {reason}"
             )
-    if settings.init_type == "rezero":
+    reason = SCHEMES[settings.init_type](Depth(1, 1), False).folds
+    if reason is not True:
         raise UserError(
-            f"checkpoint {path} cannot be folded: --init-type rezero has no LayerNorm, which every "
-            "sublayer of a plain Transformer has"
+            f"checkpoint {path} cannot be folded: --init-type {settings.init_type} {reason}"
         )
 
 

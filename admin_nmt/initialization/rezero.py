@@ -11,6 +11,7 @@ class ReZeroScheme(Scheme):
     """A trained number on every branch, and no LayerNorm."""
 
     layer_norm = False
+    folds = "has no LayerNorm, which every sublayer of a plain Transformer has"
 
     def residual(self, stack: Stack, position: int, embed_dim: int) -> Residual:
         """One alpha, 0 at the start."""

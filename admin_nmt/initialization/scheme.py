@@ -47,6 +47,8 @@ class Scheme:
     supports_pre_norm = False
     #: Whether omega is measured at the start of training.
     needs_profile = False
+    #: True if a model with it can become a plain Transformer, else why it cannot.
+    folds: bool | str = True
 
     def __init__(self, depth: Depth, trainable: bool = True) -> None:
         self.depth = depth

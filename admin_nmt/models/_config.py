@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from admin_nmt.errors import UsageError
 from admin_nmt.initialization.registry import SCHEMES
+from admin_nmt.initialization.scheme import Depth
 from admin_nmt.models._heads import heads_of
 from admin_nmt.modules.residual_attention import residual_kinds
 
@@ -175,7 +176,7 @@ def check(cfg: AdminTransformerConfig) -> None:
     if init_type not in SCHEMES:
         raise UsageError(f"--init-type {init_type} is unknown; choose from {', '.join(SCHEMES)}")
     pre_norm = cfg.encoder.normalize_before or cfg.decoder.normalize_before
-    if pre_norm and init_type != "default":
+    if pre_norm and not SCHEMES[init_type](Depth(1, 1), False).supports_pre_norm:
         side = "encoder" if cfg.encoder.normalize_before else "decoder"
         raise UsageError(
             f"--init-type {init_type} is not defined for pre-LN; drop --{side}-normalize-before "
