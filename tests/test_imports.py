@@ -81,7 +81,9 @@ def test_the_table_of_rooms_has_no_circle_and_no_empty_permission() -> None:
 
 def test_contributing_shows_the_table() -> None:
     text = (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    rows = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("| `admin_nmt/")]
+    rows = [
+        line.strip("|").split("|") for line in text.splitlines() if line.startswith("| `admin_nmt/")
+    ]
     written = {row[0].strip().strip("`").removeprefix("admin_nmt/"): row[2] for row in rows}
     for name in ALLOWED.keys() - {"registration"}:
         below = {part.strip(" `") for part in written[name].split(",")} - {"", "torch"}

@@ -385,7 +385,7 @@ def test_a_language_model_can_use_it(tmp_path: Any, data_bin: Any) -> None:
             "--decoder-layers", "1", "--decoder-embed-dim", "16", "--decoder-ffn-embed-dim", "16",
             "--decoder-attention-heads", "2", "--tokens-per-sample", "20", "--max-tokens", "200",
             "--cpu", "--optimizer", "adam", "--lr", "1e-3", "--max-update", "3", "--no-save", "--save-dir", tmp_path,
-            "--num-workers", "0", *options,
+            "--num-workers", "0", "--required-batch-size-multiple", "1", *options,
         )  # fmt: skip
         output = result.stdout + result.stderr
         assert "valid on 'valid' subset" in output and "not a linear map" not in output
