@@ -1,4 +1,4 @@
-"""Packaging of admin_nmt; the options of the tools are in pyproject.toml.
+"""What pyproject.toml, which has everything else, cannot say about the packaging of admin_nmt.
 
 Beside the package, one `.pth` file goes to site-packages: Python runs its single line at every
 start, which installs the lazy import hook of `admin_nmt_autoload` (see that module). It is written
@@ -12,7 +12,6 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 from setuptools.command.editable_wheel import editable_wheel
 
-ROOT = Path(__file__).parent
 PTH_NAME = "admin_nmt_autoload.pth"
 # Quiet if the package was removed but this file stayed behind. `importlib.util.find_spec` would say
 # the same but costs every Python start two milliseconds.
@@ -60,53 +59,9 @@ class _WithPth:
 
 
 setup(
-    name="admin-nmt",
-    version="0.1.0",
-    description="Deep Transformers for machine translation: ADMIN, RealFormer, R-Drop and head pruning for fairseq",
-    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
-    long_description_content_type="text/markdown",
-    license="MIT",
-    python_requires=">=3.11",
-    packages=[*find_packages(include=["admin_nmt", "admin_nmt.*"]), "admin_nmt_configs"],
-    package_dir={"admin_nmt_configs": "configs"},
-    py_modules=["admin_nmt_autoload"],
-    package_data={
-        "admin_nmt": ["py.typed", "data/corpora/*.yaml"],
-        "admin_nmt_configs": ["*.yaml"],
-    },
-    install_requires=[
-        "fairseq-fixed==0.12.3.1",
-        "torch>=2.6",
-        "numpy>=1.26",
-        "sacrebleu>=2.4",
-        "sacremoses>=0.1.1",
-        "subword-nmt>=0.3.8",
-        "matplotlib>=3.8",
-        "tqdm>=4.66",
-        "pyyaml>=6",
-        "tabulate>=0.9",
-        "pooch[progress]>=1.8",
-        "joblib>=1.3",
-        "filelock>=3.12",
-    ],
-    extras_require={
-        "export": ["ctranslate2>=4.5"],
-        "huggingface": ["transformers>=5"],
-        "test": [
-            "ctranslate2>=4.5",
-            # PyTorch for CPUs comes without it; the kernels' tests run in its interpreter.
-            "triton>=3.4; sys_platform == 'linux'",
-            "pytest>=8",
-            "pytest-xdist>=3.5",
-            "pytest-timeout>=2.3",
-            "hypothesis>=6.100",
-            "ruff==0.17.5",
-            "mypy==2.4.1",
-            "types-PyYAML",
-            "types-tabulate",
-            "types-tqdm",
-        ],
-    },
-    entry_points={"console_scripts": ["admin-nmt=admin_nmt_autoload:main"]},
+    # The recipes lie at the top of the repository, where people look for them; no declarative way to
+    # name packages joins a search with one more folder.
+    packages=[*find_packages(include=["admin_nmt", "admin_nmt.*"]), "admin_nmt.configs"],
+    package_dir={"admin_nmt.configs": "configs"},
     cmdclass={"build_py": BuildWithPth, "editable_wheel": EditableWheelWithPth},
 )

@@ -17,7 +17,7 @@ TORCH=${ADMIN_NMT_TORCH:-torch==2.13.0}
     exit 1
 }
 stamp=$VENV/.admin_nmt_installed
-if [ -f "$stamp" ] && [ ! setup.py -nt "$stamp" ] && [ ! constraints.txt -nt "$stamp" ]; then
+if [ -f "$stamp" ] && [ ! pyproject.toml -nt "$stamp" ] && [ ! constraints.txt -nt "$stamp" ]; then
     exit 0
 fi
 echo "== installing into $VENV (the first time takes some minutes, mostly compiling fairseq)"

@@ -7,6 +7,8 @@ import sys
 import zipfile
 from pathlib import Path
 
+import admin_nmt
+
 REPOSITORY = Path(__file__).parents[1]
 
 
@@ -113,8 +115,13 @@ def test_wheel_carries_the_hook(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         line = archive.read("admin_nmt_autoload.pth").decode()
+    assert wheel.name == f"admin_nmt-{admin_nmt.__version__}-py3-none-any.whl"
+    tops = {name.split("/")[0] for name in names}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {
+        "admin_nmt", "admin_nmt_autoload.py", "admin_nmt_autoload.pth"
+    }  # fmt: skip
     assert line.startswith("import ") and line.count("\n") == 1
     assert "admin_nmt_autoload.py" in names
     assert "admin_nmt/data/corpora/wmt14-en-de.yaml" in names
-    assert "admin_nmt_configs/wmt14_en_de_60l_12l.yaml" in names
+    assert "admin_nmt/configs/wmt14_en_de_60l_12l.yaml" in names
     assert not any(name.startswith(("tests/", "benchmarks/")) for name in names)

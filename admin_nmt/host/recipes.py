@@ -19,7 +19,6 @@ a recipe that does not exist, an option that does not exist, data that was not n
 import argparse
 import dataclasses
 import difflib
-import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -44,10 +43,12 @@ OTHER_FOLDERS = ("--config-dir", "-cd", "--config-path", "-cp", "hydra.searchpat
 
 
 def recipe_folder() -> Path | None:
-    """Where the YAML recipes lie, installed as `admin_nmt_configs`; None if they were left out."""
-    spec = importlib.util.find_spec("admin_nmt_configs")
-    locations = list(spec.submodule_search_locations or []) if spec else []
-    return Path(locations[0]) if locations else None
+    """Where the YAML recipes lie: `configs` in the installed package, or in a clone beside it."""
+    package = Path(__file__).parents[1]
+    if (package / "configs").is_dir():
+        return package / "configs"
+    clone = package.parent
+    return clone / "configs" if (clone / "pyproject.toml").exists() else None
 
 
 def num_gpus() -> int:
