@@ -59,9 +59,13 @@ class _WithPth:
 
 
 setup(
-    # The recipes lie at the top of the repository, where people look for them; no declarative way to
-    # name packages joins a search with one more folder.
-    packages=[*find_packages(include=["admin_nmt", "admin_nmt.*"]), "admin_nmt.configs"],
+    # Two folders hold data only, and one of them, the recipes, lies at the top of the repository,
+    # where people look for it; no declarative way to name packages joins a search with more folders.
+    packages=[
+        *find_packages(include=["admin_nmt", "admin_nmt.*"]),
+        "admin_nmt.data.corpora",
+        "admin_nmt.configs",
+    ],
     package_dir={"admin_nmt.configs": "configs"},
     cmdclass={"build_py": BuildWithPth, "editable_wheel": EditableWheelWithPth},
 )
