@@ -2,18 +2,24 @@
 # Make .venv beside this folder and install admin_nmt with all it needs. Safe to run again: what is
 # there is kept. The first run compiles fairseq for about three minutes.
 #
-#   PYTHON             interpreter to use (default: python3.11, else python3); 3.11 or newer
+#   PYTHON             interpreter to use (default: the first that works of python3.11, python3,
+#                      python3.12); 3.11 or newer
 #   ADMIN_NMT_TORCH    requirement for PyTorch (default: the tested torch==2.13.0)
 #   ADMIN_NMT_VENV     place of the environment (default: .venv)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 VENV=${ADMIN_NMT_VENV:-.venv}
-PYTHON=${PYTHON:-$(command -v python3.11 || command -v python3)}
+if [ -z "${PYTHON:-}" ]; then
+    # Each is tried: the shim of a version manager can be on PATH and still fail.
+    for PYTHON in python3.11 python3 python3.12; do
+        "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break
+    done
+fi
 TORCH=${ADMIN_NMT_TORCH:-torch==2.13.0}
 
-"$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
-    echo "install.sh: error: $PYTHON is older than Python 3.11; set PYTHON to a newer one" >&2
+"$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || {
+    echo "install.sh: error: $PYTHON does not run or is older than Python 3.11; set PYTHON to another one" >&2
     exit 1
 }
 stamp=$VENV/.admin_nmt_installed
