@@ -68,7 +68,7 @@ def test_its_provenance_is_complete(exported: Path, word_model: Path) -> None:
         (lambda f: (f / "model/model.bin").unlink(), "model/model.bin is missing"),
         (lambda f: (f / "dict.en.txt").write_text("x 1\n"), "altered: dict.en.txt"),
         (lambda f: (f / "preparation.json").open("a").write(" "), "altered: preparation.json"),
-        (lambda f: (f / "export.json").unlink(), "no exported folder: it has no export.json"),
+        (lambda f: (f / "export.json").unlink(), "not an exported folder: it has no export.json"),
         (lambda f: (f / "export.json").write_text("{"), "export.json is not valid JSON"),
         (lambda f: (f / "export.json").write_text("[]"), "not written by 'admin-nmt export'"),
         (lambda f: _edit(f, version=2), "version 2, expected 1"),
@@ -261,7 +261,7 @@ def test_the_old_folder_comes_back_if_the_new_one_cannot_take_its_place(tmp_path
     output = tmp_path / "out"
     output.mkdir()
     (output / "old").touch()
-    with pytest.raises(UserError, match="cannot write"), bundle._folder_in_place_of(output) as new:
+    with pytest.raises(UserError, match="cannot write"), bundle.folder_in_place_of(output) as new:
         new.rmdir()
     assert (output / "old").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

@@ -314,7 +314,7 @@ def test_sweep_repeats_no_point_and_follows_the_order(
 def test_commands_of_the_readme_run_as_written(
     checkpoint: Callable[..., Path], data_bin: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    from tests.test_readme import commands
+    from tests.test_documentation import GUIDE, commands
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "checkpoints").mkdir()
@@ -328,7 +328,7 @@ def test_commands_of_the_readme_run_as_written(
         "prune-sweep": [*search, "--step", "0.5", "--groups", "EAD", "A"],
     }
     ran = []
-    for words in map(str.split, commands()):
+    for words in map(str.split, commands(GUIDE)):
         if words[0] == "admin-nmt" and words[1] in extra:
             words = [str(data_bin) if word == "DATA" else word for word in words[1:]]
             assert main([*words, "--cpu", *extra[words[0]]]) == 0

@@ -1,0 +1,106 @@
+"""Values of fairseq's options on data and generation that its own code does not understand."""
+
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+from admin_nmt.errors import UsageError
+from admin_nmt.host.patch import Patch, Scope
+
+#: What `--replace-unk` without a file is on fairseq's command line.
+_NO_FILE = "@@ "
+#: Values of `--best-checkpoint-metric` that a better model has higher.
+_MORE_IS_BETTER = ("bleu", "accuracy")
+
+
+def _by_subset(find_extra_valid_paths: Callable) -> Callable:
+    """`--valid-subset valid,valid1` takes both: fairseq compares the names of subsets with names of
+    files (`valid1.de-en`), finds none of them and stops."""
+
+    @wraps(find_extra_valid_paths)
+    def wrapped(dataset_path: str) -> set[str]:
+        return {Path(name).name.split(".")[0] for name in find_extra_valid_paths(dataset_path)}
+
+    return wrapped
+
+
+def _ignored_in_one_line(raise_if_ignored: Callable) -> Callable:
+    """Validation sets in DATA that are not named by `--valid-subset` end in one line."""
+
+    @wraps(raise_if_ignored)
+    def wrapped(train_cfg: Any) -> None:
+        try:
+            raise_if_ignored(train_cfg)
+        except ValueError as error:
+            raise UsageError(
+                f"{error} Or name them: --valid-subset {train_cfg.dataset.valid_subset},..."
+            ) from error
+
+    return wrapped
+
+
+def _once_by_default(load_langpair_dataset: Callable) -> Callable:
+    """`train` and `train1` in one folder are joined: the default of `--upsample-primary`, -1, means
+    once (fairseq repeats the first set -1 times and stops in numpy)."""
+    signature = inspect.signature(load_langpair_dataset)
+
+    @wraps(load_langpair_dataset)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        given = signature.bind(*args, **kwargs)
+        times = given.arguments["upsample_primary"]
+        if times == -1:
+            given.arguments["upsample_primary"] = 1
+        elif times < 1:
+            raise UsageError(f"--upsample-primary {times}: give a number of at least 1")
+        return load_langpair_dataset(*given.args, **given.kwargs)
+
+    return wrapped
+
+
+def _without_a_file(load_align_dict: Callable) -> Callable:
+    """`--replace-unk` without a file copies source words: fairseq's command line gives `@@ `, the
+    mark of an older option, and its code then opens a file of that name."""
+
+    @wraps(load_align_dict)
+    def wrapped(replace_unk: str | None) -> Any:
+        return load_align_dict("" if replace_unk == _NO_FILE else replace_unk)
+
+    return wrapped
+
+
+def _maximised_where_more_is_better(init: Callable) -> Callable:
+    """`--best-checkpoint-metric bleu` without `--maximize-best-checkpoint-metric` would keep the worst
+    checkpoint and stop early while BLEU rises; our models refuse to start so."""
+
+    @wraps(init)
+    def wrapped(self: Any, cfg: Any, task: Any, model: Any, *args: Any, **kwargs: Any) -> None:
+        from admin_nmt.models.admin_transformer import AdminTransformerModel
+
+        saving = cfg.checkpoint
+        metric = saving.best_checkpoint_metric
+        forgotten = metric in _MORE_IS_BETTER and not saving.maximize_best_checkpoint_metric
+        if forgotten and isinstance(model, AdminTransformerModel):
+            raise UsageError(
+                f"--best-checkpoint-metric {metric} needs --maximize-best-checkpoint-metric: without "
+                "it the checkpoint with the lowest value counts as the best"
+            )
+        init(self, cfg, task, model, *args, **kwargs)
+
+    return wrapped
+
+
+_DATA_UTILS = "fairseq.data.data_utils"
+PATCHES = (
+    Patch(_DATA_UTILS, "_find_extra_valid_paths", _by_subset, Scope.FAILURES),
+    Patch(
+        _DATA_UTILS,
+        "raise_if_valid_subsets_unintentionally_ignored",
+        _ignored_in_one_line,
+        Scope.ERRORS,
+    ),
+    Patch("fairseq.tasks.translation", "load_langpair_dataset", _once_by_default, Scope.FAILURES),
+    Patch("fairseq.trainer:Trainer", "__init__", _maximised_where_more_is_better, Scope.OURS),
+    Patch("fairseq.utils", "load_align_dict", _without_a_file, Scope.FAILURES),
+)
