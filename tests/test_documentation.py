@@ -1,6 +1,6 @@
 """Every command of README.md and the guide in docs/ is run, or the test that runs it is named here.
 
-docs/results.md has commands that take hours; what they call is run in small by tests/studies and the
+docs/results/ has commands that take hours; what they call is run in small by tests/studies and the
 tests of each command.
 """
 

@@ -124,7 +124,7 @@ def prepare(args: argparse.Namespace) -> Path:
 def first_model(args: argparse.Namespace) -> Model:
     """The model that translates: narrow for the generated corpus, wider for the user's text.
 
-    docs/results.md says how the schedule for 60 layers was found.
+    docs/results/deep-training.md says how the schedule for 60 layers was found.
     """
     shape = {"layers": args.layers, "init_type": args.init_type, "seed": args.seed}
     if args.corpus:

@@ -1,0 +1,74 @@
+"""Figures of the results' front page and of README are those of the data files."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from admin_nmt.errors import UserError
+from studies import claims
+
+REPOSITORY = Path(__file__).parents[2]
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def document() -> dict[str, Any]:
+    return yaml.safe_load((claims.RESULTS / "claims.yaml").read_text(encoding="utf-8"))
+
+
+def test_the_front_page_and_readme_are_current(capsys: pytest.CaptureFixture[str]) -> None:
+    assert claims.main(["--check"]) == 0, capsys.readouterr().err
+
+
+def test_readme_quotes_no_other_figure(document: dict[str, Any]) -> None:
+    """Every number with a decimal point outside commands and links is one of the phrases'."""
+    values = claims.figures(document)
+    text = re.sub(r"```.*?```|`[^`]*`|\[[^\]]*\]\([^)]*\)", "", README, flags=re.S)
+    for phrase in document["readme"]:
+        text = text.replace(phrase.format_map(values), "")
+    found = re.findall(r"\d+\.\d+\S*|\d+e-\d+", text)
+    assert set(found) <= {"5e-15", "3.11", "1.6"}, found
+
+
+def test_every_figure_and_page_is_used_and_there(document: dict[str, Any]) -> None:
+    templates = [claim["ours"] for claim in document["claims"]] + document["readme"]
+    used = {name for text in templates for name in re.findall(r"\{(\w+)", text)}
+    assert used == set(document["figures"]) - {"int8_bleu", "post_ln_share"}
+    for claim in document["claims"]:
+        assert (claims.RESULTS / claim["page"]).is_file()
+
+
+def test_every_data_file_is_named_on_a_page() -> None:
+    pages = "\n".join(p.read_text(encoding="utf-8") for p in claims.RESULTS.glob("*.md"))
+    for path in claims.RESULTS.iterdir():
+        if path.suffix in (".csv", ".json", ".png") or path.is_dir():
+            assert f"({path.name})" in pages, f"{path.name}: no page of docs/results names it"
+
+
+def test_a_figure_is_looked_up_reduced_and_compared(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("setting,seed,bleu\nx,1,10.5\nx,2,11.5\ny,1,9\n")
+    figure: dict[str, Any] = {"file": "a.csv", "column": "bleu", "where": {"setting": "x"}}
+    assert claims.look_up(figure, tmp_path) == 11.0
+    assert claims.look_up(figure | {"take": "max"}, tmp_path) == 11.5
+    assert claims.look_up(figure | {"minus": {"setting": "y"}}, tmp_path) == 2.0
+    assert claims.look_up(figure | {"where": {"seed": 1.0, "setting": "y"}}, tmp_path) == 9.0
+    with pytest.raises(UserError, match=r"a\.csv: no row with"):
+        claims.look_up(figure | {"where": {"setting": "z"}}, tmp_path)
+    with pytest.raises(UserError, match="no column 'score'"):
+        claims.look_up(figure | {"column": "score"}, tmp_path)
+
+
+def test_a_changed_figure_is_noticed(
+    document: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    values = claims.figures(document)
+    assert not claims.missing_from(README, document, values)
+    values["admin_seed_1"] += 0.01
+    assert len(claims.missing_from(README, document, values)) == 1
+    monkeypatch.setattr(claims, "figures", lambda _: values)
+    assert claims.main(["--check"]) == 1
+    assert "README.md lacks: | ADMIN | **87.33**" in capsys.readouterr().err
