@@ -21,7 +21,7 @@ import torch
 from tabulate import tabulate
 
 import admin_nmt  # noqa: F401
-from admin_nmt.models._heads import layout_of
+from admin_nmt.models.heads import layout_of
 from admin_nmt.pruning.measuring import gate_gradients
 from admin_nmt.pruning.policies import choose, global_budget, random_order
 from admin_nmt.pruning.removal import parameters_per_head, remove_heads

@@ -138,7 +138,7 @@ def test_architecture_table_lists_what_is_registered() -> None:
 
 
 def test_option_table_lists_our_options() -> None:
-    from admin_nmt.models._config import AdminTransformerConfig, TransformerConfig
+    from admin_nmt.models.config import AdminTransformerConfig, TransformerConfig
 
     ours = set(AdminTransformerConfig.__dataclass_fields__) - set(
         TransformerConfig.__dataclass_fields__

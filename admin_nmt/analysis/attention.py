@@ -22,7 +22,7 @@ from admin_nmt.analysis.collapse import PositionShare
 from admin_nmt.analysis.distributions import entropy, jensen_shannon
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.evaluation.batches import random_batches
-from admin_nmt.models._heads import attentions
+from admin_nmt.models.heads import attentions
 from admin_nmt.modules.attention_kinds import by_queries
 from admin_nmt.modules.heads import KINDS
 from admin_nmt.progress import progress

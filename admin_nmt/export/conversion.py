@@ -43,8 +43,8 @@ def even_heads(path: Path, settings: Namespace) -> tuple[int, int] | None:
     Raises:
         UserError: they differ within a stack, or a stack has none.
     """
-    from admin_nmt.models._config import to_config
-    from admin_nmt.models._heads import full_layout, layout_of
+    from admin_nmt.models.config import to_config
+    from admin_nmt.models.heads import full_layout, layout_of
     from admin_nmt.modules.heads import format_layout
 
     cfg = to_config(settings)

@@ -30,7 +30,7 @@ from admin_nmt.initialization.folding import (
 )
 from admin_nmt.initialization.registry import SCHEMES
 from admin_nmt.initialization.scheme import Depth, Stack
-from admin_nmt.models.settings import model_settings, plain_value
+from admin_nmt.models.settings import model_settings
 from admin_nmt.modules.residual import Residual, ReZeroResidual, ScaledResidual
 
 #: Models that can be folded or need no folding.
@@ -103,7 +103,7 @@ def check_foldable(path: str | Path, settings: Namespace) -> None:
     Raises:
         UserError: with the option and the reason.
     """
-    from admin_nmt.models._config import our_options
+    from admin_nmt.models.config import our_options, plain_value
 
     for option in our_options():
         value = getattr(settings, option.name)
@@ -203,8 +203,8 @@ def fill_up_heads(model: dict[str, Tensor], settings: Namespace) -> None:
     Raises:
         UserError: a module has fewer heads than the settings say.
     """
-    from admin_nmt.models._config import to_config
-    from admin_nmt.models._heads import attention_name, layout_of
+    from admin_nmt.models.config import to_config
+    from admin_nmt.models.heads import attention_name, layout_of
     from admin_nmt.modules.attention_kinds import ATTENTION_KINDS
     from admin_nmt.modules.heads import parse_heads
 
@@ -326,7 +326,7 @@ def _as_dict(section: Any) -> Any:
 
 def plain_settings(settings: Namespace) -> dict[str, Any]:
     """Settings of fairseq's `transformer` with the same sizes."""
-    from admin_nmt.models._config import our_options
+    from admin_nmt.models.config import our_options
 
     ours = {option.name for option in our_options()}
     plain = {name: value for name, value in vars(settings).items() if name not in ours}

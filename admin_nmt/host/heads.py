@@ -11,7 +11,7 @@ from admin_nmt.checkpoints.settings import set_values
 from admin_nmt.documents import read_document
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.host.patch import Patch, Scope
-from admin_nmt.models._heads import DOCUMENT, VERSION
+from admin_nmt.models.heads import DOCUMENT, VERSION
 from admin_nmt.modules.heads import Head, parse_heads
 
 #: fairseq's default of `--restore-file`.

@@ -5,6 +5,7 @@ Each file of this folder lists its changes as `PATCHES`; `admin_nmt.host.patches
 
 import inspect
 import pkgutil
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -20,15 +21,42 @@ class Scope(Enum):
     ALL = "every model"
 
 
+class Change(ABC):
+    """A row of the table."""
+
+    @property
+    @abstractmethod
+    def function(self) -> Callable[..., Any]:
+        """What makes the change. The first paragraph of its docstring says what changes and why; the
+        name of its module is the topic under which the change can be left out."""
+
+    @property
+    def topic(self) -> str:
+        """The file of this folder that it belongs to."""
+        return self.function.__module__.rpartition(".")[2]
+
+    @property
+    def why(self) -> str:
+        """The first paragraph of the docstring of `function`, in one line."""
+        return " ".join((inspect.getdoc(self.function) or "").split("\n\n")[0].split())
+
+    def is_wanted(self) -> bool:
+        """Asked when everything is applied; False leaves it out."""
+        return True
+
+    @abstractmethod
+    def apply(self) -> Callable[[], None]:
+        """Make the change; returns what takes it back."""
+
+
 @dataclass(frozen=True)
-class Patch:
+class Patch(Change):
     """An attribute replaced by a decorated form of itself.
 
     Attributes:
         owner: module, or module and class as `module:Class`.
         name: attribute of it.
-        decorate: original -> replacement. The first paragraph of its docstring says what changes and
-            why; the name of its module is the topic under which the change can be left out.
+        decorate: original -> replacement; see `Change.function`.
         scope: whom it concerns.
         applies: asked when everything is applied; False leaves the attribute alone.
     """
@@ -45,14 +73,13 @@ class Patch:
         return f"{self.owner.replace(':', '.')}.{self.name}"
 
     @property
-    def topic(self) -> str:
-        """The file of this folder that it belongs to."""
-        return topic_of(self.decorate)
+    def function(self) -> Callable[..., Any]:
+        """`decorate`."""
+        return self.decorate
 
-    @property
-    def why(self) -> str:
-        """The first paragraph of the docstring of `decorate`, in one line."""
-        return first_paragraph(self.decorate)
+    def is_wanted(self) -> bool:
+        """As `applies` says."""
+        return self.applies()
 
     def apply(self) -> Callable[[], None]:
         """Replace the attribute; returns what puts the original back."""
@@ -71,43 +98,24 @@ class Patch:
 
 
 @dataclass(frozen=True)
-class Addition:
+class Addition(Change):
     """Something registered with a library.
 
     Attributes:
         what: it, as people write it.
-        register: makes it; returns what takes it back. Docstring and module as of `Patch.decorate`.
+        add: registers it; returns what takes it back. See `Change.function`.
         scope: whom it concerns.
     """
 
     what: str
-    register: Callable[[], Callable[[], None]]
+    add: Callable[[], Callable[[], None]]
     scope: Scope
 
     @property
-    def topic(self) -> str:
-        """The file of this folder that it belongs to."""
-        return topic_of(self.register)
-
-    @property
-    def why(self) -> str:
-        """The first paragraph of the docstring of `register`, in one line."""
-        return first_paragraph(self.register)
-
-    def applies(self) -> bool:
-        """Always."""
-        return True
+    def function(self) -> Callable[..., Any]:
+        """`add`."""
+        return self.add
 
     def apply(self) -> Callable[[], None]:
         """Register it; returns what takes it back."""
-        return self.register()
-
-
-def topic_of(function: Callable) -> str:
-    """Name of the file in which a function stands."""
-    return function.__module__.rpartition(".")[2]
-
-
-def first_paragraph(function: Callable) -> str:
-    """The first paragraph of a docstring, in one line."""
-    return " ".join((inspect.getdoc(function) or "").split("\n\n")[0].split())
+        return self.add()

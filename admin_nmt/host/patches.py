@@ -67,7 +67,7 @@ def apply() -> None:
         return
     left_out = _left_out(os.environ.get("ADMIN_NMT_WITHOUT", ""))
     for change in TABLE:
-        if change.topic not in left_out and change.applies():
+        if change.topic not in left_out and change.is_wanted():
             _restore.append(change.apply())
 
 

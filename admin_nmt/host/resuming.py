@@ -61,8 +61,8 @@ def require_same_residuals(model: Any, path: str) -> None:
         UserError: naming both values of `--init-type`.
     """
     from admin_nmt.checkpoints.checkpoint import Checkpoint
-    from admin_nmt.models._config import to_config
     from admin_nmt.models.admin_transformer import AdminTransformerModel
+    from admin_nmt.models.config import to_config
     from admin_nmt.models.settings import model_settings
 
     if not isinstance(model, AdminTransformerModel) or not Path(path).is_file():

@@ -20,10 +20,15 @@ from torch import Tensor, nn
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.initialization.registry import SCHEMES
 from admin_nmt.initialization.scheme import Depth, Scheme
-from admin_nmt.models._config import AdminTransformerConfig, check, our_options, to_config
-from admin_nmt.models._heads import apply_mask, layout_of, require_same_heads
-from admin_nmt.models._stacks import AdminTransformerDecoder, AdminTransformerEncoder, all_layers
-from admin_nmt.models.settings import plain_value
+from admin_nmt.models.config import (
+    AdminTransformerConfig,
+    check,
+    our_options,
+    plain_value,
+    to_config,
+)
+from admin_nmt.models.heads import apply_mask, layout_of, require_same_heads
+from admin_nmt.models.stacks import AdminTransformerDecoder, AdminTransformerEncoder, all_layers
 from admin_nmt.modules.residual import Residual, ScaledResidual
 
 #: Suffixes of parameters that only fairseq's own attention has; the second is that of old files.
@@ -70,8 +75,7 @@ class AdminTransformerModel(TransformerModelBase):
     def scheme_of(cls, cfg: AdminTransformerConfig) -> Scheme:
         """The residual scheme that `cfg.init_type` names, for the depth of `cfg`."""
         depth = Depth(cfg.encoder.layers, cfg.decoder.layers, 2 if cfg.no_cross_attention else 3)
-        name = getattr(cfg.init_type, "value", cfg.init_type)
-        return SCHEMES[name](depth, not cfg.admin_freeze_omega)
+        return SCHEMES[plain_value(cfg.init_type)](depth, not cfg.admin_freeze_omega)
 
     @classmethod
     def build_encoder(
@@ -142,11 +146,10 @@ class AdminTransformerModel(TransformerModelBase):
     def _require_plain_shortcuts(self) -> None:
         for _, residual in self.residuals():
             if not isinstance(residual, ScaledResidual) and residual.constant != 1:
-                name = getattr(self.cfg.init_type, "value", self.cfg.init_type)
                 raise UserError(
-                    f"--init-type {name} cannot start from the weights of a plain Transformer: its "
-                    "residual connections would compute something else; use --init-type admin or "
-                    "default"
+                    f"--init-type {plain_value(self.cfg.init_type)} cannot start from the weights "
+                    "of a plain Transformer: its residual connections would compute something "
+                    "else; use --init-type admin or default"
                 )
 
 

@@ -15,7 +15,7 @@ def model_settings(checkpoint: Checkpoint) -> Namespace:
     """
     from fairseq.models import ARCH_CONFIG_REGISTRY
 
-    from admin_nmt.models._config import AdminTransformerConfig, to_config
+    from admin_nmt.models.config import AdminTransformerConfig, plain_value, to_config
 
     config = checkpoint.state.get("cfg")
     stored = config["model"] if config is not None else checkpoint.state.get("args")
@@ -34,8 +34,3 @@ def model_settings(checkpoint: Checkpoint) -> Namespace:
     # As the user gave it where it was given: fairseq parses some values only when it builds.
     flat = {name: plain_value(getattr(given, name, value)) for name, value in flat.items()}
     return Namespace(**flat)
-
-
-def plain_value(value: Any) -> Any:
-    """The value of a choice of fairseq's, which it keeps as an enumeration in some places."""
-    return value.value if hasattr(value, "value") else value

@@ -16,7 +16,7 @@ from fairseq.optim import FairseqOptimizer, register_optimizer
 from fairseq.optim.adam import FairseqAdamConfig
 from torch import Tensor
 
-from admin_nmt.optim._options import adam_arguments
+from admin_nmt.optim.options import adam_arguments
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.optim.adamw import adamw
 from torch.optim.radam import radam
 
-from admin_nmt.optim._options import adam_arguments
+from admin_nmt.optim.options import adam_arguments
 
 
 def rectification(step: int, beta2: float) -> float | None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from admin_nmt.documents import read_document, write_document
 from admin_nmt.errors import UserError
-from admin_nmt.models._heads import DOCUMENT, VERSION
+from admin_nmt.models.heads import DOCUMENT, VERSION
 from admin_nmt.modules.heads import Head, Layout
 from admin_nmt.pruning.importance import normalize_by_layer, ranking
 

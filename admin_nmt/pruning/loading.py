@@ -13,13 +13,13 @@ import torch
 from admin_nmt.checkpoints.checkpoint import Checkpoint
 from admin_nmt.checkpoints.direction import find_direction, require_fitting_vocabulary
 from admin_nmt.checkpoints.settings import set_values
-from admin_nmt.models._heads import layout_of
+from admin_nmt.models.heads import layout_of
 from admin_nmt.pruning.heads import fingerprint
 
 
 def plain_options() -> dict[str, Any]:
     """The settings that make fairseq's Transformer an `admin_transformer`."""
-    from admin_nmt.models._config import our_options
+    from admin_nmt.models.config import our_options
 
     names = dict.fromkeys(("arch", "_name"), "admin_transformer")
     return names | {option.name: option.metadata["plain"] for option in our_options()}

@@ -23,7 +23,7 @@ from admin_nmt.evaluation.preparation import read_preparation
 from admin_nmt.evaluation.scoring import build_metrics
 from admin_nmt.evaluation.text import detokenize, read_lines, require_equal_counts
 from admin_nmt.files import atomic_write, make_directory
-from admin_nmt.models._heads import attentions
+from admin_nmt.models.heads import attentions
 from admin_nmt.modules.heads import Head
 from admin_nmt.pruning.loading import LoadedModel
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.evaluation.batches import random_batches, rank_and_count
-from admin_nmt.models._heads import attentions
+from admin_nmt.models.heads import attentions
 from admin_nmt.modules.attention_kinds import by_queries
 from admin_nmt.progress import progress
 from admin_nmt.pruning.heads import Measurement

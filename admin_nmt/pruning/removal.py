@@ -17,7 +17,7 @@ from torch import Tensor
 from admin_nmt.checkpoints.checkpoint import Checkpoint
 from admin_nmt.checkpoints.settings import set_values
 from admin_nmt.checkpoints.tensors import cast
-from admin_nmt.models._heads import attention_name, heads_of, is_residual, layout_of
+from admin_nmt.models.heads import attention_name, heads_of, is_residual, layout_of
 from admin_nmt.models.loading import build_model
 from admin_nmt.models.settings import model_settings
 from admin_nmt.modules.heads import Head, LayerHeads, format_layout, parse_heads, require_heads

@@ -72,7 +72,7 @@ def test_extremes() -> None:
 def expected_numbers(model: Any, task: Any, num_tokens: int) -> dict[str, dict]:
     """By hand: weights of every attention, sentence by sentence, token by token."""
     from admin_nmt.evaluation.batches import random_batches
-    from admin_nmt.models._heads import attentions
+    from admin_nmt.models.heads import attentions
 
     caught: dict[tuple[str, int], Tensor] = {}
 

@@ -9,7 +9,7 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from admin_nmt.errors import UsageError
-from admin_nmt.models._stacks import all_layers
+from admin_nmt.models.stacks import all_layers
 from admin_nmt.modules.compiled import compile_layers
 
 

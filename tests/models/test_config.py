@@ -5,7 +5,7 @@ import inspect
 import pytest
 
 from admin_nmt.checkpoints import averaging
-from admin_nmt.models._config import our_options
+from admin_nmt.models.config import our_options
 from admin_nmt.pruning import heads
 from admin_nmt.pruning.loading import plain_options
 

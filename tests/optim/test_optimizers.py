@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from admin_nmt.errors import UsageError
-from admin_nmt.optim._options import parse_betas
+from admin_nmt.optim.options import parse_betas
 from admin_nmt.optim.radam import RAdam, rectification
 
 OPTIONS: dict[str, Any] = {

@@ -53,7 +53,7 @@ def checkpoint(parse: Callable[..., Any], task: Any, tmp_path_factory: Any) -> C
 @pytest.fixture(scope="session")
 def loaded(build: Callable[..., Any], task: Any) -> Callable[..., Any]:
     """`loaded(*options, seed=1)`: a random tiny model with the data of the suite."""
-    from admin_nmt.models._heads import layout_of
+    from admin_nmt.models.heads import layout_of
     from admin_nmt.pruning.heads import fingerprint
     from admin_nmt.pruning.loading import LoadedModel
 

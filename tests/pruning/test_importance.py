@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from admin_nmt.errors import UserError
-from admin_nmt.models._heads import attentions
+from admin_nmt.models.heads import attentions
 from admin_nmt.modules.heads import Head, all_heads
 from admin_nmt.pruning.importance import normalize_by_layer, ranking
 

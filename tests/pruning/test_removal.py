@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from admin_nmt.checkpoints import Checkpoint
 from admin_nmt.errors import UsageError, UserError
-from admin_nmt.models._heads import apply_mask
+from admin_nmt.models.heads import apply_mask
 from admin_nmt.modules.heads import Head, all_heads, without
 
 SIZES = "--encoder-layers 2 --decoder-layers 3 --encoder-embed-dim 24 --decoder-embed-dim 32"
@@ -33,7 +33,7 @@ OPTIONS = {
 
 def mask(model: Any, heads: set[Head], layout: Any) -> None:
     """Gates of 0 on `heads`; none before."""
-    from admin_nmt.models._heads import attentions
+    from admin_nmt.models.heads import attentions
 
     for *_, attention in attentions(model):
         attention.head_gate = None
@@ -76,7 +76,7 @@ def test_a_masked_head_contributes_nothing_and_the_bias_stays(
     loaded: Callable[..., Any], batch: dict[str, Any]
 ) -> None:
     """All heads masked: the output of attention is out_proj.bias, whatever came in."""
-    from admin_nmt.models._heads import attentions
+    from admin_nmt.models.heads import attentions
 
     source = loaded()
     mask(source.model, set(all_heads(source.layout)), source.layout)
@@ -130,7 +130,7 @@ def test_removing_in_two_steps_equals_one(
 def test_a_pruned_realformer_is_pruned_again_like_a_masked_one(
     loaded: Callable[..., Any], without_heads: Callable[..., Any], batch: dict[str, Any]
 ) -> None:
-    from admin_nmt.models._heads import layout_of
+    from admin_nmt.models.heads import layout_of
     from admin_nmt.pruning.loading import LoadedModel
 
     options = OPTIONS["RealFormer"]

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from admin_nmt.errors import UsageError
 from admin_nmt.initialization.registry import SCHEMES
 from admin_nmt.initialization.scheme import Depth
-from admin_nmt.models._heads import heads_of
+from admin_nmt.models.heads import heads_of
 from admin_nmt.modules.residual_attention import residual_kinds
 
 
@@ -156,8 +156,8 @@ def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _value(cfg: AdminTransformerConfig, name: str) -> Any:
-    value: Any = getattr(cfg, name, None)
+def plain_value(value: Any) -> Any:
+    """The value of a choice of fairseq's, which it keeps as an enumeration in some places."""
     return value.value if hasattr(value, "value") else value
 
 
@@ -169,10 +169,10 @@ def check(cfg: AdminTransformerConfig) -> None:
             each other.
     """
     for name, allowed in UNSUPPORTED.items():
-        value = _value(cfg, name)
+        value = plain_value(getattr(cfg, name, None))
         if value and value != allowed:
             raise UsageError(f"admin_transformer does not support {_flag(name)} (got {value})")
-    init_type = str(_value(cfg, "init_type"))
+    init_type = str(plain_value(cfg.init_type))
     if init_type not in SCHEMES:
         raise UsageError(f"--init-type {init_type} is unknown; choose from {', '.join(SCHEMES)}")
     pre_norm = cfg.encoder.normalize_before or cfg.decoder.normalize_before
@@ -246,6 +246,6 @@ def _check_residual_attention(cfg: AdminTransformerConfig) -> None:
     kinds = residual_kinds(cfg.residual_attention)
     if kinds == {"cross"} and cfg.no_cross_attention:
         raise UsageError("--residual-attention cross has nothing to act on: --no-cross-attention")
-    reduce = _value(cfg, "residual_attention_reduce")
+    reduce = plain_value(cfg.residual_attention_reduce)
     if reduce not in ("sum", "mean"):
         raise UsageError(f"--residual-attention-reduce must be sum or mean, not {reduce}")

@@ -9,7 +9,7 @@ from fairseq.modules.checkpoint_activations import checkpoint_wrapper
 from torch import Tensor, nn
 
 from admin_nmt.initialization.scheme import Scheme, Stack
-from admin_nmt.models._heads import heads_of
+from admin_nmt.models.heads import heads_of
 from admin_nmt.modules.attention_kinds import ATTENTION_KINDS
 from admin_nmt.modules.dropout import Dropout
 from admin_nmt.modules.residual import Residual
