@@ -20,7 +20,7 @@ from admin_nmt.documents import read_document, write_document
 from admin_nmt.errors import UserError
 from admin_nmt.initialization.admin import next_omega
 from admin_nmt.modules.residual import Residual, ReZeroResidual, ScaledResidual
-from admin_nmt.modules.residual_attention import ScoreChain
+from admin_nmt.modules.score_chain import ScoreChain
 
 DOCUMENT, VERSION = "profile", 1
 

@@ -9,15 +9,17 @@ from fairseq.modules.checkpoint_activations import checkpoint_wrapper
 from torch import Tensor, nn
 
 from admin_nmt.initialization.scheme import Scheme, Stack
-from admin_nmt.models.heads import heads_of
+from admin_nmt.models.heads import heads_of, is_residual
 from admin_nmt.modules.attention_kinds import ATTENTION_KINDS
 from admin_nmt.modules.dropout import Dropout
 from admin_nmt.modules.residual import Residual
-from admin_nmt.modules.residual_attention import ResidualAttention, ScoreChain
+from admin_nmt.modules.score_chain import ScoreChain
 from admin_nmt.modules.transformer_layer import (
     AdminTransformerDecoderLayer,
     AdminTransformerEncoderLayer,
     HeadCounts,
+    ResidualAttentionDecoderLayer,
+    ResidualAttentionEncoderLayer,
 )
 
 
@@ -74,19 +76,13 @@ def _wrap(layer: nn.Module, cfg: Any) -> nn.Module:
     )
 
 
-def _chained(layers: nn.ModuleList, stack: Stack, layer_drop: float) -> nn.ModuleList:
-    """`layers`, handing on their scores if their attention is residual."""
-    every = all_layers(layers)
-    # Self-attention first, as in the layers' arguments.
-    kinds = sorted(
-        (kind for kind in ATTENTION_KINDS.values() if kind.stack == stack),
-        key=lambda kind: kind.scores != "self_scores",
+def carries_scores(cfg: Any, stack: Stack) -> bool:
+    """Whether an attention of the stack is residual (`--residual-attention`)."""
+    return any(
+        is_residual(cfg, letter)
+        for letter, kind in ATTENTION_KINDS.items()
+        if kind.stack == stack and not (letter == "A" and cfg.no_cross_attention)
     )
-    residual = any(
-        isinstance(getattr(every[0], kind.attribute), ResidualAttention) for kind in kinds
-    )
-    names = tuple(kind.scores for kind in kinds)
-    return ScoreChain(every, names, layer_drop) if residual else layers
 
 
 class AdminTransformerEncoder(TransformerEncoderBase):
@@ -104,13 +100,20 @@ class AdminTransformerEncoder(TransformerEncoderBase):
         super().__init__(cfg, dictionary, embed_tokens)
         del self._supply
         self.dropout_module = Dropout(cfg.dropout, module_name="TransformerEncoder")
-        self.layers: nn.ModuleList = _chained(self.layers, "encoder", self.encoder_layerdrop)
+        if carries_scores(cfg, "encoder"):
+            layers = all_layers(self.layers)
+            self.layers: nn.ModuleList = ScoreChain(layers, "encoder", self.encoder_layerdrop)
         scheme.initialize("encoder", all_layers(self.layers))
 
     def build_encoder_layer(self, cfg: Any) -> nn.Module:
         """Called by fairseq's constructor once per layer."""
         first, second = self._supply.take(2)
-        layer = AdminTransformerEncoderLayer(
+        kind = (
+            ResidualAttentionEncoderLayer
+            if carries_scores(cfg, "encoder")
+            else AdminTransformerEncoderLayer
+        )
+        layer = kind(
             cfg,
             (first, second),
             layer_norm=self._supply.scheme.layer_norm,
@@ -139,12 +142,19 @@ class AdminTransformerDecoder(TransformerDecoderBase):
         del self._supply
         self._future_mask = torch.empty(0)
         self.dropout_module = Dropout(cfg.dropout, module_name="TransformerDecoder")
-        self.layers: nn.ModuleList = _chained(self.layers, "decoder", self.decoder_layerdrop)
+        if carries_scores(cfg, "decoder"):
+            layers = all_layers(self.layers)
+            self.layers: nn.ModuleList = ScoreChain(layers, "decoder", self.decoder_layerdrop)
         scheme.initialize("decoder", all_layers(self.layers))
 
     def build_decoder_layer(self, cfg: Any, no_encoder_attn: bool = False) -> nn.Module:
         """Called by fairseq's constructor once per layer."""
-        layer = AdminTransformerDecoderLayer(
+        kind = (
+            ResidualAttentionDecoderLayer
+            if carries_scores(cfg, "decoder")
+            else AdminTransformerDecoderLayer
+        )
+        layer = kind(
             cfg,
             self._supply.take(2 if no_encoder_attn else 3),
             no_encoder_attn=no_encoder_attn,

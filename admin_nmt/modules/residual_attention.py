@@ -1,18 +1,14 @@
-"""Attention that adds the scores of the layer below (RealFormer, arXiv 2012.11747), and the chain.
+"""Attention that adds the scores of the layer below (RealFormer, arXiv 2012.11747).
 
-There is one chain for each kind of attention of a stack: encoder self-attention, decoder
-self-attention, encoder-decoder attention. A layer takes the scores of the layer below as an
-argument and returns its own, so activation checkpointing sees both. `ScoreChain` hands them on.
+`modules.score_chain` hands them on from layer to layer.
 """
 
-import itertools
 import re
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from admin_nmt.errors import UsageError
 from admin_nmt.modules.attention_kinds import ATTENTION_KINDS
@@ -148,60 +144,3 @@ class ResidualAttention(MultiheadAttention):
         if weights is None or self.num_heads == 0:
             return None if weights is None else torch.zeros_like(weights[:1])
         return weights[list(self.value_heads or ())]
-
-
-class ScoreChain(nn.ModuleList):
-    """The layers of a stack with residual attention.
-
-    fairseq's encoder and decoder loop over their layers and pass one activation on. Iterating over
-    this list yields, in place of each layer, a function that also passes the scores on. Every
-    iteration is one forward pass with chains of its own, so two passes never mix. Layers are
-    dropped as fairseq's `LayerDropModuleList` drops them, and the chain skips dropped ones: the
-    mean counts layers that ran. Indexing gives the layers themselves.
-
-    Args:
-        layers: encoder or decoder layers; each takes `layers_below` and the arguments `chains`,
-            and returns its plain results followed by the scores of the chains.
-        chains: names of these arguments; `None` is passed in the first layer.
-        p: probability with which a layer is dropped in training.
-    """
-
-    def __init__(
-        self, layers: Sequence[nn.Module], chains: tuple[str, ...], p: float = 0.0
-    ) -> None:
-        super().__init__(layers)
-        self.chains = chains
-        self.p = p
-
-    def __getitem__(self, index: Any) -> Any:
-        # PyTorch's makes a slice with the constructor, which here needs more than layers.
-        if isinstance(index, slice):
-            return ScoreChain(list(super().__iter__())[index], self.chains, self.p)
-        return super().__getitem__(index)
-
-    def __iter__(self) -> Iterator[Any]:
-        drop = self.training and self.p > 0
-        draws = torch.empty(len(self)).uniform_().tolist() if drop else []
-        carried: dict[str, Tensor | None] = dict.fromkeys(self.chains)
-        below = itertools.count()
-        for number, layer in enumerate(super().__iter__()):
-            if not drop or draws[number] > self.p:
-                yield partial(self._run, layer, carried, next(below))
-
-    def __repr__(self) -> str:
-        # PyTorch's iterates.
-        return repr(nn.ModuleList(super().__iter__())).replace("ModuleList", "ScoreChain", 1)
-
-    def _run(
-        self,
-        layer: nn.Module,
-        carried: dict[str, Tensor | None],
-        layers_below: int,
-        *args: Any,
-        **kwargs: Any,
-    ) -> Any:
-        """What the plain layer would return; the scores in `carried` are replaced."""
-        (*results,) = layer(*args, **kwargs, **carried, layers_below=layers_below)
-        count = len(results) - len(self.chains)
-        carried.update(zip(self.chains, results[count:], strict=True))
-        return results[0] if count == 1 else tuple(results[:count])

@@ -5,8 +5,9 @@ one object per sublayer: fairseq calls one method for all sublayers, which canno
 Sublayers count in forward order: encoder self-attention, FFN; decoder self-attention,
 encoder-decoder attention, FFN. Tensors are time-first, (T, B, D).
 
-With residual attention (`--residual-attention`), a layer takes the attention scores of the layer
-below and returns its own after its other results; `ScoreChain` hands them on.
+Each layer comes in two classes: the plain one returns what fairseq's stacks expect of a layer; that
+for residual attention (`--residual-attention`) also takes the attention scores of the layer below,
+returns its own, and runs in a `ScoreChain`, which hands them on.
 """
 
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from admin_nmt.modules.heads import NO_HEADS, LayerHeads
 from admin_nmt.modules.multihead_attention import IncrementalState, MultiheadAttention
 from admin_nmt.modules.residual import Residual
 from admin_nmt.modules.residual_attention import ResidualAttention, residual_kinds
+from admin_nmt.modules.score_chain import LayerOutput
 from admin_nmt.ops.residual_norm import residual_norm
 
 
@@ -42,10 +44,10 @@ class HeadCounts:
     encoder_attn: LayerHeads = NO_HEADS
 
 
-def _use_own_parts(layer: Any, cfg: Any) -> None:
-    """Replace the dropout modules that fairseq's constructor made; note what is to be fused."""
+def _use_own_parts(layer: Any, cfg: Any, name: str) -> None:
+    """Replace the dropout modules that fairseq's constructor made, by the name that
+    `--retain-dropout-modules` knows; note what is to be fused."""
     layer.fused_residual_norm = cfg.fused_residual_norm
-    name = type(layer).__name__
     layer.dropout_module = Dropout(layer.dropout_module.p, module_name=name)
     layer.activation_dropout_module = Dropout(layer.activation_dropout_module.p, module_name=name)
 
@@ -168,7 +170,7 @@ class AdminTransformerEncoderLayer(TransformerEncoderLayerBase):
     ) -> None:
         self.heads = heads or HeadCounts(LayerHeads.whole(cfg.encoder.attention_heads))
         super().__init__(cfg)
-        _use_own_parts(self, cfg)
+        _use_own_parts(self, cfg, "AdminTransformerEncoderLayer")
         self.self_attn_residual, self.ffn_residual = residuals
         if not layer_norm:
             self.self_attn_layer_norm = self.final_layer_norm = nn.Identity()
@@ -182,21 +184,28 @@ class AdminTransformerEncoderLayer(TransformerEncoderLayerBase):
         x: Tensor,
         encoder_padding_mask: Tensor | None,
         attn_mask: Tensor | None = None,
-        self_scores: Tensor | None = None,
-        layers_below: int = 0,
-    ) -> Tensor | tuple[Tensor, Tensor]:
+    ) -> Tensor:
         """Encode one layer further.
 
         Args:
             x: (S, B, D).
             encoder_padding_mask: (B, S), true at padding, or None.
             attn_mask: (S, S), nonzero where the query (row) must not see the key (column).
-            self_scores: with residual attention, scores (B, H, S, S) of the layer below.
-            layers_below: of how many layers they are the sum.
 
         Returns:
-            (S, B, D), and with residual attention the scores of this layer.
+            (S, B, D).
         """
+        output: Tensor = self._encode(x, encoder_padding_mask, attn_mask).of_fairseq("encoder")
+        return output
+
+    def _encode(
+        self,
+        x: Tensor,
+        encoder_padding_mask: Tensor | None,
+        attn_mask: Tensor | None,
+        self_scores: Tensor | None = None,
+        layers_below: int = 0,
+    ) -> LayerOutput:
         if attn_mask is not None:
             # Large but finite, as in fairseq: a padded query may see no key at all.
             hidden = -1e8 if x.dtype == torch.float32 else -1e4
@@ -216,8 +225,27 @@ class AdminTransformerEncoderLayer(TransformerEncoderLayerBase):
             self.self_attn_residual,
             self.self_attn_layer_norm,
         )
-        x = _ffn(self, x)
-        return (x, scores[0]) if scores else x
+        return LayerOutput(_ffn(self, x), self_scores=scores[0] if scores else None)
+
+
+class ResidualAttentionEncoderLayer(AdminTransformerEncoderLayer):
+    """`AdminTransformerEncoderLayer` whose self-attention adds the scores of the layer below."""
+
+    def forward(  # type: ignore[override]
+        self,
+        x: Tensor,
+        encoder_padding_mask: Tensor | None,
+        attn_mask: Tensor | None = None,
+        self_scores: Tensor | None = None,
+        layers_below: int = 0,
+    ) -> LayerOutput:
+        """Encode one layer further; arguments as of the plain layer, and
+
+        Args:
+            self_scores: scores (B, H, S, S) of the layer below, None in the first layer.
+            layers_below: of how many layers they are the sum.
+        """
+        return self._encode(x, encoder_padding_mask, attn_mask, self_scores, layers_below)
 
 
 class AdminTransformerDecoderLayer(TransformerDecoderLayerBase):
@@ -245,7 +273,7 @@ class AdminTransformerDecoderLayer(TransformerDecoderLayerBase):
     ) -> None:
         self.heads = heads or HeadCounts(*[LayerHeads.whole(cfg.decoder.attention_heads)] * 2)
         super().__init__(cfg, no_encoder_attn)
-        _use_own_parts(self, cfg)
+        _use_own_parts(self, cfg, "AdminTransformerDecoderLayer")
         self.self_attn_residual, *cross, self.ffn_residual = residuals
         self.encoder_attn_residual: Any = cross[0] if cross else None
         if not layer_norm:
@@ -276,22 +304,12 @@ class AdminTransformerDecoderLayer(TransformerDecoderLayerBase):
         self_attn_padding_mask: Tensor | None = None,
         need_attn: bool = False,
         need_head_weights: bool = False,
-        self_scores: Tensor | None = None,
-        cross_scores: Tensor | None = None,
-        layers_below: int = 0,
-    ) -> tuple[Tensor | None, ...]:
-        """Decode `x` (T, B, D) given `encoder_out` (S, B, D_encoder); arguments as in fairseq, and
-
-        Args:
-            self_scores: with residual self-attention, its scores (B, H, T, T) in the layer below.
-            cross_scores: the same of encoder-decoder attention, (B, H, T, S).
-            layers_below: of how many layers they are the sum.
+    ) -> tuple[Tensor, Tensor | None, None]:
+        """Decode `x` (T, B, D) given `encoder_out` (S, B, D_encoder); arguments as in fairseq.
 
         Returns:
             the output (T, B, D); the encoder-decoder attention weights if asked for,
             (B, T, S) or (H, B, T, S) with `need_head_weights`; None (fairseq's third place).
-            With residual attention also the scores of self- and of encoder-decoder attention in
-            this layer, None for the one that is plain.
 
         Raises:
             ValueError: `prev_self_attn_state` or `prev_attn_state` is given; they serve fairseq's
@@ -299,6 +317,32 @@ class AdminTransformerDecoderLayer(TransformerDecoderLayerBase):
         """
         if prev_self_attn_state is not None or prev_attn_state is not None:
             raise ValueError("admin_transformer does not take attention states from outside")
+        output: tuple[Tensor, Tensor | None, None] = self._decode(
+            x,
+            encoder_out,
+            encoder_padding_mask,
+            incremental_state,
+            self_attn_mask,
+            self_attn_padding_mask,
+            need_attn,
+            need_head_weights,
+        ).of_fairseq("decoder")
+        return output
+
+    def _decode(
+        self,
+        x: Tensor,
+        encoder_out: Tensor | None,
+        encoder_padding_mask: Tensor | None,
+        incremental_state: IncrementalState | None,
+        self_attn_mask: Tensor | None,
+        self_attn_padding_mask: Tensor | None,
+        need_attn: bool,
+        need_head_weights: bool,
+        self_scores: Tensor | None = None,
+        cross_scores: Tensor | None = None,
+        layers_below: int = 0,
+    ) -> LayerOutput:
         x, (_, *own) = _sublayer(
             self,
             x,
@@ -334,7 +378,46 @@ class AdminTransformerDecoderLayer(TransformerDecoderLayerBase):
                 self.encoder_attn_residual,
                 self.encoder_attn_layer_norm,
             )
-        x = _ffn(self, x)
-        if not own and not cross:
-            return x, attn, None
-        return x, attn, None, own[0] if own else None, cross[0] if cross else None
+        return LayerOutput(
+            _ffn(self, x), attn, own[0] if own else None, cross[0] if cross else None
+        )
+
+
+class ResidualAttentionDecoderLayer(AdminTransformerDecoderLayer):
+    """`AdminTransformerDecoderLayer` with attention that adds the scores of the layer below."""
+
+    def forward(  # type: ignore[override]
+        self,
+        x: Tensor,
+        encoder_out: Tensor | None = None,
+        encoder_padding_mask: Tensor | None = None,
+        incremental_state: IncrementalState | None = None,
+        self_attn_mask: Tensor | None = None,
+        self_attn_padding_mask: Tensor | None = None,
+        need_attn: bool = False,
+        need_head_weights: bool = False,
+        self_scores: Tensor | None = None,
+        cross_scores: Tensor | None = None,
+        layers_below: int = 0,
+    ) -> LayerOutput:
+        """Decode `x` (T, B, D) given `encoder_out` (S, B, D_encoder); arguments as in fairseq, and
+
+        Args:
+            self_scores: scores (B, H, T, T) of self-attention in the layer below; None in the first
+                layer, and where self-attention is plain.
+            cross_scores: the same of encoder-decoder attention, (B, H, T, S).
+            layers_below: of how many layers they are the sum.
+        """
+        return self._decode(
+            x,
+            encoder_out,
+            encoder_padding_mask,
+            incremental_state,
+            self_attn_mask,
+            self_attn_padding_mask,
+            need_attn,
+            need_head_weights,
+            self_scores,
+            cross_scores,
+            layers_below,
+        )

@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 
 from admin_nmt.errors import UsageError
+from admin_nmt.models.stacks import all_layers
+from admin_nmt.modules.dropout import Dropout
+from admin_nmt.modules.score_chain import LayerOutput, ScoreChain
 from tests.models.test_reference import random_omegas, randomise, stock_state
 from tests.reference import transformer as reference
 
@@ -186,8 +189,36 @@ def test_layer_drop_leaves_a_chain_of_the_layers_that_ran(
 
 def test_models_print_as_plain_ones_do(build: Callable[..., Any]) -> None:
     plain, ours = repr(build(*DEPTH)), repr(build(*DEPTH, *ALL))
+    for side in ("Encoder", "Decoder"):
+        ours = ours.replace(f"ResidualAttention{side}Layer", f"AdminTransformer{side}Layer")
     renamed = ours.replace("ScoreChain", "ModuleList").replace("ResidualAttention", "X")
     assert renamed == plain.replace("MultiheadAttention", "X")
+
+
+@pytest.mark.parametrize("options", [(), ("--checkpoint-activations",)])
+def test_layers_of_a_class_return_one_type(build: Callable[..., Any], options: Any) -> None:
+    x, memory = torch.randn(5, 2, 32), torch.randn(3, 2, 32)
+    plain, ours = build(*options), build(*ALL, *options)
+    assert isinstance(all_layers(plain.encoder.layers)[0](x, None), torch.Tensor)
+    out, attn, state = all_layers(plain.decoder.layers)[0](x, memory, need_attn=True)
+    assert out.shape == x.shape and attn.shape == (2, 5, 3) and state is None
+    for arguments, stack, cross in (((x, None), "encoder", None), ((x, memory), "decoder", 3)):
+        layers = getattr(ours, stack).layers
+        output = LayerOutput(*layers[0](*arguments))  # a plain tuple under checkpointing
+        assert output.x.shape == x.shape and output.self_scores.shape == (2, 4, 5, 5)
+        assert cross is None or output.cross_scores.shape == (2, 4, 5, cross)
+        # The chain gives fairseq's stacks what they take from a plain layer.
+        of_chain = next(iter(layers))(*arguments)
+        assert isinstance(of_chain, torch.Tensor) if cross is None else len(of_chain) == 3
+
+
+def test_dropouts_are_named_as_in_plain_models(build: Callable[..., Any]) -> None:
+    """`--retain-dropout-modules` names them."""
+    plain, ours = (
+        [module.module_name for module in model.modules() if isinstance(module, Dropout)]
+        for model in (build(), build(*ALL))
+    )
+    assert ours == plain and "AdminTransformerEncoderLayer" in plain
 
 
 def test_two_passes_before_one_backward_keep_apart(
@@ -389,8 +420,6 @@ def test_bad_values_are_refused_by_name(
 def test_lists_from_yaml_and_strings_name_the_same(
     parse: Callable[..., Any], task: Any, value: Any, chained: tuple[bool, bool]
 ) -> None:
-    from admin_nmt.modules.residual_attention import ScoreChain
-
     model = Namespace(**vars(parse().model))
     model.residual_attention = value
     built = task.build_model(model)
