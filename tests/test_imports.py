@@ -14,7 +14,7 @@ ALLOWED: dict[str, set[str]] = {
     "optim": set(),
     "initialization": {"modules"},
     "criterions": {"ops"},
-    "models": {"checkpoints", "initialization", "modules"},
+    "models": {"checkpoints", "initialization", "modules", "ops"},
     "evaluation": {"checkpoints", "data"},
     "host": {"checkpoints", "data", "initialization", "models", "modules"},
     "registration": {"criterions", "host", "models", "optim"},

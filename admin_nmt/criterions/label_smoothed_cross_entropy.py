@@ -7,7 +7,7 @@ also the base of R-Drop, which only runs more passes.
 import logging
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from fairseq import utils
@@ -33,6 +33,20 @@ from admin_nmt.ops.linear_loss import linear_rdrop
 from admin_nmt.ops.rdrop import LossSums, rdrop_loss
 
 logger = logging.getLogger(__name__)
+
+
+class Plan(NamedTuple):
+    """How the loss of one batch is made.
+
+    Attributes:
+        passes: m, forward passes at once.
+        alpha: weight of the divergence between them.
+        scale: factor of the loss of all passes together.
+    """
+
+    passes: int
+    alpha: float
+    scale: float
 
 
 @dataclass
@@ -107,48 +121,62 @@ class AdminLabelSmoothedCrossEntropyCriterion(FairseqCriterion):
         Raises:
             UsageError: the model has no decoder.
         """
-        return self.loss_and_log(model, sample, passes=1, alpha=0.0, scale=1.0, reduce=reduce)
+        plan = self.plan(model)
+        return self.result(sample, self.figures(model, sample, plan, reduce), plan)
 
-    def loss_and_log(
-        self,
-        model: Any,
-        sample: dict[str, Any],
-        passes: int,
-        alpha: float,
-        scale: float,
-        reduce: bool = True,
-    ) -> tuple[Tensor, int, dict[str, Any]]:
-        """What `forward` returns, for `passes` forward passes at once.
+    def plan(self, model: Any) -> Plan:
+        """What `model` computes now: one pass."""
+        return Plan(passes=1, alpha=0.0, scale=1.0)
+
+    def figures(
+        self, model: Any, sample: dict[str, Any], plan: Plan, reduce: bool = True
+    ) -> dict[str, Tensor]:
+        """All that is computed of a batch, on its device: what can be recorded and replayed
+        (`--cuda-graphs`) for another batch of the same shapes.
 
         Args:
-            passes: m.
-            alpha: weight of the divergence between the passes.
-            scale: factor of the loss of all passes together.
-            others: as for `forward`.
+            sample: fairseq's batch, of which only tensors are read; never changed.
+            plan: passes of the batch, and how their loss is made.
+            reduce: as for `forward`.
+
+        Returns:
+            `objective`, whose gradient is wanted, and the figures of the log. Losses and counts are
+            per pass, so that they are those of label_smoothed_cross_entropy.
         """
         target = model.get_targets(sample, None)
         self._find_output_layer(model)
         if self._output is None or not reduce:
-            sums = self._plain(model, sample, target, passes, alpha, reduce)
+            sums = self._plain(model, sample, target, plan.passes, plan.alpha, reduce)
         else:
-            sums = self._fused(model, sample, target, passes, alpha)
-        sample_size = target.size(0) if self.sentence_avg else sample["ntokens"]
-        log = {
-            # Per pass, so that the figures are those of label_smoothed_cross_entropy.
-            "loss": sums.loss.detach().sum() / passes,
-            "nll_loss": sums.nll.sum() / passes,
-            "ntokens": sample["ntokens"],
-            "nsentences": target.size(0),
-            "sample_size": sample_size,
+            sums = self._fused(model, sample, target, plan.passes, plan.alpha)
+        found = {
+            "objective": sums.loss * plan.scale,
+            "loss": sums.loss.detach().sum() / plan.passes,
+            "nll_loss": sums.nll.sum() / plan.passes,
         }
-        if passes > 1:
-            log["rdrop_kl"] = sums.kl.sum()
-            log["rdrop_ntokens"] = sample["ntokens"]
+        if plan.passes > 1:
+            found["rdrop_kl"] = sums.kl.sum()
         if self.report_accuracy:
             assert sums.correct is not None
-            log["n_correct"] = sums.correct.sum() / passes
-            log["total"] = target[:, self.ignore_prefix_size :].ne(self.padding_idx).sum()
-        return sums.loss * scale, sample_size, log
+            found["n_correct"] = sums.correct.sum() / plan.passes
+            found["total"] = target[:, self.ignore_prefix_size :].ne(self.padding_idx).sum()
+        return found
+
+    def result(
+        self, sample: dict[str, Any], figures: dict[str, Tensor], plan: Plan
+    ) -> tuple[Tensor, int, dict[str, Any]]:
+        """What `forward` returns, from `figures` and the numbers that the host knows of the batch."""
+        sentences = sample["target"].size(0)
+        sample_size = sentences if self.sentence_avg else sample["ntokens"]
+        log = {name: value for name, value in figures.items() if name != "objective"}
+        log |= {
+            "ntokens": sample["ntokens"],
+            "nsentences": sentences,
+            "sample_size": sample_size,
+        }
+        if plan.passes > 1:
+            log["rdrop_ntokens"] = sample["ntokens"]
+        return figures["objective"], sample_size, log
 
     def _find_output_layer(self, model: Any) -> None:
         """Find the linear output layer once per model."""

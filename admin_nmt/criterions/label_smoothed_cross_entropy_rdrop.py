@@ -16,11 +16,12 @@ from typing import Any
 
 from fairseq.criterions import register_criterion
 from fairseq.dataclass import ChoiceEnum
-from torch import Tensor, nn
+from torch import nn
 
 from admin_nmt.criterions.label_smoothed_cross_entropy import (
     AdminLabelSmoothedCrossEntropyConfig,
     AdminLabelSmoothedCrossEntropyCriterion,
+    Plan,
 )
 from admin_nmt.errors import UsageError
 
@@ -107,24 +108,20 @@ class LabelSmoothedCrossEntropyRDropCriterion(AdminLabelSmoothedCrossEntropyCrit
         """Called by the trainer: the updates made so far."""
         self.num_updates = num_updates
 
-    def forward(
-        self, model: Any, sample: dict[str, Any], reduce: bool = True
-    ) -> tuple[Tensor, int, dict[str, Any]]:
-        """Loss of one batch, of several passes in training; arguments as in the base class.
+    def plan(self, model: Any) -> Plan:
+        """Several passes in training, one outside.
 
         On updates without R-Drop (`--rdrop-interval`, or alpha 0) one pass runs; under
         `--rdrop-loss-scale sum` its loss counts as often as there are passes otherwise, so that
         the size of the gradient does not jump from update to update.
         """
         if not model.training:
-            return super().forward(model, sample, reduce)
+            return super().plan(model)
         self._check_dropout(model)
         scale = 1.0 if self.average else float(self.passes)
         if self.alpha == 0 or self.num_updates % self.interval:
-            return self.loss_and_log(model, sample, 1, 0.0, scale, reduce)
-        return self.loss_and_log(
-            model, sample, self.passes, self.alpha, scale / self.passes, reduce
-        )
+            return Plan(1, 0.0, scale)
+        return Plan(self.passes, self.alpha, scale / self.passes)
 
     def _check_dropout(self, model: nn.Module) -> None:
         """Warn once when all passes would be the same."""

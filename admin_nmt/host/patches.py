@@ -17,6 +17,7 @@ from admin_nmt.host import (
     data,
     errors,
     exact_resume,
+    graphs,
     heads,
     master_weights,
     multi_tensor,
@@ -49,6 +50,7 @@ TABLE: tuple[Patch | Addition, ...] = (
     *master_weights.PATCHES,
     *multi_tensor.PATCHES,
     *compiling.PATCHES,
+    *graphs.PATCHES,
     *update_checkpoints.PATCHES,
 )
 #: Without these, models of ours would train with the omegas of no profile, or with other heads.

@@ -100,6 +100,14 @@ class AdminTransformerConfig(TransformerConfig):
         means_other_weights=False,
         plain=False,
     )
+    cuda_graphs: bool = _option(
+        False,
+        "record forward pass, loss and backward pass of each frequent shape of batch as a CUDA graph "
+        "and replay it: no time between small kernels; use it with --num-batch-buckets, which makes "
+        "the shapes few; one GPU; not yet measured",
+        means_other_weights=False,
+        plain=False,
+    )
     heads_per_layer: Optional[str] = _option(  # noqa: UP045
         None,
         "heads of each layer of a pruned model, such as 'E:8,7,0 A:8,8 D:8,8' (E encoder self-, A "
@@ -203,6 +211,7 @@ def check(cfg: AdminTransformerConfig) -> None:
     _check_dropouts(cfg)
     _check_residual_attention(cfg)
     _check_compile(cfg)
+    _check_cuda_graphs(cfg)
     heads_of(cfg)
 
 
@@ -239,6 +248,22 @@ def _check_compile(cfg: AdminTransformerConfig) -> None:
     for flag, given in others.items():
         if given:
             raise UsageError(f"--compile is not supported with {flag}")
+
+
+def _check_cuda_graphs(cfg: AdminTransformerConfig) -> None:
+    """What a replay cannot serve: choices of the host in each forward pass, and what is untried."""
+    if not cfg.cuda_graphs:
+        return
+    others = {
+        "--compile": cfg.compile,
+        "--checkpoint-activations": cfg.checkpoint_activations,
+        "--encoder-layerdrop": cfg.encoder.layerdrop,
+        "--decoder-layerdrop": cfg.decoder.layerdrop,
+        "--adaptive-softmax-cutoff": cfg.adaptive_softmax_cutoff,
+    }
+    for flag, given in others.items():
+        if given:
+            raise UsageError(f"--cuda-graphs is not supported with {flag}")
 
 
 def _check_residual_attention(cfg: AdminTransformerConfig) -> None:

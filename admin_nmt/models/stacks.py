@@ -21,6 +21,7 @@ from admin_nmt.modules.transformer_layer import (
     ResidualAttentionDecoderLayer,
     ResidualAttentionEncoderLayer,
 )
+from admin_nmt.ops.recording import recorded
 
 
 def head_counts(cfg: Any, stack: Stack, number: int) -> HeadCounts:
@@ -105,6 +106,51 @@ class AdminTransformerEncoder(TransformerEncoderBase):
             self.layers: nn.ModuleList = ScoreChain(layers, "encoder", self.encoder_layerdrop)
         scheme.initialize("encoder", all_layers(self.layers))
 
+    def forward_scriptable(
+        self,
+        src_tokens: Tensor,
+        src_lengths: Tensor | None = None,
+        return_all_hiddens: bool = False,
+        token_embeddings: Tensor | None = None,
+    ) -> dict[str, list[Any]]:
+        """fairseq's encoder; what its `forward` calls.
+
+        Whether there is padding is asked of the tokens, except where the operations are recorded for
+        other batches too: there the layers always get the mask.
+
+        Args:
+            src_tokens: (B, S).
+            src_lengths: ignored, as by fairseq.
+            return_all_hiddens: also return the input of the first layer and the output of each.
+            token_embeddings: (B, S, D), in place of those of `src_tokens`.
+
+        Returns:
+            `encoder_out` (S, B, D), `encoder_padding_mask` (B, S) true at padding,
+            `encoder_embedding` (B, S, D), `src_lengths` (B, 1), each in a list of one;
+            `encoder_states`, a list of (S, B, D), empty unless asked for.
+        """
+        padding = src_tokens.eq(self.padding_idx)
+        x, embedding = self.forward_embedding(src_tokens, token_embeddings)
+        mask = padding if recorded(src_tokens.device) or padding.any() else None
+        if mask is not None:
+            x = x * (1 - mask.unsqueeze(-1).type_as(x))
+        x = x.transpose(0, 1)
+        states = [x]
+        for layer in self.layers:
+            x = layer(x, encoder_padding_mask=mask)
+            states.append(x)
+        if self.layer_norm is not None:
+            x = self.layer_norm(x)
+        return {
+            "encoder_out": [x],
+            "encoder_padding_mask": [padding],
+            "encoder_embedding": [embedding],
+            "encoder_states": states if return_all_hiddens else [],
+            "fc_results": [],
+            "src_tokens": [],
+            "src_lengths": [padding.logical_not().sum(1, True, dtype=torch.int32)],
+        }
+
     def build_encoder_layer(self, cfg: Any) -> nn.Module:
         """Called by fairseq's constructor once per layer."""
         first, second = self._supply.take(2)
@@ -162,6 +208,12 @@ class AdminTransformerDecoder(TransformerDecoderBase):
             heads=self._supply.heads(),
         )
         return _wrap(layer, cfg)
+
+    def extract_features(self, prev_output_tokens: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Called by fairseq's `forward`; arguments and result are those of fairseq's."""
+        # fairseq asks the tokens for padding unless this is set, which has no other use here.
+        self.cross_self_attention = recorded(prev_output_tokens.device)
+        return super().extract_features(prev_output_tokens, *args, **kwargs)
 
     def buffered_future_mask(self, tensor: Tensor) -> Tensor:
         """Causal mask (T, T) for `tensor` (T, B, D): -inf above the diagonal, cached."""

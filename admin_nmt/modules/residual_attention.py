@@ -65,6 +65,8 @@ class ResidualAttention(MultiheadAttention):
             it takes the first ones.
     """
 
+    value_places: Tensor | None
+
     def __init__(
         self,
         *args: Any,
@@ -77,6 +79,9 @@ class ResidualAttention(MultiheadAttention):
         self.mean = mean
         self.in_place = in_place
         self.value_heads = None if value_heads == tuple(range(self.score_heads)) else value_heads
+        # On the device of the layer: a list of Python's would be copied there in every forward pass.
+        places = None if self.value_heads is None else torch.tensor(self.value_heads).long()
+        self.register_buffer("value_places", places, persistent=False)
 
     def forward(  # type: ignore[override]
         self,
@@ -126,21 +131,22 @@ class ResidualAttention(MultiheadAttention):
             in_place=self.in_place and prev_scores is not None and not prev_scores._is_view(),
         )  # fmt: skip
         of_heads = weights[0].transpose(0, 1) if wanted else None
-        if self.value_heads is not None:
-            context = context[:, list(self.value_heads)]
+        if self.value_places is not None:
+            context = context.index_select(1, self.value_places)
             of_heads = self._of_values(of_heads)
         out = self._output(context) if self.num_heads else self.out_proj(query)
         return out, returned_weights(of_heads, need_head_weights), scores
 
     def _spread(self, v: Tensor) -> Tensor:
         """Values (B, H, S, K) in the places of their heads, zeros for heads that have none."""
-        if self.value_heads is None:
+        if self.value_places is None:
             return v
         spread = v.new_zeros((v.shape[0], self.score_heads, *v.shape[2:]))
-        return spread.index_copy(1, torch.tensor(self.value_heads, device=v.device).long(), v)
+        return spread.index_copy(1, self.value_places, v)
 
     def _of_values(self, weights: Tensor | None) -> Tensor | None:
         """Weights (H, B, T, S) of the heads that have values; one row of zeros if there are none."""
         if weights is None or self.num_heads == 0:
             return None if weights is None else torch.zeros_like(weights[:1])
-        return weights[list(self.value_heads or ())]
+        assert self.value_places is not None
+        return weights.index_select(0, self.value_places)

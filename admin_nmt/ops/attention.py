@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from admin_nmt.ops.dropout import dropout
+from admin_nmt.ops.recording import recorded
 
 
 class _Bias(NamedTuple):
@@ -41,10 +42,7 @@ def attention_bias(
     """
     if key_padding_mask is None:
         return None if attn_mask is None else attn_mask.to(dtype)
-    recorded = torch.compiler.is_compiling() or (
-        key_padding_mask.is_cuda and torch.cuda.is_current_stream_capturing()
-    )
-    if recorded:  # to run again with other values in the same masks
+    if recorded(key_padding_mask.device):  # to run again with other values in the same masks
         return _bias(attn_mask, key_padding_mask, dtype)
     masks = (key_padding_mask,) if attn_mask is None else (key_padding_mask, attn_mask)
     if any(mask.is_inference() for mask in masks):  # they do not count their changes
@@ -77,12 +75,12 @@ def hidden_rows(bias: Tensor | None) -> Tensor | None:
 
     Returns:
         a mask of the dimensions of `bias` with S = 1; None if no query is fully masked. On
-        a GPU, where checking would synchronise, and for a compiler, the mask is always returned.
+        a GPU, where checking would synchronise, and where it is recorded, the mask is always returned.
     """
     if bias is None:
         return None
     hidden = bias.isneginf().all(dim=-1, keepdim=True)
-    unasked = hidden.device.type != "cpu" or torch.compiler.is_compiling()
+    unasked = hidden.device.type != "cpu" or recorded(hidden.device)
     return hidden if unasked or hidden.any() else None
 
 

@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from admin_nmt.ops.recording import recorded
+
 _LEVELS = 1 << 16
 _LOWEST = -(1 << 15)
 
@@ -53,10 +55,7 @@ def mask_seed(device: torch.device) -> int | Tensor:
     in every replay: there a tensor (1,) from the generator of `device`, drawn by the replay itself.
     Both generators are restored by activation checkpointing.
     """
-    recorded = torch.compiler.is_compiling() or (
-        device.type == "cuda" and torch.cuda.is_current_stream_capturing()
-    )
-    if recorded:
+    if recorded(device):
         return torch.randint(1 << 30, (1,), device=device)
     return int(torch.randint(1 << 30, ()))
 

@@ -18,7 +18,7 @@ whose second line for m = 2 is the gradient of alpha * (KL(p_1||p_2) + KL(p_2||p
 Tokens that do not count (padding) are left out on the CPU, where less work is less time. Their number
 decides the sizes of everything after it, so on a GPU that would mean waiting until the GPU has come
 so far: there they are computed with the others and masked (their target is -1), and the host runs
-ahead.
+ahead. So they are where operations are recorded, to be replayed for other numbers of tokens.
 
 Shape letters: see `admin_nmt.ops`; N tokens, m passes.
 """
@@ -35,6 +35,7 @@ from torch.autograd.function import once_differentiable
 
 from admin_nmt.ops.label_smoothing import LabelSmoothing
 from admin_nmt.ops.rdrop import LossSums
+from admin_nmt.ops.recording import recorded
 
 logger = logging.getLogger(__name__)
 
@@ -147,7 +148,7 @@ def linear_rdrop(
 
 def _leaves_out(device: torch.device) -> bool:
     """Whether ignored tokens are left out, else masked: see the module's description."""
-    return device.type == "cpu"
+    return device.type == "cpu" and not recorded(device)
 
 
 def default_chunk_tokens(passes: int, num_types: int, device: str, dtype: torch.dtype) -> int:

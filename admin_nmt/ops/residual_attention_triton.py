@@ -25,6 +25,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from admin_nmt.ops.dropout import mask_seed
+
 #: Arguments that differ from batch to batch: one compiled kernel for all of their values.
 _VARYING = ["length", "keys", "seed", "bias_b", "bias_t"]
 
@@ -60,9 +62,11 @@ def _residual_attention_forward(
     q_b, q_h, q_t, k_b, k_h, k_t, v_b, v_h, v_t, o_b, o_h, o_t, bias_b, bias_h, bias_t, bias_s,
     heads, length, keys, size, scale, inverse_layers, dropout_p, seed,
     HAS_PREV: tl.constexpr, HAS_BIAS: tl.constexpr, DROPOUT: tl.constexpr,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr, SIZE: tl.constexpr,
+    DEVICE_SEED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, SIZE: tl.constexpr,
 ):  # fmt: skip
     """One program: `ROWS` queries of one head; the grid is (B * H, tiles of queries)."""
+    if DEVICE_SEED:
+        seed = tl.load(seed)
     head = tl.program_id(0).to(tl.int64)
     b, h = head // heads, head % heads
     rows = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
@@ -120,9 +124,11 @@ def _residual_attention_backward(
     q_b, q_h, q_t, k_b, k_h, k_t, v_b, v_h, v_t, g_b, g_h, g_t, bias_b, bias_h, bias_t, bias_s,
     heads, length, keys, size, scale, inverse_layers, dropout_p, seed,
     HAS_ABOVE: tl.constexpr, HAS_BIAS: tl.constexpr, DROPOUT: tl.constexpr,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr, SIZE: tl.constexpr,
+    DEVICE_SEED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, SIZE: tl.constexpr,
 ):  # fmt: skip
     """One program: `COLUMNS` keys of one head; the grid is (B * H, tiles of keys)."""
+    if DEVICE_SEED:
+        seed = tl.load(seed)
     head = tl.program_id(0).to(tl.int64)
     b, h = head // heads, head % heads
     columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
@@ -191,7 +197,8 @@ def _unit_stride(x: Tensor) -> Tensor:
 
 
 class _Kernels(Function):
-    """Argument list as in `residual_attention`; `seed` is that of the dropout mask."""
+    """Argument list as in `residual_attention`; `seed` is that of the dropout mask, a number or a
+    tensor (1,) on the device."""
 
     @staticmethod
     def forward(  # type: ignore[override]
@@ -204,7 +211,7 @@ class _Kernels(Function):
         scale: float,
         layers: int,
         dropout_p: float,
-        seed: int,
+        seed: int | Tensor,
     ) -> tuple[Tensor, Tensor]:
         q, k, v = (_unit_stride(x) for x in (q, k, v))
         batch, heads, length, size = q.shape
@@ -220,10 +227,14 @@ class _Kernels(Function):
             scores, out, logsum,
             *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *out.stride()[:3],
             *_strides(bias, scores.shape), *numbers,
-            HAS_PREV=prev is not None, HAS_BIAS=bias is not None, DROPOUT=dropout_p > 0, **sizes,
+            HAS_PREV=prev is not None, HAS_BIAS=bias is not None, DROPOUT=dropout_p > 0,
+            DEVICE_SEED=isinstance(seed, Tensor), **sizes,
         )  # fmt: skip
-        ctx.save_for_backward(q, k, v, bias, scores, out, logsum)
-        ctx.numbers, ctx.has_prev = numbers, prev is not None
+        # Tensors only there: what autograd does not know of would outlive the graph.
+        kept_seed = seed if isinstance(seed, Tensor) else None
+        ctx.save_for_backward(q, k, v, bias, scores, out, logsum, kept_seed)
+        ctx.numbers, ctx.has_prev = numbers[:-1], prev is not None
+        ctx.seed = None if isinstance(seed, Tensor) else seed
         ctx.set_materialize_grads(False)
         return out, scores
 
@@ -232,7 +243,7 @@ class _Kernels(Function):
     def backward(  # type: ignore[override]
         ctx: Any, grad_out: Tensor | None, grad_above: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        q, k, v, bias, scores, out, logsum = ctx.saved_tensors
+        q, k, v, bias, scores, out, logsum, seed = ctx.saved_tensors
         grad_out = torch.zeros_like(out) if grad_out is None else _unit_stride(grad_out)
         grad_above = None if grad_above is None else grad_above.contiguous()
         delta = (out.float() * grad_out.float()).sum(-1)
@@ -244,9 +255,9 @@ class _Kernels(Function):
             q, k, v, scores if bias is None else bias, scores, logsum, delta, grad_out,
             scores if grad_above is None else grad_above, grad_scores, grad_k, grad_v,
             *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *grad_out.stride()[:3],
-            *_strides(bias, scores.shape), *ctx.numbers,
+            *_strides(bias, scores.shape), *ctx.numbers, ctx.seed if seed is None else seed,
             HAS_ABOVE=grad_above is not None, HAS_BIAS=bias is not None,
-            DROPOUT=ctx.numbers[6] > 0, **sizes,
+            DROPOUT=ctx.numbers[6] > 0, DEVICE_SEED=seed is not None, **sizes,
         )  # fmt: skip
         grad_q = torch.matmul(grad_scores.to(k.dtype), k).mul_(ctx.numbers[4])
         grad_prev = grad_scores if ctx.has_prev else None
@@ -267,5 +278,5 @@ def residual_attention(
 
     The scores are float32 whatever the type of `q`, which is float16, bfloat16 or float32.
     """
-    seed = int(torch.randint(1 << 30, ())) if dropout_p > 0 else 0  # the CPU generator: no waiting
+    seed = mask_seed(q.device) if dropout_p > 0 else 0
     return _Kernels.apply(q, k, v, prev, bias, scale, layers, dropout_p, seed)

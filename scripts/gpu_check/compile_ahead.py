@@ -99,7 +99,7 @@ def kernels() -> list[Kernel]:
     )
     for size in (64, 128):
         launch, options = split_launch(residual_attention_triton.tiles(size))
-        common = {"HAS_BIAS": True, "DROPOUT": True, **launch}
+        common = {"HAS_BIAS": True, "DROPOUT": True, "DEVICE_SEED": False, **launch}
         for way, carried in (("forward", "HAS_PREV"), ("backward", "HAS_ABOVE")):
             function = getattr(residual_attention_triton, f"_residual_attention_{way}")
             found.append(

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from admin_nmt.host import graphs
 from admin_nmt.ops.label_smoothing import LabelSmoothing
 from admin_nmt.ops.linear_loss import linear_rdrop
 from admin_nmt.ops.rdrop import rdrop_loss
@@ -270,6 +271,21 @@ def training_losses(
     context: Context, name: str, device: str, extra: Sequence[str], count: int
 ) -> list[float]:
     """Losses per token of `count` updates of a small model without dropout."""
+    return training(context, name, device, extra, count)[1]
+
+
+def training(
+    context: Context,
+    name: str,
+    device: str,
+    extra: Sequence[str],
+    count: int,
+    dropout: float = 0.0,
+    one_shape: bool = False,
+    repeated: bool = False,
+) -> tuple[Any, list[float]]:
+    """The trainer of a small model after `count` updates and their losses per token, `one_shape` as
+    of `batches`; on one batch if `repeated`."""
     from gpu_check.trainers import (
         OPTIMIZER,
         batches,
@@ -285,12 +301,13 @@ def training_losses(
     if name == "fairseq":
         options = TRAININGS[name]
     options = [*options, *OPTIMIZER, "--optimizer", "adam" if name == "fairseq" else "radam"]
-    options += [*shape_options(_SMALL), *dropout_options(0.0), "--lr", "1e-3", *extra]
+    options += [*shape_options(_SMALL), *dropout_options(dropout), "--lr", "1e-3", *extra]
     max_tokens = 300 if context.smoke else 1000
     trainer = build_trainer(
         data_folder(context), device, [*options, "--label-smoothing", "0.1"], max_tokens
     )
-    return losses(trainer, batches(trainer, max_tokens, count))
+    samples = batches(trainer, max_tokens, 1 if repeated else count, one_shape)
+    return trainer, losses(trainer, samples * (count // len(samples)))
 
 
 def check_trainings(context: Context) -> None:
@@ -330,6 +347,40 @@ def check_precisions(context: Context) -> None:
         for precision in precisions:
             what = f"{name}, {precision}: {count} updates, against float32"
             attempt(context, "precisions", what, partial(step, name, precision))
+
+
+def check_graphs(context: Context) -> None:
+    """`--cuda-graphs`: the losses are those of plain steps, and dropout is drawn in each replay."""
+    count = 5 if context.smoke else 10
+    buckets = ["--num-batch-buckets", "4"]
+    names = (
+        ["RealFormer"] if context.smoke else ["ADMIN", "ADMIN, fused norm", "RealFormer", "R-Drop"]
+    )
+
+    def losses_of(name: str, *extra: str, **more: Any) -> list[float]:
+        options = [*buckets, *extra]
+        trainer, found = training(
+            context, name, context.device, options, count, one_shape=True, **more
+        )
+        if "--cuda-graphs" in extra and graphs.installed(trainer).replays < count // 2:
+            raise RuntimeError("too few updates were replayed")
+        return found
+
+    def step(name: str, precision: str, bound: float) -> tuple[float, float]:
+        extra = [f"--{precision}"] if precision != "fp32" else []
+        extra += ["--fp16-init-scale", "4"] if precision == "fp16" else []
+        plain, own = losses_of(name, *extra), losses_of(name, *extra, "--cuda-graphs")
+        return max(abs(a / b - 1) for a, b in zip(own, plain, strict=True)), bound
+
+    def drawn(name: str) -> tuple[float, float]:
+        found = losses_of(name, "--lr", "0", "--cuda-graphs", dropout=0.3, repeated=True)
+        return float(count - len(set(found))), 0.0
+
+    for name in names:
+        for precision, bound in (("fp32", 1e-3), ("bf16", 0.03), ("fp16", 0.03)):
+            what = f"{name}, {precision}: {count} updates, against plain steps"
+            attempt(context, "graphs", what, partial(step, name, precision, bound))
+        attempt(context, "graphs", f"{name}: losses that come twice", partial(drawn, name))
 
 
 @torch.no_grad()
@@ -391,7 +442,7 @@ def check_tests(context: Context) -> None:
 
 
 def run(context: Context) -> None:
-    """Tables `kernels`, `waiting`, `trainings`, `precisions`, `decoding`, `tests`."""
+    """Tables `kernels`, `waiting`, `trainings`, `precisions`, `graphs`, `decoding`, `tests`."""
     torch.backends.cuda.matmul.allow_tf32 = False
     check_kernels(context)
     check_waiting(context)
@@ -400,5 +451,6 @@ def run(context: Context) -> None:
     quiet()
     check_trainings(context)
     check_precisions(context)
+    check_graphs(context)
     check_decoding(context)
     check_tests(context)

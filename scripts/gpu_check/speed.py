@@ -4,10 +4,13 @@ Every update is that of fairseq's trainer, on the same batches of real sentences
 `transformer` with its criterion and its Adam; `fairseq, fused Adam` the same with our optimizer; all
 others are `admin_transformer --init-type admin` with our criterion and `admin_fused_adam`. Speeds are
 target tokens a second without padding; ratios are medians of the ratios batch by batch, above 1
-where ours is faster; memory is the peak of a model's own tensors.
+where ours is faster; memory is the peak of a model's own tensors. CUDA graphs serve batches of one
+shape, so all variants of their groups get batches of the most frequent shape; their memory, which
+PyTorch does not count as a model's tensors, is left out.
 """
 
 import gc
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -49,6 +52,13 @@ VARIANTS = {
 _EAGER = tuple(VARIANTS)
 #: Compiling takes about a minute, so it comes in a group of its own.
 VARIANTS["ours, compiled"] = [*_OURS, "--compile"]
+_GRAPHS = ["--cuda-graphs"]
+VARIANTS |= {
+    "ours, CUDA graphs": [*_OURS, *_GRAPHS],
+    "ours, fused norm, CUDA graphs": [*_OURS, "--fused-residual-norm", *_GRAPHS],
+    "RealFormer, CUDA graphs": [*_OURS, "--residual-attention", "all", *_GRAPHS],
+}
+_REPLAYED = (STOCK, "ours", *(name for name in VARIANTS if name.endswith("CUDA graphs")))
 _SMOKE = (STOCK, "ours", "RealFormer, fused norm")
 _COMPILED = (STOCK, "ours", "ours, compiled")
 _MAIN = (STOCK, "ours", "ours, fused norm")
@@ -71,10 +81,11 @@ class Group:
     shape: Shape
     precision: str
     cases: tuple[Case, ...]
+    one_shape: bool = False
 
     @property
     def name(self) -> str:
-        return f"{self.shape.name}, {self.precision}"
+        return f"{self.shape.name}, {self.precision}{', one shape' if self.one_shape else ''}"
 
 
 #: In order of worth: what the time does not allow is left out from the end.
@@ -84,6 +95,11 @@ GROUPS = (
         (Case(4096, variants=_EAGER), Case(4096, True), Case(16384), Case(8192)),
     ),
     Group(IWSLT, "bf16", (Case(4096, variants=_EAGER), Case(4096, True))),
+    Group(
+        IWSLT, "bf16",
+        (Case(4096, variants=_REPLAYED), Case(4096, True, (STOCK, "ours", "ours, CUDA graphs"))),
+        one_shape=True,
+    ),
     Group(BIG, "bf16", (Case(4096), Case(4096, True))),
     Group(DEEP, "bf16", (Case(4096, variants=_COMPILED),)),
     Group(IWSLT, "bf16", (Case(4096, variants=_COMPILED),)),
@@ -93,6 +109,7 @@ GROUPS = (
 )  # fmt: skip
 SMOKE_GROUPS = (
     Group(_TINY, "fp32", (Case(300, variants=_SMOKE), Case(300, True, (STOCK, "ours")))),
+    Group(_TINY, "fp32", (Case(300, variants=(STOCK, "ours, CUDA graphs")),), one_shape=True),
 )
 
 
@@ -135,6 +152,7 @@ class Models:
     def _options(self, variant: str, case: Case) -> list[str]:
         options = [*VARIANTS[variant], *criterion_options(variant, case.rdrop), *OPTIMIZER]
         options += [*shape_options(self.group.shape), *dropout_options(0.1)]
+        options += ["--num-batch-buckets", "8"] if self.group.one_shape else []
         return options + ([] if self.group.precision == "fp32" else [f"--{self.group.precision}"])
 
 
@@ -183,9 +201,10 @@ class Runner:
 
 def measure(context: Context, models: Models, case: Case, floors: Callable[[Work], float]) -> None:
     """Rows of one case."""
-    rounds, warm_up = (2, 1) if context.smoke else (12, 6)
+    one_shape = models.group.one_shape
+    rounds, warm_up = (2, 3 if one_shape else 1) if context.smoke else (12, 6)
     trainers = {variant: models.get(variant, case) for variant in case.variants}
-    samples = batches(trainers[case.variants[0]], case.tokens, rounds + warm_up)
+    samples = batches(trainers[case.variants[0]], case.tokens, rounds + warm_up, one_shape)
     runners = [
         Runner(context.device, trainer, samples, models.static[variant])
         for variant, trainer in trainers.items()
@@ -202,6 +221,7 @@ def measure(context: Context, models: Models, case: Case, floors: Callable[[Work
         if runner.full:
             context.report.row("updates", **about, note="out of memory")
             continue
+        counted = runner.peak > 0 and not set(_GRAPHS) & set(VARIANTS[variant])
         context.report.row(
             "updates", **about,
             **{
@@ -210,8 +230,8 @@ def measure(context: Context, models: Models, case: Case, floors: Callable[[Work
                 "ratio": "" if runners[0].full else median(
                     a / b for a, b in zip(times[0], seconds, strict=True)
                 ),
-                "peak GiB": runner.peak / 2**30 if runner.peak else "",
-                "memory": runner.peak / runners[0].peak if runners[0].peak else "",
+                "peak GiB": runner.peak / 2**30 if counted else "",
+                "memory": runner.peak / runners[0].peak if counted and runners[0].peak else "",
                 "floor ms": 1e3 * floor, "of floor": floor / median(seconds),
             },
         )  # fmt: skip
@@ -231,7 +251,7 @@ def profile_steps(context: Context, models: Models, case: Case) -> None:
         if context.seconds_left < 15:
             return
         trainer = models.get(variant, case)
-        (sample,) = batches(trainer, case.tokens, 1)
+        (sample,) = batches(trainer, case.tokens, 1, models.group.one_shape)
         step = partial(update, trainer, sample)
         try:
             step()
@@ -266,6 +286,8 @@ def floors_of(context: Context, group: Group, found: dict[str, float]) -> Callab
 def run(context: Context) -> None:
     """Tables `rates`, `updates`, `where the time goes`, and `left out` for want of time."""
     quiet()
+    # CUDA's profiling interface, taken down after a profile, breaks replays (as PyTorch's own code says).
+    os.environ |= {"DISABLE_CUPTI_LAZY_REINIT": "1", "TEARDOWN_CUPTI": "0"}
     data = data_folder(context)
     found = rates.measure(context.device, context.smoke)
     longest = 2.0 if context.smoke else 30.0

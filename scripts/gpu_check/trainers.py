@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from collections import defaultdict
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -10,8 +11,12 @@ from typing import Any
 import torch
 
 import admin_nmt.registration  # noqa: F401
+from admin_nmt.host import graphs
+from admin_nmt.modules.graphs import shape_of
 from gpu_check.floor import Shape
+from gpu_check.recorder import CpuRecorder
 
+_GRAPHS = "--cuda-graphs"
 #: Optimizer and learning rate of the checks and measurements.
 OPTIMIZER = ["--adam-betas", "(0.9, 0.98)", "--lr", "1e-4", "--lr-scheduler", "fixed"]
 
@@ -49,13 +54,16 @@ def build_trainer(
     """A trainer as `fairseq-train DATA *options` has it before its first update.
 
     `--init-type admin` is profiled here, on the first batch. With `fast`, weights are drawn on the
-    device, where hundreds of millions take no time, but other numbers than fairseq's.
+    device, where hundreds of millions take no time, but other numbers than fairseq's. On the CPU
+    `--cuda-graphs` means their stand-in.
     """
     from fairseq import options as fairseq_options
     from fairseq import tasks
     from fairseq.dataclass.utils import convert_namespace_to_omegaconf
     from fairseq.trainer import Trainer
 
+    rehearsed = device == "cpu" and _GRAPHS in options
+    options = [option for option in options if not (rehearsed and option == _GRAPHS)]
     arguments = [
         str(data), "--share-all-embeddings", "--no-save", "--max-tokens", str(max_tokens),
         "--num-workers", "0", "--seed", "1", "--distributed-world-size", "1", *(["--cpu"] if device == "cpu" else []), *options,
@@ -72,17 +80,26 @@ def build_trainer(
     trainer.get_train_iterator(epoch=1)
     trainer.cuda_env = None  # it would reset the peak of memory after every update
     trainer._log_oom = _refuse_to_go_on
+    if rehearsed:
+        graphs.install(trainer, CpuRecorder())
     return trainer
 
 
-def batches(trainer: Any, max_tokens: int, count: int) -> list[Any]:
-    """`count` shuffled training batches of real sentences; they repeat where data are few."""
+def batches(trainer: Any, max_tokens: int, count: int, one_shape: bool = False) -> list[Any]:
+    """`count` shuffled training batches of real sentences; they repeat where data are few. With
+    `one_shape`, only batches of the most frequent shape (see `--num-batch-buckets`)."""
     task = trainer.task
     # fairseq keeps iterators by data set alone, whatever --max-tokens is asked for.
     iterator = task.get_batch_iterator(
         task.dataset("train"), max_tokens=max_tokens, seed=1, disable_iterator_cache=True
     )
-    found = list(islice(iterator.next_epoch_itr(shuffle=True), count))
+    found = iterator.next_epoch_itr(shuffle=True)
+    if one_shape:
+        by_shape = defaultdict(list)
+        for sample in found:
+            by_shape[shape_of({**sample["net_input"], "target": sample["target"]})].append(sample)
+        found = max(by_shape.values(), key=len)
+    found = list(islice(found, count))
     return [found[number % len(found)] for number in range(count)]
 
 

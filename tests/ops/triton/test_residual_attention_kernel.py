@@ -60,8 +60,14 @@ def test_kernels_equal_the_formula(device: str, shape, mask, dtype, bound) -> No
         assert error < bound, (shape, mask, dtype, number, error.item())
 
 
-def test_dropout_of_the_kernels(device: str) -> None:
-    """The share dropped, its scale, and the same mask in the backward."""
+@pytest.mark.parametrize("on_device", [False, True], ids=["number", "tensor"])
+def test_dropout_of_the_kernels(
+    device: str, on_device: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The share dropped, its scale, and the same mask in the backward; for a CUDA graph the seed is
+    a tensor that each replay draws."""
+    seed = torch.tensor([77], device=device) if on_device else 77
+    monkeypatch.setattr(kernels, "mask_seed", lambda device: seed)
     b, h, t, s, p = 2, 2, 70, 64, 0.3
     torch.manual_seed(2)
     q, k = torch.randn(2, b, h, t, 16, device=device)
