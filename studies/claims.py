@@ -12,7 +12,7 @@ import csv
 import re
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,11 @@ from admin_nmt.files import atomic_write
 
 REPOSITORY = Path(__file__).parents[1]
 RESULTS = REPOSITORY / "docs" / "results"
-REDUCTIONS = {"mean": statistics.fmean, "min": min, "max": max}
+REDUCTIONS: dict[str, Callable[[list[float]], float]] = {
+    "mean": statistics.fmean,
+    "min": min,
+    "max": max,
+}
 PREFACE = """\
 # Results
 
