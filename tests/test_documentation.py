@@ -39,6 +39,7 @@ RUN_ELSEWHERE = {
     "sbatch": "tests/distributed",
     "bash scripts/": "tests/scripts/test_pipelines.py",
     "fairseq-hydra-train": "tests/configs",
+    "admin-nmt report": "tests/report/test_report.py",
     "admin-nmt convert": "tests/interop/test_convert.py",
     "bash scripts/gpu-check.sh": "tests/gpu_check/test_gpu_check.py",
 }

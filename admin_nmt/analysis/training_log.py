@@ -1,14 +1,28 @@
-"""Reading the curves of a run out of fairseq's log (`--log-format json`, to a file or a terminal)."""
+"""Curves and settings out of fairseq's log, in each of its formats.
 
+`--log-format json`, `simple` and `tqdm` are read, from a file of `--log-file`, of the terminal's output
+or of `fairseq-hydra-train`, written by this package's runs or by stock fairseq.
+"""
+
+import ast
 import json
+import math
 import os
 import re
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from admin_nmt.errors import UserError
+
+#: `epoch 001:     10 / 60 loss=7.441, ppl=125.9`, within an epoch.
+_WITHIN = re.compile(r"epoch \d+:\s+\d+ / \d+ (\w+=.*)")
+#: `epoch 001 | valid on 'valid' subset | loss 6.97 | ppl 125.1`, after an epoch or a validation.
+_AFTER = re.compile(r"epoch \d+ \| (?:valid on '([^']+)' subset \| )?(\w+ [^|]*\|.*)")
+#: The line with all settings: a dictionary of groups, or one Namespace (fairseq before 0.10).
+_SETTINGS = re.compile(r"^(?:.* \| INFO \| [\w.]+ \| )?((?:\{'_name'|Namespace\().*)$")
 
 
 @dataclass(frozen=True)
@@ -19,42 +33,196 @@ class Curve:
     values: list[float]
 
 
-def _records(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+@dataclass(frozen=True)
+class TrainingLog:
+    """What one log holds.
+
+    Attributes:
+        curves: name -> curve: `loss`, `ppl`, ... within epochs; `train_loss`, ... of whole epochs;
+            `valid_loss`, ... of validations, by the subset's name. Perplexities and losses are per
+            token, losses in bits; `wall` in seconds. Values that are not finite are kept.
+        settings: option -> value of the last start in the log; empty if it does not show them.
+    """
+
+    curves: dict[str, Curve]
+    settings: dict[str, Any]
+
+
+def _json_record(line: str) -> tuple[str, Mapping[str, Any]] | None:
+    """Prefix of the names, and names with their prefix -> values."""
+    found = re.search(r"\{\".*\}", line)
+    if not found:
+        return None
+    try:
+        record = json.loads(found[0])
+    except ValueError:
+        return None
+    keys = [key for key in record if key.endswith("num_updates")]
+    if not keys:
+        return None
+    # How far the epochs are counts updates in another way, and is no quantity.
+    values = {key: value for key, value in record.items() if key not in ("epoch", "update")}
+    return keys[0].removesuffix("num_updates"), values
+
+
+def _plain_record(line: str) -> tuple[str, Mapping[str, Any]] | None:
+    """The same of the formats `simple` and `tqdm`."""
+    within, after = _WITHIN.search(line), _AFTER.search(line)
+    if within:
+        pairs = [part.partition("=")[::2] for part in within[1].split(", ")]
+        return "", {name.strip(): value for name, value in pairs}
+    if after:
+        prefix = f"{after[1] or 'train'}_"
+        pairs = [part.strip().partition(" ")[::2] for part in after[2].split("|")]
+        return prefix, {prefix + name: value for name, value in pairs}
+    return None
+
+
+def _number(value: Any) -> float | None:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def parse_log(lines: Iterable[str]) -> TrainingLog:
+    """Curves and settings of a log's lines; other lines are passed over."""
+    points: dict[str, dict[int, float]] = {}
+    settings: dict[str, Any] = {}
     for line in lines:
-        found = re.search(r"\{.*\}", line)
+        shown = _SETTINGS.match(line.rstrip("\n"))
+        if shown:
+            settings = parse_settings(shown[1]) or settings
+            continue
+        found = _json_record(line) or _plain_record(line)
         if not found:
             continue
-        try:
-            record = json.loads(found[0])
-        except ValueError:
+        prefix, record = found
+        update = _number(record.get(f"{prefix}num_updates"))
+        if update is None or not math.isfinite(update):
             continue
-        if isinstance(record, dict):
-            yield record
+        for name, value in record.items():
+            # Within an epoch there is a `train_wall`, which is not the `wall` of a whole one.
+            foreign = not name.startswith(prefix) if prefix else name.startswith("train_")
+            if foreign:
+                continue
+            number = _number(value)
+            if number is not None and not name.endswith("num_updates"):
+                points.setdefault(name, {})[int(update)] = number
+    curves = {
+        name: Curve(sorted(values), [values[update] for update in sorted(values)])
+        for name, values in points.items()
+    }
+    return TrainingLog(curves, settings)
+
+
+def parse_settings(text: str) -> dict[str, Any]:
+    """Option -> value of the line in which fairseq shows its settings; empty if it is cut off.
+
+    The text is Python, but only read: calls such as `Namespace(...)` become dictionaries, what is
+    neither number, text nor collection becomes its text.
+    """
+    try:
+        content = _value(ast.parse(text.strip(), mode="eval").body)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return {}
+    return flat_settings(content) if isinstance(content, dict) else {}
+
+
+def flat_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """fairseq's groups of settings as one table: `task`, `criterion`, ... name what was chosen, `arch`
+    the architecture; an option that several groups repeat is taken from the first."""
+    flat: dict[str, Any] = {}
+    for group, content in config.items():
+        if not isinstance(content, Mapping):
+            if group != "_name":
+                flat.setdefault(group, content)
+            continue
+        if content.get("_name") is not None:
+            flat.setdefault("arch" if group == "model" else group, content["_name"])
+        for name, value in content.items():
+            if not name.startswith("_"):
+                flat.setdefault(name, value)
+    return flat
+
+
+def _value(node: ast.expr) -> Any:
+    match node:
+        case ast.Constant():
+            return node.value
+        case ast.List() | ast.Tuple() | ast.Set():
+            return [_value(item) for item in node.elts]
+        case ast.Dict():
+            return {
+                _value(key): _value(value)
+                for key, value in zip(node.keys, node.values, strict=True)
+                if isinstance(key, ast.Constant)
+            }
+        case ast.Call(keywords=keywords) if keywords and not node.args:
+            return {word.arg: _value(word.value) for word in keywords if word.arg}
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)):
+            return -number
+    return ast.unparse(node)
+
+
+def read_log(path: str | os.PathLike[str]) -> TrainingLog:
+    """All curves of a log file and the settings it shows.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    try:
+        with Path(path).open(encoding="utf-8", errors="replace") as lines:
+            return parse_log(lines)
+    except OSError as error:
+        raise UserError(f"cannot read log {path}: {error.strerror}") from error
 
 
 def read_curve(path: str | os.PathLike[str], name: str) -> Curve:
     """The values logged as `name` together with their update numbers.
 
     Args:
-        path: log of `fairseq-train --log-format json`.
-        name: for example `train_nll_loss`, `valid_ppl` (at ends of epochs and validations), or
-            `loss`, `ppl` (inside epochs). Values that are not numbers are kept as nan or inf.
+        path: log of `fairseq-train`.
+        name: as in `TrainingLog.curves`.
 
     Raises:
         UserError: the file cannot be read or holds no such value.
     """
-    updates_name = name.split("_")[0] + "_num_updates" if "_" in name else "num_updates"
-    if not name.startswith(("train_", "valid_", "test_")):
-        updates_name = "num_updates"
-    points: dict[int, float] = {}
-    try:
-        with Path(path).open(encoding="utf-8", errors="replace") as lines:
-            for record in _records(lines):
-                if name in record and updates_name in record:
-                    points[int(record[updates_name])] = float(record[name])
-    except OSError as error:
-        raise UserError(f"cannot read log {path}: {error.strerror}") from error
-    if not points:
-        raise UserError(f"log {path} holds no value '{name}'; train with --log-format json")
-    updates = sorted(points)
-    return Curve(updates, [points[update] for update in updates])
+    curves = read_log(path).curves
+    if name not in curves:
+        raise UserError(f"log {path} holds no value '{name}' of fairseq-train's progress")
+    return curves[name]
+
+
+def minutes_at(curves: Mapping[str, Curve], updates: Iterable[int]) -> list[float] | None:
+    """Minutes since the start of the training at each update, interpolated between the log's lines.
+
+    Taken from fairseq's `wall`, which includes validation and saving. Where that clock starts again
+    after a restart, its time is added to that of the earlier part. None if the log has no `wall`.
+    """
+    seconds: dict[int, float] = {}
+    for name in ("train_wall", "wall"):
+        curve = curves.get(name, Curve([], []))
+        seconds |= dict(zip(curve.updates, curve.values, strict=True))
+    if not seconds:
+        return None
+    places, clock = [0], [0.0]
+    before = offset = 0.0
+    for update in sorted(seconds):
+        if seconds[update] < before:
+            offset += before
+        before = seconds[update]
+        places.append(update)
+        clock.append(offset + before)
+    return [_interpolated(places, clock, update) / 60 for update in updates]
+
+
+def _interpolated(x: list[int], y: list[float], at: int) -> float:
+    """Linear between the points (x ascending), constant beyond the last."""
+    right = bisect_left(x, at)
+    if right >= len(x):
+        return y[-1]
+    if x[right] == at or right == 0:
+        return y[right]
+    share = (at - x[right - 1]) / (x[right] - x[right - 1])
+    return y[right - 1] + share * (y[right] - y[right - 1])

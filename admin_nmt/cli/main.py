@@ -39,6 +39,7 @@ SUBCOMMANDS = {
     "ablate": "ablate",
     "prune": "prune",
     "prune-sweep": "prune_sweep",
+    "report": "report",
     "doctor": "doctor",
 }
 

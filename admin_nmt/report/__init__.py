@@ -1,0 +1,1 @@
+"""`admin-nmt report`: training runs side by side on one page."""

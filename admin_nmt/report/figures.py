@@ -1,0 +1,126 @@
+"""The report's figures, as plotly's own JSON; colours of text and grid are left to the page."""
+
+import colorsys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from admin_nmt.analysis.training_log import Curve, minutes_at
+from admin_nmt.report.runs import Run
+
+#: Points of a drawn curve; more look the same at a screen's width.
+MOST_POINTS = 800
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture of curves.
+
+    Attributes:
+        title: above it.
+        names: of the quantities in the log, without the prefix of a subset.
+        unit: of the height.
+        log_scale: logarithmic height.
+    """
+
+    title: str
+    names: tuple[str, ...]
+    unit: str
+    log_scale: bool = False
+
+
+PANELS = (
+    Panel("Loss", ("loss",), "bits per token"),
+    Panel("Negative log-likelihood (nll_loss)", ("nll_loss",), "bits per token"),
+    Panel("Perplexity (ppl)", ("ppl",), "per token", log_scale=True),
+    Panel("BLEU of validation", ("bleu",), "BLEU"),
+    Panel("KL between R-Drop's passes (rdrop_kl)", ("rdrop_kl",), "bits per token"),
+    Panel("Gradient norm (gnorm)", ("gnorm",), "norm", log_scale=True),
+    Panel("Learning rate (lr)", ("lr",), "step size"),
+    Panel("Loss scale (loss_scale)", ("loss_scale",), "factor", log_scale=True),
+    Panel("Speed (wps)", ("wps",), "target tokens per second"),
+)
+
+
+def colours(count: int) -> list[str]:
+    """A colour per run, apart from each other and readable on light and dark ground."""
+    # Steps of the golden ratio: neighbours in the list are far apart whatever the count.
+    hues = [(0.58 + 0.618034 * index) % 1 for index in range(count)]
+    found = []
+    for hue in hues:
+        red, green, blue = (round(255 * part) for part in colorsys.hls_to_rgb(hue, 0.52, 0.65))
+        found.append(f"#{red:02x}{green:02x}{blue:02x}")
+    return found
+
+
+def thinned(curve: Curve, most: int = MOST_POINTS) -> Curve:
+    """A curve of at most about `most` points that keeps the smallest and largest value of each
+    stretch, so that no peak is lost, and the first and last point."""
+    count = len(curve.updates)
+    if count <= most:
+        return curve
+    kept = {0, count - 1}
+    stretch = -(-2 * count // most)
+    for start in range(0, count, stretch):
+        places = range(start, min(start + stretch, count))
+        kept |= {
+            min(places, key=curve.values.__getitem__),
+            max(places, key=curve.values.__getitem__),
+        }
+    places_kept = sorted(kept)
+    return Curve([curve.updates[i] for i in places_kept], [curve.values[i] for i in places_kept])
+
+
+def curves_of(run: Run, name: str) -> dict[str, Curve]:
+    """Title -> the run's curves of one quantity: `training` within epochs, of whole epochs where the
+    log has nothing else, and one for each validation subset."""
+    found = {}
+    for candidate in (name, f"train_{name}"):
+        if candidate in run.curves:
+            found["training"] = run.curves[candidate]
+            break
+    for candidate, curve in run.curves.items():
+        subset, _, rest = candidate.partition("_")
+        if rest == name and subset.startswith(("valid", "test")) and name != "wps":
+            found[subset] = curve
+    return found
+
+
+def curve_figure(panel: Panel, runs: Sequence[Run]) -> dict[str, Any] | None:
+    """A panel of all runs, None if none has the quantity.
+
+    Training is drawn solid, validation dashed. Each trace has its run's number as `meta` and minutes
+    of training as `customdata`, which the page puts on the x axis on demand.
+    """
+    import plotly.graph_objects as go
+
+    figure = go.Figure(layout={"template": "none", "showlegend": False, "hovermode": "closest"})
+    for number, (run, colour) in enumerate(zip(runs, colours(len(runs)), strict=True)):
+        for name in panel.names:
+            for title, full in curves_of(run, name).items():
+                curve = thinned(full)
+                label = " ".join([run.label, title, *([name] if len(panel.names) > 1 else [])])
+                minutes = minutes_at(run.curves, curve.updates)
+                time = "" if minutes is None else ", minute %{customdata:.1f}"
+                figure.add_scatter(
+                    x=curve.updates,
+                    y=curve.values,
+                    customdata=minutes,
+                    meta=number,
+                    name=label,
+                    mode="lines" if len(curve.updates) > 1 else "markers",
+                    line={
+                        "color": colour,
+                        "width": 1.6,
+                        "dash": "solid" if title == "training" else "dash",
+                    },
+                    hovertemplate=f"%{{y:.5g}}{time}<extra>%{{fullData.name}}</extra>",
+                )
+    if not figure.data:
+        return None
+    figure.update_layout(
+        margin={"l": 56, "r": 12, "t": 8, "b": 44},
+        yaxis={"title": {"text": panel.unit}, "type": "log" if panel.log_scale else "linear"},
+        xaxis={"title": {"text": "updates"}},
+    )
+    return figure.to_plotly_json()

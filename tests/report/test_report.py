@@ -1,0 +1,223 @@
+"""`admin-nmt report`: what is on the page, that it loads nothing, that a browser draws it."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from admin_nmt.analysis.training_log import Curve
+from admin_nmt.cli.main import main
+from admin_nmt.report import figures
+from admin_nmt.report.page import embedded
+from admin_nmt.report.runs import Run, compare_settings, read_run, read_runs
+
+
+def write_log(path: Path, lr: float, updates: int = 20, arch: str = "tiny") -> None:
+    """A log in fairseq's JSON format: losses that fall, a validation every 5 updates."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [
+        "2026-11-27 11:15:25 | INFO | fairseq_cli.train | {'_name': None, 'model': Namespace("
+        f"arch='{arch}', lr=[{lr}], dropout=0.1, _name='{arch}')}}"
+    ]
+    for update in range(1, updates + 1):
+        stats = {"loss": 9 - update * lr, "ppl": 90.0, "gnorm": 2.0, "wps": 900, "wall": 3 * update}
+        lines.append(json.dumps({k: str(v) for k, v in stats.items()} | {"num_updates": update}))
+        if update % 5 == 0:
+            lines.append(json.dumps({"valid_loss": "8", "valid_num_updates": str(update)}))
+    path.write_text("\n".join(lines) + "\n")
+
+
+class Page(HTMLParser):
+    """Attributes that a browser would load from, texts of cells, and the embedded figures."""
+
+    LOADS = ("src", "href", "srcset", "data", "action", "poster", "background")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.cells: list[tuple[str, dict[str, Any], str]] = []
+        self.scripts: list[str] = []
+        self.styles: list[str] = []
+        self._open: list[tuple[str, dict[str, Any]]] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.loads += [value or "" for name, value in attrs if name in self.LOADS]
+        self._open.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        while self._open and self._open.pop()[0] != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        if self._open:
+            tag, attributes = self._open[-1]
+            {"script": self.scripts, "style": self.styles}.get(tag, []).append(data)
+            if tag in ("th", "td", "button", "h2", "h3", "a"):
+                self.cells.append((tag, attributes, data))
+
+    def texts(self, tag: str) -> list[str]:
+        return [text for found, _, text in self.cells if found == tag]
+
+    def figures(self) -> list[dict[str, Any]]:
+        return json.loads(self.scripts[0])
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Page:
+    write_log(tmp_path / "a" / "train.log", 0.1)
+    write_log(tmp_path / "b" / "logs.log", 0.2)
+    output = tmp_path / "report.html"
+    assert main(["report", str(tmp_path / "a"), str(tmp_path / "b"), "--output", str(output)]) == 0
+    return Page(output.read_text(encoding="utf-8"))
+
+
+def test_the_page_loads_nothing(page: Page) -> None:
+    assert page.loads and all(load.startswith(("data:", "#")) for load in page.loads)
+    assert not any("@import" in style or "url(" in style for style in page.styles)
+    assert any("Plotly" in script and len(script) > 1_000_000 for script in page.scripts)
+
+
+def test_curves_lie_over_each_other_by_update_and_by_minute(page: Page) -> None:
+    titles = page.texts("h3")
+    assert titles == ["Loss", "Perplexity (ppl)", "Gradient norm (gnorm)", "Speed (wps)"]
+    loss = page.figures()[0]["data"]
+    assert [(t["name"], t["meta"]) for t in loss] == [
+        ("a training", 0), ("a valid", 0), ("b training", 1), ("b valid", 1),
+    ]  # fmt: skip
+    assert loss[0]["y"][-1] == 7 and loss[2]["y"][-1] == 5
+    assert loss[1]["x"] == [5, 10, 15, 20] and loss[1]["customdata"] == [0.25, 0.5, 0.75, 1.0]
+    assert loss[0]["line"]["color"] == loss[1]["line"]["color"] != loss[2]["line"]["color"]
+    assert (loss[0]["line"]["dash"], loss[1]["line"]["dash"]) == ("solid", "dash")
+    assert [text for text in page.texts("button") if text.strip()] == [
+        "a",
+        "b",
+        "by update",
+        "by minute",
+    ]
+
+
+def test_settings_stand_side_by_side_with_differences_marked(page: Page) -> None:
+    marked = [(text, "differs" in a.get("class", "")) for tag, a, text in page.cells if tag == "td"]
+    assert marked[:2] == [("[0.1]", False), ("[0.2]", True)]
+    assert not any(mark for _, mark in marked[2:])
+    assert {"lr", "dropout", "arch"} <= set(page.texts("th"))
+
+
+def test_a_setting_that_one_run_lacks_differs() -> None:
+    runs = [Run("a", Path("a"), {}, {"x": 1, "y": 2}), Run("b", Path("b"), {}, {"x": 1})]
+    different, common = compare_settings(runs)
+    assert [(row.name, row.values, row.differs) for row in different] == [
+        ("y", ["2", None], [False, True])
+    ]
+    assert [row.name for row in common] == ["x"]
+
+
+def test_thinning_keeps_peaks_and_ends() -> None:
+    values = [0.0] * 10_000
+    values[1234], values[7777] = 50.0, -3.0
+    found = figures.thinned(Curve(list(range(10_000)), values), 100)
+    assert len(found.updates) <= 102 and found.updates == sorted(found.updates)
+    assert {0, 1234, 7777, 9999} <= set(found.updates)
+    assert max(found.values) == 50 and min(found.values) == -3
+    short = Curve([1, 2], [1.0, 2.0])
+    assert figures.thinned(short, 100) is short
+
+
+def test_runs_have_colours_of_their_own() -> None:
+    assert len(set(figures.colours(20))) == 20
+
+
+def test_text_of_logs_cannot_leave_its_place(tmp_path: Path) -> None:
+    name = "</script><script>alert(1)</script>"
+    log = tmp_path / "train.log"
+    write_log(log, 0.1, arch="<b>bold")
+    output = tmp_path / "r.html"
+    main(["report", str(log), "--label", name, "--output", str(output)])
+    page = Page(output.read_text(encoding="utf-8"))
+    assert len(page.scripts) == 3 and page.figures()[0]["data"][0]["name"] == f"{name} training"
+    assert "<b>bold" in page.texts("td")
+    assert embedded({"a": [float("nan"), float("inf"), "<"]}) == '{"a":[null,null,"\\u003c"]}'
+
+
+def test_runs_are_found_and_named(tmp_path: Path) -> None:
+    write_log(tmp_path / "x" / "train.log", 0.1)
+    write_log(tmp_path / "y" / "train.log", 0.1)
+    (tmp_path / "x" / "checkpoints").mkdir()
+    (tmp_path / "x" / "evaluate.log").write_text("no curves\n")
+    study = {"seed": 3, "train_ppl": {"updates": [1, 2], "values": [9.0, 8.0]}, "omegas": {}}
+    (tmp_path / "study.json").write_text(json.dumps(study))
+    paths = [str(tmp_path / "x" / "checkpoints"), str(tmp_path / "y" / "train.log")]
+    paths.append(str(tmp_path / "study.json"))
+    runs = read_runs(paths)
+    assert [run.label for run in runs] == ["x", "y", "study"]
+    assert runs[2].curves == {"train_ppl": Curve([1, 2], [9.0, 8.0])} and runs[2].settings == {
+        "seed": 3
+    }
+    same = [str(tmp_path / "x"), str(tmp_path / "x" / "train.log")]
+    assert [run.label for run in read_runs(same)] == same
+
+
+def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_log(tmp_path / "a.log", 0.1)
+    write_log(tmp_path / "b.log", 0.1)
+    (tmp_path / "none").mkdir()
+    (tmp_path / "empty.log").write_text("nothing\n")
+    a, out = str(tmp_path / "a.log"), str(tmp_path / "r.html")
+    for arguments, code, message in (
+        ([str(tmp_path / "missing")], 1, "does not exist"),
+        ([str(tmp_path)], 1, "several training logs (a.log, b.log)"),
+        ([str(tmp_path / "none")], 1, "holds no training log"),
+        ([str(tmp_path / "empty.log")], 1, "holds no progress of fairseq-train"),
+        ([a, a], 2, "same name"),
+        ([a, "--label", "x", "y"], 2, "--label: 2 names for 1 runs"),
+    ):
+        assert main(["report", *arguments, "--output", out]) == code
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1
+    assert main(["report", a, "--output", a]) == 2
+    assert not Path(out).exists()
+
+
+def test_a_missing_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_log(tmp_path / "a.log", 0.1)
+    for module in ("plotly", "plotly.graph_objects"):
+        monkeypatch.setitem(sys.modules, module, None)
+    assert main(["report", str(tmp_path / "a.log"), "--output", str(tmp_path / "r.html")]) == 1
+    error = capsys.readouterr().err
+    assert "pip install admin_nmt[report]" in error and error.count("\n") == 1
+    assert not (tmp_path / "r.html").exists()
+
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
+def test_a_browser_draws_every_figure_without_an_error(page: Page, tmp_path: Path) -> None:
+    assert CHROMIUM is not None
+    browser = subprocess.run(
+        [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=400,6000",
+         f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=10000", "--dump-dom",
+         "--enable-logging=stderr", (tmp_path / "report.html").as_uri()],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    assert not re.findall(r".*CONSOLE.*", browser.stderr)
+    assert browser.stdout.count('class="main-svg"') >= len(page.figures())
+
+
+def test_a_run_reads_from_its_folder(tmp_path: Path) -> None:
+    write_log(tmp_path / "train.log", 0.1, updates=4)
+    run = read_run(tmp_path, "name")
+    assert (run.label, run.origin) == ("name", tmp_path / "train.log")
+    assert run.curves["wall"] == Curve([1, 2, 3, 4], [3, 6, 9, 12])
