@@ -39,7 +39,7 @@ BASELINES = ("post-ln", "pre-ln")
 RATES = ("5e-4", "1e-3")
 UPDATES = 4000
 OPTIONS = (
-    "--cpu --arch admin_transformer --encoder-embed-dim 64 --decoder-embed-dim 64 "
+    "--arch admin_transformer --encoder-embed-dim 64 --decoder-embed-dim 64 "
     "--encoder-ffn-embed-dim 256 --decoder-ffn-embed-dim 256 --encoder-attention-heads 4 "
     "--decoder-attention-heads 4 --share-all-embeddings --dropout 0.1 --optimizer radam "
     "--adam-betas '(0.9, 0.98)' --clip-norm 1.0 --lr-scheduler inverse_sqrt "

@@ -9,7 +9,7 @@ thread, validated with BLEU after every second epoch and stopped when that has n
 checkpoint translates the test set. A setting passes the first one where its best BLEU so far stays
 above the other's, by update and by minute. Interrupted, the same command goes on where it stopped;
 `--report` only reports on what there is. Written to DIR: `results.md` (table and tests),
-`results.json`, and curves of training and validation loss, and of BLEU by update and by minute.
+`results.json`, `results.csv`, and curves of training and validation loss, and of BLEU by update and by minute.
 """
 
 import argparse
@@ -35,18 +35,23 @@ from admin_nmt.analysis.training_log import read_curve
 from admin_nmt.errors import UserError
 from admin_nmt.evaluation.significance import compare_systems
 from admin_nmt.evaluation.text import read_lines
-from studies.study import ENVIRONMENT
+from studies.study import DEVICES, ENVIRONMENT, write_csv
 
 COMMON = [
     "--eval-bleu-args",
     '{"beam": 1, "max_len_a": 1.2, "max_len_b": 10}',
-    *"--cpu --bf16 --arch admin_transformer --share-all-embeddings --encoder-attention-heads 4 "
+    *"--bf16 --arch admin_transformer --share-all-embeddings --encoder-attention-heads 4 "
     "--decoder-attention-heads 4 --dropout 0.2 --optimizer radam --adam-betas (0.9,0.98) --lr 2e-3 "
     "--lr-scheduler inverse_sqrt --warmup-updates 500 --warmup-init-lr 1e-7 --label-smoothing 0.1 "
     "--max-tokens 1500 --num-workers 0 --log-format json --log-interval 50 --keep-last-epochs 1 "
     "--validate-interval 2 --eval-bleu --eval-bleu-detok moses --eval-bleu-remove-bpe "
     "--best-checkpoint-metric bleu --maximize-best-checkpoint-metric".split(),
 ]
+#: Of `results.csv`, a row per run.
+COLUMNS = (
+    "test_bleu", "p", "best_valid_bleu", "valid_nll_loss", "updates", "best_update", "minutes",
+    "passes_update", "passes_minute",
+)  # fmt: skip
 #: Places and values.
 Curve = tuple[Sequence[float], Sequence[float]]
 #: Study -> size of its models.
@@ -84,6 +89,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
     parser.add_argument("--settings", nargs="+", metavar="NAME", help="default: all of the study")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--device", choices=list(DEVICES), default="cpu")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
     parser.add_argument("--max-epoch", type=int, default=60)
     parser.add_argument("--patience", type=int, default=5)
@@ -127,7 +133,7 @@ def train_and_translate(args: argparse.Namespace, name: str, seed: int) -> None:
     if not is_trained(folder, args.max_epoch):
         shutil.rmtree(folder / "scores", ignore_errors=True)  # of an earlier, shorter training
         program(
-            "fairseq-train", args.data, *COMMON, *SIZES[args.study].split(),
+            "fairseq-train", args.data, *DEVICES[args.device], *COMMON, *SIZES[args.study].split(),
             *shlex.split(STUDIES[args.study][name]),
             "--seed", seed, "--max-epoch", args.max_epoch, "--patience", args.patience,
             "--save-dir", folder, *shlex.split(args.options), log=folder / "train.log",
@@ -136,8 +142,8 @@ def train_and_translate(args: argparse.Namespace, name: str, seed: int) -> None:
         (folder / "done").write_text("converged" if stopped else str(args.max_epoch))
     if not (folder / "scores" / "scores.json").exists():
         program(
-            "admin-nmt", "evaluate", args.data, "--path", folder / "checkpoint_best.pt", "--cpu",
-            "--output", folder / "scores", log=folder / "evaluate.log",
+            "admin-nmt", "evaluate", args.data, "--path", folder / "checkpoint_best.pt",
+            *DEVICES[args.device], "--output", folder / "scores", log=folder / "evaluate.log",
         )  # fmt: skip
 
 
@@ -207,7 +213,8 @@ def crossing(curve: Curve, base: Curve) -> float | None:
 
 def report(args: argparse.Namespace) -> None:
     """Table, JSON and plots of all runs that have been validated."""
-    rows, results = [], {}
+    rows: list[list[Any]] = []
+    results: dict[str, dict[str, Any]] = {}
     panels: dict[str, dict[str, Any]] = {
         title: {} for title in ("training loss", "validation loss", "BLEU by update", "by minute")
     }
@@ -243,6 +250,13 @@ def report(args: argparse.Namespace) -> None:
     table = tabulate(rows, headers=headers, tablefmt="github", floatfmt=".2f")
     (args.output / "results.md").write_text(table + "\n")
     (args.output / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    cells = [
+        {"setting": name, "seed": seed} | {key: run.get(key) for key in COLUMNS}
+        for name, result in results.items()
+        for seed, run in result["runs"].items()
+    ]
+    if cells:
+        write_csv(args.output / "results.csv", cells)
     for title, curves in panels.items():
         if curves:
             path = args.output / f"{title.replace(' ', '-')}.png"

@@ -24,7 +24,7 @@ INITS = {"admin": "ADMIN, profiled", "admin-log": "ADMIN, O(log n)", "default": 
 UPDATES = 2000
 #: The quickstart's models but for schedule and length.
 OPTIONS = (
-    "--cpu --arch admin_transformer --encoder-layers 60 --decoder-layers 12 "
+    "--arch admin_transformer --encoder-layers 60 --decoder-layers 12 "
     "--encoder-embed-dim 64 --decoder-embed-dim 64 --encoder-ffn-embed-dim 128 "
     "--decoder-ffn-embed-dim 128 --encoder-attention-heads 4 --decoder-attention-heads 4 "
     "--share-all-embeddings --dropout 0 --optimizer radam --adam-betas '(0.9, 0.98)' "

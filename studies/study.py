@@ -46,6 +46,10 @@ ENVIRONMENT = {
 }
 
 
+#: `--device` -> the options of fairseq's programs.
+DEVICES: dict[str, tuple[str, ...]] = {"cpu": ("--cpu",), "cuda": ()}
+
+
 @dataclass(frozen=True)
 class Run:
     """One training.
@@ -80,6 +84,7 @@ def parser(description: str, results: str) -> argparse.ArgumentParser:
     made.add_argument("data", metavar="DATA", type=Path, help="data-bin of admin-nmt prepare")
     made.add_argument("--work", type=Path, required=True, metavar="DIR", help="checkpoints, logs")
     made.add_argument("--results", type=Path, default=Path(results), metavar="DIR")
+    made.add_argument("--device", choices=list(DEVICES), default="cpu", help="default: cpu")
     made.add_argument("--only", nargs="+", metavar="NAME", help="these runs only")
     made.add_argument("--jobs", type=int, default=1, help="trainings at a time (default: 1)")
     made.add_argument("--minutes", type=float, help="stop then; the same command goes on")
@@ -87,10 +92,11 @@ def parser(description: str, results: str) -> argparse.ArgumentParser:
     return made
 
 
-def command(run: Run, data: Path, folder: Path, updates: int) -> list[str]:
+def command(run: Run, data: Path, folder: Path, updates: int, device: str = "cpu") -> list[str]:
     """`fairseq-train` for a run up to `updates`."""
     return [
-        str(BIN / "fairseq-train"), str(data), *shlex.split(run.options), "--seed", str(run.seed),
+        str(BIN / "fairseq-train"), str(data), *DEVICES[device], *shlex.split(run.options),
+        "--seed", str(run.seed),
         "--max-update", str(updates), "--save-dir", str(folder / "checkpoints"),
         # The first update by itself, for the gradients at the start.
         "--save-interval-updates", str(run.probe_every if updates > 1 else 1),
@@ -135,7 +141,7 @@ def checkpoints(run: Run, folder: Path) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
-def train(run: Run, data: Path, folder: Path, deadline: float | None) -> float:
+def train(run: Run, data: Path, folder: Path, deadline: float | None, device: str = "cpu") -> float:
     """Train a run to its end; returns the seconds of all its processes together."""
     folder.mkdir(parents=True, exist_ok=True)
     record = folder / "trained.json"
@@ -145,7 +151,7 @@ def train(run: Run, data: Path, folder: Path, deadline: float | None) -> float:
             continue
         start = time.monotonic()
         try:
-            call(command(run, data, folder, updates), folder / "train.log", deadline)
+            call(command(run, data, folder, updates, device), folder / "train.log", deadline)
             done["updates"] = updates
         finally:
             done["seconds"] += time.monotonic() - start
@@ -153,7 +159,7 @@ def train(run: Run, data: Path, folder: Path, deadline: float | None) -> float:
     return done["seconds"]
 
 
-def scores(run: Run, data: Path, folder: Path) -> dict[str, Any]:
+def scores(run: Run, data: Path, folder: Path, device: str = "cpu") -> dict[str, Any]:
     """Average, translate and score the test set; the translations stay in `folder/evaluation`."""
     log, averaged = folder / "evaluate.log", folder / "averaged.pt"
     call(
@@ -161,8 +167,8 @@ def scores(run: Run, data: Path, folder: Path) -> dict[str, Any]:
          "--num-update-checkpoints", run.average, "--output", averaged], log, None,
     )  # fmt: skip
     call(
-        [BIN / "admin-nmt", "evaluate", data, "--path", averaged, "--cpu", "--output",
-         folder / "evaluation"], log, None,
+        [BIN / "admin-nmt", "evaluate", data, "--path", averaged, *DEVICES[device],
+         "--output", folder / "evaluation"], log, None,
     )  # fmt: skip
     return {
         score["name"]: {"score": round(score["score"], 2), "signature": score["signature"]}
@@ -192,17 +198,20 @@ def curve(log: Path, name: str) -> dict[str, list]:
     return {"updates": found.updates, "values": [round(value, 4) for value in found.values]}
 
 
-def machine() -> str:
-    """Processor and PyTorch, for the record."""
+def machine(device: str = "cpu") -> str:
+    """Processor or card and PyTorch, for the record."""
     import torch
 
+    versions = f"torch {torch.__version__}, Python {platform.python_version()}"
+    if device == "cuda":
+        return f"{torch.cuda.get_device_name()}, {versions}"
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         lines = cpuinfo.read_text().splitlines()
         names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
         model = names[0] if names else model
-    return f"{model}, one thread, torch {torch.__version__}, Python {platform.python_version()}"
+    return f"{model}, one thread, {versions}"
 
 
 def thinned(found: dict[int, dict[str, Any]]) -> dict[str, Any]:
@@ -223,19 +232,21 @@ def complete(run: Run, args: argparse.Namespace, deadline: float | None) -> None
     if path.exists():
         return
     folder = args.work / run.name
-    seconds = train(run, args.data, folder, deadline)
+    seconds = train(run, args.data, folder, deadline, args.device)
     log = folder / "train.log"
     looked = thinned(probes(args.data, checkpoints(run, folder), folder / "probe.log"))
     result = {
         "name": run.name, **run.labels, "seed": run.seed, "updates": run.updates,
-        "command": shlex.join(command(run, Path("DATA"), Path(run.name), run.updates)[1:]),
-        "date": datetime.date.today().isoformat(), "machine": machine(),
+        "command": shlex.join(
+            command(run, Path("DATA"), Path(run.name), run.updates, args.device)[1:]
+        ),
+        "date": datetime.date.today().isoformat(), "machine": machine(args.device),
         "seconds": round(seconds), "train_ppl": curve(log, "ppl"),
         "train_nll_loss": curve(log, "nll_loss"), "valid_nll_loss": curve(log, "valid_nll_loss"),
         **looked,
     }  # fmt: skip
     if run.translate:
-        result["test"] = scores(run, args.data, folder)
+        result["test"] = scores(run, args.data, folder, args.device)
         hypotheses = (folder / "evaluation" / "hypotheses.detok").read_text(encoding="utf-8")
         (args.results / f"{run.name}.hyp").write_text(hypotheses, encoding="utf-8")
     write_json(path, result)
@@ -276,12 +287,17 @@ def results(args: argparse.Namespace, runs: Sequence[Run]) -> list[dict[str, Any
     return [read_json(path) for path in paths if path.exists()]
 
 
-def write_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Rows of equal keys as the CSV file `path`, and as a table on the terminal."""
+def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Rows of equal keys as the CSV file `path`."""
     with atomic_write(path) as stream:
         writer = csv.DictWriter(stream, fieldnames=list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def write_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Rows of equal keys as the CSV file `path`, and as a table on the terminal."""
+    write_csv(path, rows)
     print(tabulate(rows, headers="keys", tablefmt="github", floatfmt=".4g"))
 
 

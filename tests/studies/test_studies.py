@@ -26,7 +26,7 @@ def arguments(folder: Path, data: Path, **changed: Any) -> argparse.Namespace:
     """As `study.parser` makes them."""
     given = {
         "data": data, "work": folder / "work", "results": folder / "results", "only": None,
-        "jobs": 1, "minutes": None, "report": False,
+        "jobs": 1, "minutes": None, "report": False, "device": "cpu",
     }  # fmt: skip
     return argparse.Namespace(**(given | changed))
 

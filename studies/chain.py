@@ -1,0 +1,77 @@
+"""Steps that follow each other: programs run once, resumed where they were interrupted, recorded.
+
+A study that trains, prunes, fine-tunes and exports is a chain. Each step is one program; when it has
+ended well, a small file in `FOLDER/done` says so, with its command, date and seconds, and its
+command line is added to `FOLDER/commands.sh`. A step that was interrupted runs again, so a program in
+a chain must be able to: it resumes (`fairseq-train`) or replaces its output (`--force`).
+"""
+
+import datetime
+import shlex
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from admin_nmt.documents import read_json, write_json
+from studies.study import BIN, call
+
+
+@dataclass(frozen=True)
+class Step:
+    """One program of a chain.
+
+    Attributes:
+        name: unique within the chain; of its log and of its mark.
+        command: program, of this environment where it has one of that name, and arguments.
+    """
+
+    name: str
+    command: tuple[str, ...]
+
+
+def step(name: str, *command: object) -> Step:
+    """A step from words of any type."""
+    return Step(name, tuple(map(str, command)))
+
+
+def mark(folder: Path, name: str) -> Path:
+    """The file that says that a step is done."""
+    return folder / "done" / f"{name}.json"
+
+
+def done(folder: Path, name: str) -> dict[str, Any] | None:
+    """Command, date and seconds of a finished step; None before."""
+    path = mark(folder, name)
+    return read_json(path) if path.exists() else None
+
+
+def run(steps: Sequence[Step], folder: Path, deadline: float | None = None) -> None:
+    """Run the steps that are not done, in order.
+
+    Raises:
+        UserError: a program failed; the line names its log.
+        OutOfTimeError: `deadline` (seconds of `time.monotonic`) has passed.
+    """
+    for place in ("done", "logs"):
+        (folder / place).mkdir(parents=True, exist_ok=True)
+    for one in tqdm(steps, unit=" steps", desc=folder.name):
+        if mark(folder, one.name).exists():
+            continue
+        program, *arguments = one.command
+        path = str(BIN / program) if (BIN / program).exists() else program
+        start = time.monotonic()
+        call([path, *arguments], folder / "logs" / f"{one.name}.log", deadline)
+        with (folder / "commands.sh").open("a", encoding="utf-8") as stream:
+            stream.write(shlex.join(one.command) + "\n")
+        write_json(
+            mark(folder, one.name),
+            {
+                "command": shlex.join(one.command),
+                "date": datetime.date.today().isoformat(),
+                "seconds": round(time.monotonic() - start, 1),
+            },
+        )

@@ -1,0 +1,271 @@
+"""The four methods together, which none of the papers tried: trained, pruned, folded, exported.
+
+    python -m studies.compose DATA --output DIR [--size small|medium] [--seeds 1 2] [--device cuda]
+
+DATA is a folder of `admin-nmt prepare`. Post-LN, + ADMIN, + RealFormer, + R-Drop, ADMIN + R-Drop and
+all three are trained and scored. Then two of them go on: *all three* loses heads by a budget per
+kind and is fine-tuned (carried scores cannot be folded away, so it ends there); *ADMIN + R-Drop*
+loses as many heads in every layer, is fine-tuned, folded into a plain Transformer, exported to int8
+and translates raw text. Written to DIR: `compose.json`, `compose.csv` (BLEU with significance,
+parameters, size, seconds), `commands.sh` of every chain. Interrupted, the same command goes on.
+"""
+
+import argparse
+import logging
+import shlex
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from admin_nmt.documents import read_json, write_json
+from admin_nmt.errors import UserError
+from admin_nmt.evaluation.scoring import detokenized_scores
+from admin_nmt.evaluation.significance import compare_systems
+from admin_nmt.evaluation.text import read_lines
+from studies import chain, study
+from studies.chain import Step, step
+from studies.effects import COMMON, PLAIN, RDROP
+
+SIZES = {
+    "small": "--encoder-layers 6 --decoder-layers 3 --encoder-embed-dim 128 "
+    "--encoder-ffn-embed-dim 256 --max-epoch 16",
+    "medium": "--encoder-layers 6 --decoder-layers 6 --encoder-embed-dim 256 "
+    "--encoder-ffn-embed-dim 1024 --dropout 0.3 --max-tokens 4096 --max-epoch 40",
+}
+#: Without ADMIN post-LN does not learn at the higher rate (docs/results/realformer.md).
+WITH_ADMIN = "--init-type admin --lr 2e-3 --warmup-updates 500"
+WITHOUT = "--init-type default --lr 7e-4 --warmup-updates 1000"
+SCORES = "--residual-attention all"
+#: Setting -> options; the first is what the others are compared with.
+SETTINGS = {
+    "post-ln": f"{PLAIN} {WITHOUT}",
+    "admin": f"{PLAIN} {WITH_ADMIN}",
+    "realformer": f"{PLAIN} {WITHOUT} {SCORES}",
+    "rdrop": f"{RDROP} 5 {WITHOUT}",
+    "admin-rdrop": f"{RDROP} 5 {WITH_ADMIN}",
+    "all": f"{RDROP} 5 {WITH_ADMIN} {SCORES}",
+}
+#: Shares of the heads that go, by kind: what docs/results/head-pruning.md says each can spare.
+BUDGET = "--encoder-self 0.5 --cross 0.25 --decoder-self 0.25"
+FINE_TUNING = "--lr 1e-3 --warmup-updates 100 --max-epoch 4"
+
+
+def training(
+    args: argparse.Namespace, name: str, seed: int, folder: Path, *more: object
+) -> tuple[object, ...]:
+    """`fairseq-train` of a setting into `folder`; later options win."""
+    return (
+        "fairseq-train", args.data, *study.DEVICES[args.device], *COMMON,
+        *shlex.split(SIZES[args.size]), *shlex.split(SETTINGS[name]), "--seed", seed,
+        "--save-dir", folder, *shlex.split(args.options), *more,
+    )  # fmt: skip
+
+
+def scored(args: argparse.Namespace, name: str, checkpoint: Path, folder: Path) -> Step:
+    """`admin-nmt evaluate` of a checkpoint."""
+    return step(
+        f"evaluate-{name}", "admin-nmt", "evaluate", args.data, "--path", checkpoint,
+        *study.DEVICES[args.device], "--output", folder / f"scores-{name}",
+    )  # fmt: skip
+
+
+def pruning(
+    args: argparse.Namespace, setting: str, seed: int, folder: Path, *options: str
+) -> list[Step]:
+    """Heads removed by `BUDGET`, before and after fine-tuning."""
+    pruned, tuned = folder / "pruned.pt", folder / "fine-tuned"
+    return [
+        step(
+            "prune", "admin-nmt", "prune", args.data, "--path", folder / "train" / "checkpoint_best.pt",
+            *study.DEVICES[args.device], *shlex.split(BUDGET), *options, "--output", pruned,
+        ),
+        scored(args, "pruned", pruned, folder),
+        step(
+            "fine-tune", *training(args, setting, seed, tuned, *shlex.split(FINE_TUNING)),
+            "--finetune-from-model", pruned, *shlex.split(args.fine_tuning_options),
+        ),
+        scored(args, "fine-tuned", tuned / "checkpoint_best.pt", folder),
+    ]  # fmt: skip
+
+
+def exporting(args: argparse.Namespace, folder: Path) -> list[Step]:
+    """Folded into a plain Transformer; exported to int8, raw text translated.
+
+    The export is made from the fine-tuned checkpoint: it folds by itself, and leaves the removed
+    heads out where a plain Transformer of fairseq has to carry zeros.
+    """
+    tuned, exported = folder / "fine-tuned" / "checkpoint_best.pt", folder / "exported"
+    folded = folder / "folded.pt"
+    source, _ = raw_texts(args.data)
+    return [
+        step("fold", "admin-nmt", "fold", tuned, "--output", folded),
+        scored(args, "folded", folded, folder),
+        step(
+            "export", "admin-nmt", "export", tuned, args.data, "--quantization", "int8", "--force",
+            "--output", exported,
+        ),
+        step(
+            "translate", "admin-nmt", "translate", exported, "--input", source, "--force",
+            "--device", args.device, "--output", folder / "int8.txt",
+        ),
+    ]  # fmt: skip
+
+
+def raw_texts(data: Path) -> tuple[Path, Path]:
+    """The test set before preparation: source, target.
+
+    Raises:
+        UserError: the folder was not made by `admin-nmt prepare`.
+    """
+    path = data / "preparation.json"
+    if not path.exists():
+        raise UserError(f"{data}: no preparation.json; give a data-bin of admin-nmt prepare")
+    preparation = read_json(path)
+    raw = preparation["raw"]["test"]
+    return tuple(data / raw[preparation[f"{side}_lang"]] for side in ("source", "target"))
+
+
+def steps(args: argparse.Namespace, setting: str, seed: int) -> list[Step]:
+    """The chain of one setting."""
+    folder = args.output / f"{setting}-{seed}"
+    found = [
+        step("train", *training(args, setting, seed, folder / "train")),
+        scored(args, "trained", folder / "train" / "checkpoint_best.pt", folder),
+    ]
+    if setting == "all":
+        found += pruning(args, setting, seed, folder)
+    elif setting == "admin-rdrop":
+        # CTranslate2 takes one number of heads per stack.
+        found += [*pruning(args, setting, seed, folder, "--uniform"), *exporting(args, folder)]
+    return found
+
+
+def systems(args: argparse.Namespace, setting: str, seed: int) -> list[dict[str, Any]]:
+    """What a chain has reached so far: name, translations, file, seconds of translating."""
+    folder = args.output / f"{setting}-{seed}"
+    places = {
+        "trained": ("evaluate-trained", folder / "train" / "checkpoint_best.pt"),
+        "pruned": ("evaluate-pruned", folder / "pruned.pt"),
+        "fine-tuned": ("evaluate-fine-tuned", folder / "fine-tuned" / "checkpoint_best.pt"),
+        "folded": ("evaluate-folded", folder / "folded.pt"),
+        "int8": ("translate", folder / "exported"),
+    }
+    found = []
+    for name, (last, path) in places.items():
+        ended = chain.done(folder, last)
+        if ended is not None:
+            text = folder / f"scores-{name}" / "hypotheses.detok"
+            found.append({
+                "setting": setting, "seed": seed, "stage": name, "path": path,
+                "text": folder / "int8.txt" if name == "int8" else text,
+                "seconds": ended["seconds"], "date": ended["date"],
+            })  # fmt: skip
+    return found
+
+
+def num_parameters(checkpoint: Path, data: Path) -> int:
+    """Parameters of the model; the file of a 16-bit training has shared ones several times."""
+    from fairseq import checkpoint_utils
+
+    import admin_nmt  # noqa: F401
+
+    models, *_ = checkpoint_utils.load_model_ensemble_and_task(
+        [str(checkpoint)], arg_overrides={"data": str(data)}
+    )
+    model: Any = models[0]
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def num_bytes(path: Path) -> int:
+    """Of a file, or of all files in a folder."""
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files)
+
+
+def p_value(base: Path, other: Path, reference: Sequence[str]) -> float | None:
+    """Approximate randomisation of BLEU."""
+    texts = {"base": read_lines(base), "other": read_lines(other)}
+    return compare_systems(texts, reference, metrics=["bleu"]).results[1].p_randomisation
+
+
+def report(args: argparse.Namespace) -> None:
+    """`compose.json`, `compose.csv` and the table."""
+    _, target = raw_texts(args.data)
+    reference = read_lines(target)
+    first = next(iter(SETTINGS))
+    rows = []
+    for seed in args.seeds:
+        baseline: Path | None = None
+        for setting in args.settings:
+            before: Path | None = baseline
+            for system in systems(args, setting, seed):
+                if setting == first:
+                    baseline = system["text"]
+                scores = {
+                    s.name: s.score
+                    for s in detokenized_scores(read_lines(system["text"]), reference)
+                }
+                int8 = system["stage"] == "int8"
+                rows.append({
+                    "setting": setting, "seed": seed, "stage": system["stage"],
+                    "BLEU": round(scores["BLEU"], 2), "chrF2": round(scores["chrF2"], 2),
+                    # A trained model against the first setting, a later stage against the one before.
+                    "p": None if before is None else p_value(before, system["text"], reference),
+                    "parameters": None if int8 else num_parameters(system["path"], args.data),
+                    "MB": round(num_bytes(system["path"]) / 1e6, 1) if int8 else None,
+                    "seconds": system["seconds"], "date": system["date"],
+                })  # fmt: skip
+                before = system["text"]
+    if not rows:
+        raise UserError(f"no results in {args.output} yet")
+    write_json(
+        args.output / "compose.json",
+        {"machine": study.machine(args.device), "settings": SETTINGS, "rows": rows},
+    )
+    study.write_table(args.output / "compose.csv", rows)
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", metavar="DATA", type=Path, help="data-bin of admin-nmt prepare")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--size", choices=list(SIZES), default="small")
+    parser.add_argument("--device", choices=list(study.DEVICES), default="cpu")
+    parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--jobs", type=int, default=1, help="chains at a time (default: 1)")
+    parser.add_argument("--options", default="", help="more options for every training")
+    parser.add_argument("--fine-tuning-options", default="", help="more options for fine-tuning")
+    parser.add_argument("--report", action="store_true", help="train nothing")
+    args = parser.parse_args(arguments)
+    args.data, args.output = args.data.resolve(), args.output.resolve()
+    return args
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the chains, report."""
+    args = parse_arguments(arguments)
+    logging.disable(logging.INFO)
+    try:
+        raw_texts(args.data)
+        if not args.report:
+            chains = [(name, seed) for seed in args.seeds for name in args.settings]
+            with ThreadPoolExecutor(args.jobs) as pool:
+                waiting = [
+                    pool.submit(chain.run, steps(args, *one), args.output / "{}-{}".format(*one))
+                    for one in chains
+                ]
+                for future in waiting:
+                    future.result()
+        report(args)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
