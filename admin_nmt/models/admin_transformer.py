@@ -28,6 +28,7 @@ from admin_nmt.models.config import (
     to_config,
 )
 from admin_nmt.models.heads import apply_mask, layout_of, require_same_heads
+from admin_nmt.models.progress_metrics import log_progress
 from admin_nmt.models.stacks import AdminTransformerDecoder, AdminTransformerEncoder, all_layers
 from admin_nmt.modules.residual import Residual, ScaledResidual
 
@@ -102,6 +103,12 @@ class AdminTransformerModel(TransformerModelBase):
         self.omegas_ready = not self.scheme_of(cfg).needs_profile
         if cfg.head_mask:
             apply_mask(self, cfg.head_mask, layout_of(cfg))
+
+    def set_num_updates(self, num_updates: int) -> None:
+        """Called by fairseq in every update: its metrics get ours beside them."""
+        super().set_num_updates(num_updates)
+        if self.training:
+            log_progress(self)
 
     def residuals(self) -> Iterator[tuple[str, Residual]]:
         """All residual connections with their module names, in forward order."""

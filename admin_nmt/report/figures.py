@@ -37,6 +37,16 @@ PANELS = (
     Panel("KL between R-Drop's passes (rdrop_kl)", ("rdrop_kl",), "bits per token"),
     Panel("Gradient norm (gnorm)", ("gnorm",), "norm", log_scale=True),
     Panel("Learning rate (lr)", ("lr",), "step size"),
+    Panel(
+        "Omega of the encoder: smallest and largest",
+        ("encoder_omega_min", "encoder_omega_max"),
+        "factor on the shortcut",
+    ),
+    Panel(
+        "Omega of the decoder: smallest and largest",
+        ("decoder_omega_min", "decoder_omega_max"),
+        "factor on the shortcut",
+    ),
     Panel("Loss scale (loss_scale)", ("loss_scale",), "factor", log_scale=True),
     Panel("Speed (wps)", ("wps",), "target tokens per second"),
 )
