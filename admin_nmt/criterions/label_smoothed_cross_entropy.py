@@ -256,7 +256,7 @@ class AdminLabelSmoothedCrossEntropyCriterion(FairseqCriterion):
         LabelSmoothedCrossEntropyCriterion.reduce_metrics(logging_outputs)
         tokens = utils.item(sum(log.get("rdrop_ntokens", 0) for log in logging_outputs))
         if tokens > 0:
-            kl = utils.item(sum(log.get("rdrop_kl", 0) for log in logging_outputs))
+            kl = sum(log.get("rdrop_kl", 0) for log in logging_outputs)  # a tensor: nobody waits
             metrics.log_scalar("rdrop_kl", kl / tokens / math.log(2), tokens, round=4)
 
     @staticmethod

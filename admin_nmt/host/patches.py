@@ -28,6 +28,7 @@ from admin_nmt.host import (
     recipes,
     resuming,
     update_checkpoints,
+    waiting,
 )
 from admin_nmt.host.patch import Addition, Patch
 
@@ -51,6 +52,7 @@ TABLE: tuple[Patch | Addition, ...] = (
     *multi_tensor.PATCHES,
     *compiling.PATCHES,
     *graphs.PATCHES,
+    *waiting.PATCHES,
     *update_checkpoints.PATCHES,
 )
 #: Without these, models of ours would train with the omegas of no profile, or with other heads.

@@ -180,10 +180,17 @@ def tiles(size: int) -> dict[str, int]:
 
     Sentences are short: a matrix of scores is one or a few tiles of 32 x 32. Larger tiles do not fit
     the registers (64 x 64, K 64: 1,752 bytes of stack a thread in the backward, compiled for sm_90),
-    nor does a third stage of loads in advance.
+    nor does a third stage of loads in advance, nor at K 128 tiles of 32 keys (24 to 264 bytes,
+    depending on card and compiler).
     """
     padded = max(16, triton.next_power_of_2(size))
-    return {"ROWS": 32, "COLUMNS": 32, "SIZE": padded, "num_warps": 4, "num_stages": 2}
+    return {
+        "ROWS": 32,
+        "COLUMNS": 32 if padded <= 64 else 16,
+        "SIZE": padded,
+        "num_warps": 4,
+        "num_stages": 2,
+    }
 
 
 def _strides(bias: Tensor | None, shape: torch.Size) -> tuple[int, ...]:

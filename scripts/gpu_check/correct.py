@@ -353,6 +353,7 @@ def check_graphs(context: Context) -> None:
     """`--cuda-graphs`: the losses are those of plain steps, and dropout is drawn in each replay."""
     count = 5 if context.smoke else 10
     buckets = ["--num-batch-buckets", "4"]
+    precisions = {"bf16": 0.03} if context.smoke else {"fp32": 1e-3, "bf16": 0.03, "fp16": 0.03}
     names = (
         ["RealFormer"] if context.smoke else ["ADMIN", "ADMIN, fused norm", "RealFormer", "R-Drop"]
     )
@@ -377,7 +378,7 @@ def check_graphs(context: Context) -> None:
         return float(count - len(set(found))), 0.0
 
     for name in names:
-        for precision, bound in (("fp32", 1e-3), ("bf16", 0.03), ("fp16", 0.03)):
+        for precision, bound in precisions.items():
             what = f"{name}, {precision}: {count} updates, against plain steps"
             attempt(context, "graphs", what, partial(step, name, precision, bound))
         attempt(context, "graphs", f"{name}: losses that come twice", partial(drawn, name))

@@ -213,11 +213,18 @@ def test_rehearsal_on_the_cpu(data_bin: Path, tmp_path: Path) -> None:
     assert names == {"linear_loss", "rdrop", "residual_attention", "residual_norm"}
     assert all(0 <= row["error"] <= row["bound"] for row in kernels)
     assert len(found["correct"]["tables"]["decoding"]) == 2
+    graphs = found["correct"]["tables"]["graphs"]
+    assert [row["check"].split(":")[0] for row in graphs] == ["RealFormer, bf16", "RealFormer"]
     updates = found["speed"]["tables"]["updates"]
     assert {row["loss"] for row in updates} == {"smoothing", "R-Drop"}
     assert all(row["tokens/s"] > 0 and row["ms"] > row["floor ms"] > 0 for row in updates)
     shares = found["speed"]["tables"]["where the time goes"]
-    assert {row["variant"] for row in shares} >= {"fairseq", "ours", "RealFormer, fused norm"}
+    assert {row["variant"] for row in shares} >= {
+        "fairseq",
+        "ours",
+        "RealFormer, fused norm",
+        "ours, CUDA graphs",
+    }
     assert all(row["GEMM ms"] > 0 and row["loss ms"] > 0 for row in shares)
     assert "| speed       | passed" in (tmp_path / "out" / "results.txt").read_text()
     assert json.loads((tmp_path / "out" / "results.json").read_text()) == found
@@ -232,10 +239,15 @@ def test_kernels_compile_for_cards_that_are_not_here() -> None:
         "_linear_loss", "_residual_attention_forward", "_residual_attention_backward",
         "_residual_norm_forward", "_residual_norm_backward",
     }  # fmt: skip
-    (kernel,) = (k for k in kernels if k.what == "post-LN residual forward, D 512")
-    what, card, registers, stack, shared, warps, at_once = compile_ahead.row(kernel, 90)
-    assert (what, card, stack, warps) == (kernel.what, "sm_90", 0, 4)
-    assert 16 <= registers <= 255 and shared > 0 and at_once >= 2
+    # The second is the one that comes nearest to spilling registers.
+    for name, target in (
+        ("post-LN residual forward, D 512", 90),
+        ("residual attention backward, K 128", 80),
+    ):
+        (kernel,) = (k for k in kernels if k.what == name)
+        what, card, registers, stack, shared, warps, at_once = compile_ahead.row(kernel, target)
+        assert (what, card, stack, warps) == (name, f"sm_{target}", 0, 4)
+        assert 16 <= registers <= 255 and shared > 0 and at_once >= 2
 
 
 def test_programs_that_a_multiprocessor_holds() -> None:
