@@ -9,8 +9,8 @@ from admin_nmt.errors import UsageError
 
 if TYPE_CHECKING:
     from admin_nmt.evaluation.generation import SearchOptions
-    from admin_nmt.pruning.heads import Measurement
     from admin_nmt.pruning.loading import LoadedModel
+    from admin_nmt.pruning.measuring import MeasuringOptions
 
 
 def add_model_arguments(parser: argparse.ArgumentParser, several: bool = False) -> None:
@@ -149,12 +149,11 @@ def load(args: argparse.Namespace, path: str, subset: str) -> "LoadedModel":
     )
 
 
-def measure_importance(args: argparse.Namespace, loaded: "LoadedModel") -> "Measurement":
-    """Importance of every head, by the options of `add_measuring_arguments`."""
-    from admin_nmt.pruning.measuring import measure
+def measuring_options(args: argparse.Namespace) -> "MeasuringOptions":
+    """How importance is measured, from the options of `add_measuring_arguments`."""
+    from admin_nmt.pruning.measuring import MeasuringOptions
 
-    return measure(
-        loaded,
+    return MeasuringOptions(
         subset=args.subset,
         granularity=args.granularity,
         max_tokens=args.max_tokens,

@@ -7,7 +7,7 @@ from admin_nmt.cli._heads import (
     add_measuring_arguments,
     add_model_arguments,
     load,
-    measure_importance,
+    measuring_options,
     require_checkpoints,
     require_outputs,
 )
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> None:
     import admin_nmt.registration  # noqa: F401  (before other modules that import fairseq)
     from admin_nmt.pruning.heads import save_measurements
     from admin_nmt.pruning.importance import normalize_by_layer
-    from admin_nmt.pruning.measuring import several_ranks
+    from admin_nmt.pruning.measuring import measure_by, several_ranks
     from admin_nmt.pruning.reports import importance_table
 
     require_checkpoints(args.path)
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> None:
         measurements = []
         for path in args.path:
             loaded = load(args, path, args.subset)
-            measurement = measure_importance(args, loaded)
+            measurement = measure_by(measuring_options(args), loaded)
             measurement.settings["data"] = args.data
             measurements.append(measurement)
         if not is_first:

@@ -24,9 +24,6 @@ from admin_nmt.modules.heads import (
 from admin_nmt.modules.multihead_attention import MultiheadAttention
 from admin_nmt.modules.residual_attention import residual_kinds
 
-#: What every file about heads that `admin-nmt` writes says of itself.
-DOCUMENT, VERSION = "heads", 1
-
 
 class _Counts(NamedTuple):
     """How many heads of a layer have queries and keys, and how many have values."""

@@ -7,9 +7,8 @@ import dataclasses
 import hashlib
 import math
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from admin_nmt.documents import read_document, write_document
 from admin_nmt.errors import UserError
-from admin_nmt.models.heads import DOCUMENT, VERSION
+from admin_nmt.models.head_files import DOCUMENT, VERSION
 from admin_nmt.modules.heads import Head, Layout
 from admin_nmt.pruning.importance import normalize_by_layer, ranking
 
@@ -102,17 +101,6 @@ def load_measurements(path: str | os.PathLike[str]) -> list[Measurement]:
         return [_measurement(entry) for entry in content["measurements"]]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is damaged: {type(error).__name__}: {error}") from error
-
-
-def remembered(path: str | os.PathLike[str], measure: Callable[[], Measurement]) -> Measurement:
-    """Load the measurement stored at `path`, or measure and store it.
-
-    Raises:
-        UserError: the file has another form.
-    """
-    if not Path(path).exists():
-        save_measurements([measure()], path)
-    return load_measurements(path)[0]
 
 
 def _measurement(entry: dict[str, Any]) -> Measurement:

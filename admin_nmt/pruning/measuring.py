@@ -4,10 +4,12 @@ Only the gates on heads need gradients, the parameters do not: the backward pass
 that of training.
 """
 
+import dataclasses
 import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -118,6 +120,22 @@ class _Sums:
         for (kind, _), total in self.layers.items():
             scores[kind].append((total / self.examples[kind]).tolist())
         return scores
+
+
+@dataclass(frozen=True)
+class MeasuringOptions:
+    """On what, how much of it, and by which definition importance is measured; see `measure`."""
+
+    subset: str = "train"
+    granularity: str = "token"
+    max_tokens: int = 4096
+    max_batches: int | None = None
+    seed: int = 1
+
+
+def measure_by(options: MeasuringOptions, loaded: LoadedModel) -> Measurement:
+    """`measure` with `options`."""
+    return measure(loaded, **dataclasses.asdict(options))
 
 
 def measure(

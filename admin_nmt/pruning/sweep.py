@@ -10,15 +10,16 @@ import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from admin_nmt.documents import write_document
 from admin_nmt.errors import UsageError
 from admin_nmt.modules.attention_kinds import ATTENTION_KINDS
 from admin_nmt.modules.heads import Head, Layout
 from admin_nmt.progress import progress
+from admin_nmt.pruning.loading import LoadedModel
 from admin_nmt.pruning.masked_translation import MaskedTranslator, masked
-from admin_nmt.pruning.policies import num_to_remove
+from admin_nmt.pruning.policies import num_to_remove, random_order
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +60,54 @@ class Curve:
     group: str
     order: str
     points: tuple[Point, ...]
+
+
+class PlannedCurve(NamedTuple):
+    """A curve before it is measured.
+
+    Attributes:
+        group: key of `GROUPS`.
+        order: as of `Curve`.
+        removed: the heads that go at each step.
+    """
+
+    group: str
+    order: str
+    removed: list[list[Head]]
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """Which curves there are.
+
+    Attributes:
+        groups: keys of `GROUPS`.
+        step: share of the heads of a group per step.
+        largest: last share.
+        rerank: also measure importance again after each step.
+        random_orders: random orders as a control.
+        seed: of the first of them.
+
+    Raises:
+        UsageError: a step or a share out of range, or a negative number of orders.
+    """
+
+    groups: Sequence[str] = tuple(GROUPS)
+    step: float = 0.1
+    largest: float = 0.9
+    rerank: bool = False
+    random_orders: int = 1
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        if self.random_orders < 0:
+            raise UsageError(f"--random-orders {self.random_orders}: give a number of at least 0")
+        _ = self.steps  # refuses what is out of range
+
+    @property
+    def steps(self) -> list[float]:
+        """The share of heads removed at each step."""
+        return fractions(self.step, self.largest)
 
 
 def fractions(step: float, largest: float) -> list[float]:
@@ -114,16 +163,53 @@ def removed_reranked(
     return result
 
 
+def plan_curves(
+    options: SweepOptions,
+    loaded: LoadedModel,
+    measure_order: Callable[[Collection[Head]], Sequence[Head]],
+    known: Sequence[Head] | None = None,
+) -> list[PlannedCurve]:
+    """The curves of one checkpoint, group by group.
+
+    Args:
+        options: which.
+        loaded: the model; its heads are masked meanwhile if `options` say rerank.
+        measure_order: as of `removed_reranked`.
+        known: all heads, the least important first; None is measured.
+
+    Raises:
+        UsageError: the model has no heads in any of the groups.
+    """
+    layout, steps = loaded.layout, options.steps
+    groups = [group for group in options.groups if any(sum(layout.get(k, ())) for k in group)]
+    if not groups:
+        raise UsageError(
+            f"{loaded.path}: no heads to remove with --groups {' '.join(options.groups)}"
+        )
+    order = measure_order(()) if known is None else known
+    planned = []
+    for group in groups:
+        heads = removed_by(order, layout, group, steps)
+        planned.append(PlannedCurve(group, "importance", heads))
+        if options.rerank:
+            heads = removed_reranked(measure_order, loaded.model, layout, group, steps)
+            planned.append(PlannedCurve(group, "rerank", heads))
+        for seed in range(options.seed, options.seed + options.random_orders):
+            heads = removed_by(random_order(layout, seed), layout, group, steps)
+            planned.append(PlannedCurve(group, f"random {seed}", heads))
+    return planned
+
+
 def translate_curves(
     translator: MaskedTranslator,
-    planned: Sequence[tuple[str, str, list[list[Head]]]],
+    planned: Sequence[PlannedCurve],
     steps: Sequence[float],
 ) -> list[Curve]:
     """Measure BLEU of all points; those that are there already cost nothing.
 
     Args:
         translator: of one checkpoint.
-        planned: (group, order, heads removed at each step).
+        planned: its curves.
         steps: fractions.
     """
     todo = {translator.path(removed) for *_, points in planned for removed in points}

@@ -12,6 +12,7 @@ from admin_nmt.checkpoints.reading import load_checkpoint_file
 from admin_nmt.cli.main import main
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.host import heads
+from admin_nmt.models.head_files import read_heads
 
 ONE_LAYER = ("--encoder-layers", "1", "--decoder-layers", "1")
 
@@ -38,7 +39,7 @@ def test_lists_of_michel_et_al_are_read(tmp_path: Path) -> None:
     path = tmp_path / "heads.txt"
     path.write_text("E:1:2 E:2:1,3\n# decoder\nA:1:4\tD:2:1  # last\n")
     expected = ["E:1:2", "E:2:1", "E:2:3", "A:1:4", "D:2:1"]
-    assert list(map(str, heads.read_heads(str(path), "--heads"))) == expected
+    assert list(map(str, read_heads(str(path), "--heads"))) == expected
     assert heads.read_mask(str(path)) == ",".join(expected)
     for content, named in (
         (b"E:1:2 X:1:1", "heads.txt: 'X:1:1' is not a head"),
@@ -49,7 +50,7 @@ def test_lists_of_michel_et_al_are_read(tmp_path: Path) -> None:
     ):
         path.write_bytes(content)
         with pytest.raises(UserError, match=named.replace(".", r"\.")):
-            heads.read_heads(str(path), "--heads")
+            read_heads(str(path), "--heads")
 
 
 def test_a_list_in_a_file_prunes(

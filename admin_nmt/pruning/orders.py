@@ -1,0 +1,64 @@
+"""Orders of heads by importance, kept in a folder: none is measured twice."""
+
+import hashlib
+import json
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+from admin_nmt.files import make_directory
+from admin_nmt.modules.heads import Head
+from admin_nmt.pruning.heads import load_measurements, save_measurements
+from admin_nmt.pruning.loading import LoadedModel
+from admin_nmt.pruning.measuring import MeasuringOptions, measure_by
+
+
+class MeasuredOrders:
+    """Orders of the heads of one model, by importance, with some of them masked.
+
+    Args:
+        loaded: the model.
+        data: its data folder.
+        options: how importance is measured.
+        folder: of the command's results; orders are kept under `importance/`, in a folder of the
+            model's fingerprint.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        data: str | os.PathLike[str],
+        options: MeasuringOptions,
+        folder: str | os.PathLike[str],
+    ) -> None:
+        self.loaded = loaded
+        self.data = str(Path(data).absolute())
+        self.options = options
+        self.folder = Path(folder) / "importance" / loaded.fingerprint[:16]
+
+    def path(self, removed: Collection[Head] = ()) -> Path:
+        """Where the order with the heads `removed` masked is kept."""
+        options = self.options
+        settings = [
+            self.data, options.subset, options.granularity, options.max_tokens,
+            options.max_batches, options.seed, *sorted(map(str, removed)),
+        ]  # fmt: skip
+        name = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:20]
+        return self.folder / f"{name}.json"
+
+    def order(self, removed: Collection[Head] = ()) -> list[Head]:
+        """All heads, the least important first.
+
+        Args:
+            removed: heads that are masked in the model now.
+
+        Raises:
+            UserError: what is kept is damaged, or importance cannot be measured.
+        """
+        path = self.path(removed)
+        if not path.exists():
+            measurement = measure_by(self.options, self.loaded)
+            make_directory(self.folder)
+            save_measurements([measurement], path)
+        # Read back in any case: what follows does not depend on when it was measured.
+        return load_measurements(path)[0].order()
