@@ -21,7 +21,6 @@ import torch
 from tabulate import tabulate
 
 import admin_nmt  # noqa: F401
-from admin_nmt.models.heads import layout_of
 from admin_nmt.pruning.measuring import gate_gradients
 from admin_nmt.pruning.policies import choose, global_budget, random_order
 from admin_nmt.pruning.removal import parameters_per_head, remove_heads
@@ -76,7 +75,7 @@ def build(args: argparse.Namespace) -> tuple[Any, Any, Any]:
     )
     torch.manual_seed(1)
     whole: Any = build_model(settings, task)
-    layout = layout_of(whole.cfg)
+    layout = whole.cfg.layout
     order = random_order(layout, 1)
     removed = choose(order, layout, global_budget(layout, args.fraction))
     state, text = remove_heads(whole.state_dict(), whole.cfg, removed)

@@ -44,11 +44,11 @@ def even_heads(path: Path, settings: Namespace) -> tuple[int, int] | None:
         UserError: they differ within a stack, or a stack has none.
     """
     from admin_nmt.models.config import to_config
-    from admin_nmt.models.heads import full_layout, layout_of
+    from admin_nmt.models.heads import full_layout
     from admin_nmt.modules.heads import format_layout
 
     cfg = to_config(settings)
-    layout = layout_of(cfg)
+    layout = cfg.layout
     if layout == full_layout(cfg):
         return None
     encoder, decoder = set(layout["E"]), {*layout["D"], *layout.get("A", ())}

@@ -204,13 +204,11 @@ def fill_up_heads(model: dict[str, Tensor], settings: Namespace) -> None:
         UserError: a module has fewer heads than the settings say.
     """
     from admin_nmt.models.config import to_config
-    from admin_nmt.models.heads import attention_name, layout_of
+    from admin_nmt.models.heads import attention_name
     from admin_nmt.modules.attention_kinds import ATTENTION_KINDS
-    from admin_nmt.modules.heads import parse_heads
 
     cfg = to_config(settings)
-    masked = parse_heads(settings.head_mask) if settings.head_mask else []
-    for kind, counts in layout_of(cfg).items():
+    for kind, counts in cfg.layout.items():
         stack = ATTENTION_KINDS[kind].stack
         width = getattr(settings, f"{stack}_embed_dim")
         size = width // getattr(settings, f"{stack}_attention_heads")
@@ -225,9 +223,10 @@ def fill_up_heads(model: dict[str, Tensor], settings: Namespace) -> None:
                 _fill_up(model, f"{name}.{part}_proj.bias", (width,))
             output = f"{name}.out_proj.weight"
             _fill_up(model, output, (width, width))
-            for head in (head for head in masked if (head.kind, head.layer) == (kind, index + 1)):
-                model[output] = model[output].clone()
-                model[output][:, (head.head - 1) * size : head.head * size] = 0
+            for head in cfg.masked_heads:
+                if (head.kind, head.layer) == (kind, index + 1):
+                    model[output] = model[output].clone()
+                    model[output][:, (head.head - 1) * size : head.head * size] = 0
 
 
 def _require_heads(model: dict[str, Tensor], name: str, inner_dim: int) -> None:

@@ -27,7 +27,7 @@ from admin_nmt.models.config import (
     plain_value,
     to_config,
 )
-from admin_nmt.models.heads import apply_mask, layout_of, require_same_heads
+from admin_nmt.models.heads import apply_mask, require_same_heads
 from admin_nmt.models.progress_metrics import log_progress
 from admin_nmt.models.stacks import AdminTransformerDecoder, AdminTransformerEncoder, all_layers
 from admin_nmt.modules.residual import Residual, ScaledResidual
@@ -101,8 +101,7 @@ class AdminTransformerModel(TransformerModelBase):
     def __init__(self, cfg: AdminTransformerConfig, encoder: Any, decoder: Any) -> None:
         super().__init__(cfg, encoder, decoder)
         self.omegas_ready = not self.scheme_of(cfg).needs_profile
-        if cfg.head_mask:
-            apply_mask(self, cfg.head_mask, layout_of(cfg))
+        apply_mask(self, cfg.masked_heads, cfg.layout)
 
     def set_num_updates(self, num_updates: int) -> None:
         """Called by fairseq in every update: its metrics get ours beside them."""

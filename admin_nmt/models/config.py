@@ -1,7 +1,9 @@
 """Configuration of `admin_transformer`: fairseq's `TransformerConfig` and our options."""
 
 from argparse import Namespace
+from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
+from functools import cached_property
 from typing import Any, Optional
 
 from fairseq.dataclass import ChoiceEnum
@@ -11,7 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from admin_nmt.errors import UsageError
 from admin_nmt.initialization.registry import SCHEMES
 from admin_nmt.initialization.scheme import Depth
-from admin_nmt.models.heads import heads_of
+from admin_nmt.models.heads import read_heads_per_layer
+from admin_nmt.modules.heads import Head, LayerHeads, parse_heads
 from admin_nmt.modules.residual_attention import residual_kinds
 
 
@@ -123,6 +126,33 @@ class AdminTransformerConfig(TransformerConfig):
         means_other_weights=True,
     )
 
+    # Parsed when they are first asked for; the options are not changed after that.
+    @cached_property
+    def heads(self) -> Mapping[str, tuple[LayerHeads, ...]]:
+        """Kind -> heads of each layer, by `heads_per_layer` and the sizes.
+
+        Raises:
+            UsageError: `heads_per_layer` does not fit the other options.
+        """
+        return read_heads_per_layer(self)
+
+    @cached_property
+    def layout(self) -> Mapping[str, tuple[int, ...]]:
+        """Kind -> how many heads (with values) each layer has; raises what `heads` raises."""
+        return {
+            kind: tuple(len(layer.values) for layer in layers)
+            for kind, layers in self.heads.items()
+        }
+
+    @cached_property
+    def masked_heads(self) -> tuple[Head, ...]:
+        """The heads of `head_mask`.
+
+        Raises:
+            UsageError: it is not a list of heads.
+        """
+        return tuple(parse_heads(self.head_mask, "--head-mask")) if self.head_mask else ()
+
 
 def our_options() -> list[Field]:
     """The fields that fairseq's Transformer does not have, with the metadata of `_option`."""
@@ -212,7 +242,7 @@ def check(cfg: AdminTransformerConfig) -> None:
     _check_residual_attention(cfg)
     _check_compile(cfg)
     _check_cuda_graphs(cfg)
-    heads_of(cfg)
+    _ = cfg.heads  # parsed and checked
 
 
 def _check_dropouts(cfg: AdminTransformerConfig) -> None:

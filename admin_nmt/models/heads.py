@@ -4,7 +4,7 @@ Removed heads are part of the configuration (`heads_per_layer`), so a pruned che
 what it says about itself.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -14,10 +14,10 @@ from admin_nmt.errors import UsageError, UserError
 from admin_nmt.modules.attention_kinds import ATTENTION_KINDS
 from admin_nmt.modules.heads import (
     KINDS,
+    Head,
     LayerHeads,
     Layout,
     format_layout,
-    parse_heads,
     parse_layout,
     require_heads,
 )
@@ -43,8 +43,8 @@ def full_layout(cfg: Any) -> dict[str, tuple[int, ...]]:
     return layout
 
 
-def heads_of(cfg: Any) -> dict[str, tuple[LayerHeads, ...]]:
-    """Heads of each layer of the model that `cfg` describes.
+def read_heads_per_layer(cfg: Any) -> dict[str, tuple[LayerHeads, ...]]:
+    """Heads of each layer of the model that `cfg` describes; `cfg.heads` keeps them.
 
     Raises:
         UsageError: `cfg.heads_per_layer` does not fit the other options.
@@ -82,13 +82,6 @@ def _check_chain(kind: str, layers: Sequence[LayerHeads], residual: bool) -> Non
             f"--heads-per-layer: with --residual-attention no layer of {KINDS[kind]} can have more "
             f"heads than the layer below, whose scores it adds; got {','.join(map(str, counts))}"
         )
-
-
-def layout_of(cfg: Any) -> dict[str, tuple[int, ...]]:
-    """How many heads each layer has, by kind; see `heads_of`."""
-    return {
-        kind: tuple(len(layer.values) for layer in layers) for kind, layers in heads_of(cfg).items()
-    }
 
 
 def is_residual(cfg: Any, kind: str) -> bool:
@@ -139,7 +132,7 @@ def _state_heads(state_dict: dict[str, Tensor], cfg: Any) -> dict[str, tuple[_Co
             )
             for i, layer in enumerate(layers)
         )
-        for kind, layers in heads_of(cfg).items()
+        for kind, layers in cfg.heads.items()
     }
 
 
@@ -151,7 +144,7 @@ def require_same_heads(state_dict: dict[str, Tensor], cfg: Any) -> None:
     """
     ours = {
         kind: tuple(_Counts(layer.scores, len(layer.values)) for layer in layers)
-        for kind, layers in heads_of(cfg).items()
+        for kind, layers in cfg.heads.items()
     }
     theirs = _state_heads(state_dict, cfg)
     if ours != theirs:
@@ -168,19 +161,18 @@ def require_same_heads(state_dict: dict[str, Tensor], cfg: Any) -> None:
         )
 
 
-def apply_mask(model: Any, mask: str, layout: Layout) -> None:
-    """Put gates of 0 on the heads of the list `mask`; the others get 1.
+def apply_mask(model: Any, masked: Collection[Head], layout: Layout) -> None:
+    """Put gates of 0 on the heads `masked`; the others get 1.
 
     Raises:
         UsageError: a head that the model does not have.
     """
-    heads = parse_heads(mask, "--head-mask")
-    require_heads(heads, layout, "--head-mask")
+    require_heads(masked, layout, "--head-mask")
     for kind, layer, _, attention in attentions(model):
-        masked = [head.head - 1 for head in heads if (head.kind, head.layer) == (kind, layer)]
-        if masked:
+        places = [head.head - 1 for head in masked if (head.kind, head.layer) == (kind, layer)]
+        if places:
             gate = torch.ones(attention.num_heads)
-            gate[masked] = 0.0
+            gate[places] = 0.0
             # A buffer, so that it follows the model's device and dtype; the configuration has it.
             del attention.head_gate
             attention.register_buffer("head_gate", gate, persistent=False)

@@ -9,7 +9,7 @@ from fairseq.modules.checkpoint_activations import checkpoint_wrapper
 from torch import Tensor, nn
 
 from admin_nmt.initialization.scheme import Scheme, Stack
-from admin_nmt.models.heads import heads_of, is_residual
+from admin_nmt.models.heads import is_residual
 from admin_nmt.modules.attention_kinds import ATTENTION_KINDS
 from admin_nmt.modules.dropout import Dropout
 from admin_nmt.modules.residual import Residual
@@ -26,7 +26,7 @@ from admin_nmt.ops.recording import recorded
 
 def head_counts(cfg: Any, stack: Stack, number: int) -> HeadCounts:
     """Heads of layer `number` (from 0) of a stack."""
-    heads = heads_of(cfg)
+    heads = cfg.heads
     if stack == "encoder":
         return HeadCounts(self_attn=heads["E"][number])
     if "A" not in heads:

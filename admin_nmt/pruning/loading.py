@@ -13,7 +13,6 @@ import torch
 from admin_nmt.checkpoints.checkpoint import Checkpoint
 from admin_nmt.checkpoints.direction import find_direction, require_fitting_vocabulary
 from admin_nmt.checkpoints.settings import set_values
-from admin_nmt.models.heads import layout_of
 from admin_nmt.pruning.heads import fingerprint
 
 
@@ -93,4 +92,4 @@ def load_model(
     mark = fingerprint(model)
     if torch.cuda.is_available() and not cpu:
         model.cuda()
-    return LoadedModel(checkpoint, model, task, layout_of(model.cfg), mark)
+    return LoadedModel(checkpoint, model, task, model.cfg.layout, mark)

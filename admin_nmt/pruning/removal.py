@@ -17,10 +17,10 @@ from torch import Tensor
 from admin_nmt.checkpoints.checkpoint import Checkpoint
 from admin_nmt.checkpoints.settings import set_values
 from admin_nmt.checkpoints.tensors import cast
-from admin_nmt.models.heads import attention_name, heads_of, is_residual, layout_of
+from admin_nmt.models.heads import attention_name, is_residual
 from admin_nmt.models.loading import build_model
 from admin_nmt.models.settings import model_settings
-from admin_nmt.modules.heads import Head, LayerHeads, format_layout, parse_heads, require_heads
+from admin_nmt.modules.heads import Head, LayerHeads, format_layout, require_heads
 from admin_nmt.pruning.loading import LoadedModel, is_stock, plain_options
 
 
@@ -134,10 +134,10 @@ def remove_heads(
     Raises:
         UsageError: the model has no such head.
     """
-    require_heads(removed, layout_of(cfg))
+    require_heads(removed, cfg.layout)
     result = dict(state_dict)
     after: dict[str, tuple[LayerHeads, ...]] = {}
-    for kind, layers in heads_of(cfg).items():
+    for kind, layers in cfg.heads.items():
         gone = {(head.layer, head.head) for head in removed if head.kind == kind}
         after[kind] = layers
         if not gone:
@@ -151,8 +151,7 @@ def remove_heads(
 
 def masked_heads(loaded: LoadedModel) -> set[Head]:
     """Heads that the model masks by itself (`--head-mask`)."""
-    mask = loaded.model.cfg.head_mask
-    return set(parse_heads(mask)) if mask else set()
+    return set(loaded.model.cfg.masked_heads)
 
 
 def prune(checkpoint: Checkpoint, removed: Collection[Head]) -> Checkpoint:
@@ -174,9 +173,10 @@ def prune(checkpoint: Checkpoint, removed: Collection[Head]) -> Checkpoint:
     set_values(settings, plain)
     # Through a model: old names of weights, and those of fairseq's own attention, become ours.
     model = build_model(settings, checkpoint.weights, "admin_transformer")
-    masked = set(parse_heads(model.cfg.head_mask)) if model.cfg.head_mask else set()
     dtype = next(value.dtype for value in checkpoint.weights.values() if value.is_floating_point())
-    weights, layout = remove_heads(model.state_dict(), model.cfg, {*removed, *masked})
+    weights, layout = remove_heads(
+        model.state_dict(), model.cfg, {*removed, *model.cfg.masked_heads}
+    )
     changed = plain | {"heads_per_layer": layout, "head_mask": None}
     return checkpoint.replaced(cast(weights, dtype), changed)
 

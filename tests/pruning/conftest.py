@@ -53,7 +53,6 @@ def checkpoint(parse: Callable[..., Any], task: Any, tmp_path_factory: Any) -> C
 @pytest.fixture(scope="session")
 def loaded(build: Callable[..., Any], task: Any) -> Callable[..., Any]:
     """`loaded(*options, seed=1)`: a random tiny model with the data of the suite."""
-    from admin_nmt.models.heads import layout_of
     from admin_nmt.pruning.heads import fingerprint
     from admin_nmt.pruning.loading import LoadedModel
 
@@ -61,9 +60,7 @@ def loaded(build: Callable[..., Any], task: Any) -> Callable[..., Any]:
         model = build(*options, seed=seed).eval().requires_grad_(False)
         randomise(model, seed)
         mark = fingerprint(model)
-        return LoadedModel(
-            Checkpoint(Path("random.pt"), {}), model, task, layout_of(model.cfg), mark
-        )
+        return LoadedModel(Checkpoint(Path("random.pt"), {}), model, task, model.cfg.layout, mark)
 
     return load
 

@@ -38,7 +38,7 @@ def mask(model: Any, heads: set[Head], layout: Any) -> None:
     for *_, attention in attentions(model):
         attention.head_gate = None
     if heads:
-        apply_mask(model, ",".join(map(str, heads)), layout)
+        apply_mask(model, heads, layout)
 
 
 def subsets(layout: Any) -> st.SearchStrategy[set[Head]]:
@@ -130,7 +130,6 @@ def test_removing_in_two_steps_equals_one(
 def test_a_pruned_realformer_is_pruned_again_like_a_masked_one(
     loaded: Callable[..., Any], without_heads: Callable[..., Any], batch: dict[str, Any]
 ) -> None:
-    from admin_nmt.models.heads import layout_of
     from admin_nmt.pruning.loading import LoadedModel
 
     options = OPTIONS["RealFormer"]
@@ -139,7 +138,7 @@ def test_a_pruned_realformer_is_pruned_again_like_a_masked_one(
     model = without_heads(source, first, *options)
     # Head 3 lasts to the top, then head 1 to layer 3, 4 to layer 3, 2 to layer 2.
     assert model.cfg.heads_per_layer == "E:4(1.3.4),4,3,1 A:4,4,4 D:4,4,4"
-    half = LoadedModel(Checkpoint(Path(), {}), model, source.task, layout_of(model.cfg), "")
+    half = LoadedModel(Checkpoint(Path(), {}), model, source.task, model.cfg.layout, "")
     second = {Head("E", 1, 2), Head("E", 2, 3), Head("D", 3, 1)}
     mask(half.model, second, half.layout)
     expected = half.model(**batch["net_input"])[0]
