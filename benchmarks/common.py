@@ -1,14 +1,30 @@
-"""What the benchmarks of training share: models by shape, real batches, interleaved timing."""
+"""What the benchmarks share: `--smoke`, models by shape, real batches, interleaved timing."""
 
+import argparse
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from itertools import islice
+from itertools import cycle, islice
 from typing import Any
 
 import torch
 
 Shape = tuple[int, int, int]
+
+
+def parse(parser: argparse.ArgumentParser, **smoke: Any) -> argparse.Namespace:
+    """The command line, with `--smoke`, which replaces the options named by `smoke`."""
+    parser.add_argument(
+        "--smoke",
+        action="store_true",
+        help="see in seconds that the benchmark runs: the smallest sizes, whatever other options "
+        "say; its figures mean nothing",
+    )
+    args = parser.parse_args()
+    if args.smoke:
+        assert vars(args).keys() >= smoke.keys()
+        vars(args).update(smoke)
+    return args
 
 
 def parse_shapes(texts: Sequence[str]) -> list[Shape]:
@@ -49,10 +65,10 @@ def build(data: str, shape: Shape, *extra: str) -> tuple[Any, Any, Any]:
 
 
 def batches(task: Any, max_tokens: int, count: int) -> list[Any]:
-    """`count` shuffled training batches."""
+    """`count` shuffled training batches; those of a small training set come more than once."""
     task.load_dataset("train")
     iterator = task.get_batch_iterator(task.dataset("train"), max_tokens=max_tokens, seed=1)
-    return list(islice(iterator.next_epoch_itr(shuffle=True), count))
+    return list(islice(cycle(iterator.next_epoch_itr(shuffle=True)), count))
 
 
 def interleaved(

@@ -15,7 +15,7 @@ os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "40000")
 os.environ.setdefault("LRU_CACHE_CAPACITY", "40000")
 
 import torch
-from common import batches, build, interleaved, medians, parse_shapes, shape_name
+from common import batches, build, interleaved, medians, parse, parse_shapes, shape_name
 from tabulate import tabulate
 
 CRITERIONS = {
@@ -33,7 +33,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batches", type=int, default=12)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--cold", action="store_true")
-    return parser.parse_args()
+    return parse(parser, shape=["1-1-16"], max_tokens=100, batches=2, threads=1)
 
 
 def main() -> None:

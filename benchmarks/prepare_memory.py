@@ -18,6 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from common import parse
 from tabulate import tabulate
 
 STEPS = ("tokenize", "learn_bpe", "apply_bpe", "binarize")
@@ -90,7 +91,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--lines", type=int, nargs="+", default=[100_000, 500_000, 2_000_000])
     parser.add_argument("--workers", type=int, default=2)
-    args = parser.parse_args()
+    args = parse(parser, lines=[2000], workers=1)
     rows = []
     for num_lines in args.lines:
         with tempfile.TemporaryDirectory() as name:

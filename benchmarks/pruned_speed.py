@@ -11,13 +11,13 @@ one pass for head importance with a training step of the whole model over the sa
 
 import argparse
 import logging
-import statistics
 import time
 from argparse import Namespace
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from common import interleaved, medians, parse
 from tabulate import tabulate
 
 import admin_nmt  # noqa: F401
@@ -42,7 +42,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--cpu-time", action="store_true", help="count CPU seconds: for a machine that others use"
     )
-    return parser.parse_args()
+    return parse(parser, dim=16, heads=2, layers=1, sentences=4, length=4, rounds=2, threads=1)
 
 
 def build(args: argparse.Namespace) -> tuple[Any, Any, Any]:
@@ -108,24 +108,20 @@ def random_batch(args: argparse.Namespace, task: Any, sentences: int) -> dict[st
     return {"net_input": net_input, "target": target, "ntokens": target.numel()}
 
 
-def interleaved(runs: list[Callable[[], None]], args: argparse.Namespace) -> list[float]:
-    """Median seconds of each, after one round of warming up, in alternating order."""
+#: What is measured; the number of the round does not matter.
+Run = Callable[[int], None]
+
+
+def seconds(runs: list[Run], args: argparse.Namespace) -> list[float]:
+    """Median seconds of each, after one round of warming up."""
     clock = time.process_time if args.cpu_time else time.perf_counter
-    times: list[list[float]] = [[] for _ in runs]
-    for number in range(args.rounds + 1):
-        order = list(range(len(runs)))
-        for index in order if number % 2 else order[::-1]:
-            start = clock()
-            runs[index]()
-            if number:
-                times[index].append(clock() - start)
-    return [statistics.median(values) for values in times]
+    return medians(interleaved(runs, args.rounds, 1, clock))
 
 
-def encode(model: Any, batch: dict[str, Any]) -> Callable[[], None]:
+def encode(model: Any, batch: dict[str, Any]) -> Run:
     """A forward pass of the encoder."""
 
-    def run() -> None:
+    def run(_: int) -> None:
         model.eval()
         with torch.no_grad():
             model.encoder(batch["net_input"]["src_tokens"], batch["net_input"]["src_lengths"])
@@ -133,7 +129,7 @@ def encode(model: Any, batch: dict[str, Any]) -> Callable[[], None]:
     return run
 
 
-def train(task: Any, model: Any, batch: dict[str, Any]) -> Callable[[], None]:
+def train(task: Any, model: Any, batch: dict[str, Any]) -> Run:
     """A whole update with Adam."""
     from admin_nmt.criterions.label_smoothed_cross_entropy import (
         AdminLabelSmoothedCrossEntropyCriterion,
@@ -142,7 +138,7 @@ def train(task: Any, model: Any, batch: dict[str, Any]) -> Callable[[], None]:
     criterion = AdminLabelSmoothedCrossEntropyCriterion(task, False, 0.1)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-5, fused=True)
 
-    def run() -> None:
+    def run(_: int) -> None:
         model.train()
         optimizer.zero_grad()
         loss, sample_size, _ = criterion(model, batch)
@@ -152,23 +148,23 @@ def train(task: Any, model: Any, batch: dict[str, Any]) -> Callable[[], None]:
     return run
 
 
-def decode(task: Any, model: Any, batch: dict[str, Any], length: int) -> Callable[[], None]:
+def decode(task: Any, model: Any, batch: dict[str, Any], length: int) -> Run:
     """Greedy translation of one sentence into exactly `length` tokens."""
     generator = task.build_generator(
         [model], Namespace(beam=1, max_len_a=0, max_len_b=length, min_len=length)
     )
 
-    def run() -> None:
+    def run(_: int) -> None:
         model.eval()
         generator.generate([model], batch)
 
     return run
 
 
-def importance(model: Any, batch: dict[str, Any]) -> Callable[[], None]:
+def importance(model: Any, batch: dict[str, Any]) -> Run:
     """One pass over gates, as `admin-nmt importance` makes it."""
 
-    def run() -> None:
+    def run(_: int) -> None:
         model.eval().requires_grad_(False)
         gate_gradients(model, batch)
         model.requires_grad_(True)
@@ -189,9 +185,9 @@ def main() -> None:
         ("training step", [train(task, model, batch) for model in (whole, pruned)]),
         ("decoding, batch 1", [decode(task, m, one, args.length) for m in (whole, pruned)]),
     ):
-        before, after = interleaved(runs, args)
+        before, after = seconds(runs, args)
         rows.append([name, before, after, before / after])
-    step, gates = interleaved([train(task, whole, batch), importance(whole, batch)], args)
+    step, gates = seconds([train(task, whole, batch), importance(whole, batch)], args)
     rows.append(["importance (not training)", step, gates, step / gates])
     print(f"batch of {args.sentences} x {args.length} tokens, {args.threads} threads, medians of "
           f"{args.rounds}")  # fmt: skip

@@ -11,17 +11,17 @@ The training step is that of fairseq's `transformer` with its own criterion agai
 
 import argparse
 import logging
-import subprocess
-import sys
+import multiprocessing
 import time
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from common import Shape, batches, build, interleaved, medians, parse_shapes, shape_name
+from common import Shape, batches, build, interleaved, medians, parse, parse_shapes, shape_name
 from tabulate import tabulate
 from torch import Tensor, nn
 
@@ -49,8 +49,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--no-steps", action="store_true", help="projection and loss only")
-    parser.add_argument("--memory-of", nargs=4, help=argparse.SUPPRESS)
-    return parser.parse_args()
+    return parse(parser, shape=["1-1-16"], vocabulary=None, max_tokens=100, batches=2, threads=1)
 
 
 def criterion_options(name: str) -> list[str]:
@@ -125,30 +124,31 @@ def loss_step(criterion: Any, model: Any, sample: Any) -> None:
     loss.backward()
 
 
-def peak_memory(args: argparse.Namespace, criterion: str, dim: int, num_types: int | None) -> float:
-    """Peak MiB of one step above the start, in a process of its own."""
-    options = [criterion, str(dim), str(num_types or 0), str(args.max_tokens)]
-    result = subprocess.run(
-        [sys.executable, __file__, args.data, "--memory-of", *options, "--device", args.device,
-         "--dtype", args.dtype, "--threads", str(args.threads)],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    return float(result.stdout.split()[-1])
+def peak_memory(
+    args: argparse.Namespace, criterions: list[str], dim: int, num_types: int | None
+) -> list[float]:
+    """Peak MiB of one step of each criterion above the start, each in a process of its own.
+
+    The processes are forked from one that has done nothing but import.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["fairseq.tasks.translation", "admin_nmt", "common"])
+    measure = partial(own_peak, args, dim, num_types)
+    with ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1) as pool:
+        return list(pool.map(measure, criterions))
 
 
-def print_own_peak(args: argparse.Namespace) -> None:
-    """What `peak_memory` starts: one step, its peak above the memory held before."""
-    criterion, dim, num_types, max_tokens = args.memory_of
-    args.batches, args.max_tokens = 1, int(max_tokens)
-    model, samples = loss_problem(args, int(dim), int(num_types) or None)
+def own_peak(args: argparse.Namespace, dim: int, num_types: int | None, criterion: str) -> float:
+    """The peak of this process during one step above the memory held before, MiB."""
+    be_quiet(args)
+    model, samples = loss_problem(argparse.Namespace(**vars(args) | {"batches": 1}), dim, num_types)
     _, _, made = small(args.data, criterion)
     if args.device == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         loss_step(made, model, samples[0])
-        print((torch.cuda.max_memory_allocated() - before) / 2**20)
-        return
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
     # Start the libraries' own buffers with a batch of one sentence.
     few = {**samples[0], "target": samples[0]["target"][:1], "ntokens": 1}
     features = samples[0]["net_input"]["src_tokens"]
@@ -156,7 +156,7 @@ def print_own_peak(args: argparse.Namespace) -> None:
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
     before = status_kib("VmRSS")
     loss_step(made, model, samples[0])
-    print((status_kib("VmHWM") - before) / 1024)
+    return (status_kib("VmHWM") - before) / 1024
 
 
 def status_kib(name: str) -> int:
@@ -182,7 +182,7 @@ def measure_losses(args: argparse.Namespace, dim: int, num_types: int | None) ->
         for criterion in criterions
     ]
     seconds = medians(interleaved(steps, args.batches, 2, partial(clock, args.device)))
-    memory = [peak_memory(args, name, dim, num_types) for name in names]
+    memory = peak_memory(args, names, dim, num_types)
     types = model.output_projection.out_features
     rows = []
     for kind, first in (("label smoothing", 0), ("R-Drop", 2)):
@@ -233,15 +233,17 @@ def training_step(model: Any, criterion: Any, optimizer: Any, samples: list) -> 
     return step
 
 
-def main() -> None:
-    """Measure and print two tables."""
-    args = parse_arguments()
+def be_quiet(args: argparse.Namespace) -> None:
+    """Every process: no messages but ours, and as many threads as asked for."""
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
     torch.set_num_threads(args.threads)
-    if args.memory_of:
-        print_own_peak(args)
-        return
+
+
+def main() -> None:
+    """Measure and print two tables."""
+    args = parse_arguments()
+    be_quiet(args)
     shapes = parse_shapes(args.shape or ("3-3-256", "6-6-512"))
     print(f"{args.max_tokens} tokens a batch, {args.threads} threads, medians of {args.batches}")
     rows = [

@@ -26,7 +26,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-from common import Shape, batches, build, interleaved, medians, parse_shapes, shape_name
+from common import Shape, batches, build, interleaved, medians, parse, parse_shapes, shape_name
 from tabulate import tabulate
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
@@ -55,7 +55,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--max-tokens", type=int, default=4000)
     parser.add_argument("--batches", type=int, default=12)
     parser.add_argument("--threads", type=int, default=2)
-    return parser.parse_args()
+    return parse(parser, shape=["1-1-16"], depth=[1], max_tokens=100, batches=2, threads=1)
 
 
 def options(kind: str) -> list[str]:

@@ -20,6 +20,7 @@ from common import (
     build,
     interleaved,
     medians,
+    parse,
     parse_shapes,
     shape_name,
 )
@@ -45,7 +46,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--max-tokens", type=int, default=4000)
     parser.add_argument("--batches", type=int, default=12)
     parser.add_argument("--threads", type=int, default=2)
-    return parser.parse_args()
+    return parse(parser, shape=["1-1-16"], max_tokens=100, batches=2, threads=1)
 
 
 def step(model: Any, criterion: Any, optimizer: Any, batch: Any) -> float:

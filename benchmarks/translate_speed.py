@@ -10,7 +10,8 @@ translate the same test set with the same beam, one after the other in every rou
     fairseq-generate, stock   its folded form as fairseq's own `transformer`
     admin-nmt translate       its exported folder, from raw text to raw text
 
-Seconds of fairseq-generate are those that it prints, for search alone, without start and text;
+Seconds of fairseq-generate, which runs in this process, follow from the sentences per second that it
+prints, for search alone, without start and text;
 those of the exported folder include tokenisation, BPE and their undoing. Printed are medians over
 the rounds, the ratio to the first row, BLEU of the detokenised output, and how many translations
 are those of the first row. Below: CPU seconds of one forward pass over the test set with the
@@ -18,17 +19,19 @@ references given (no search), models in turn on every batch.
 """
 
 import argparse
+import contextlib
+import io
 import logging
 import re
 import statistics
-import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from common import parse
 from sacrebleu.metrics import BLEU
 from tabulate import tabulate
 
@@ -62,24 +65,46 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--skip-folded", action="store_true", help="leave out what folding saves in PyTorch"
     )
-    return parser.parse_args()
+    return parse(parser, quantization=["float32"], beam=1, max_tokens=200, rounds=1, threads=1)
+
+
+@contextlib.contextmanager
+def messages_of(name: str, stream: io.StringIO) -> Iterator[None]:
+    """Inside, what this logger says goes to `stream` too."""
+    logger, handler = logging.getLogger(name), logging.StreamHandler(stream)
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logging.disable(logging.NOTSET)
+    try:
+        yield
+    finally:
+        logging.disable(logging.INFO)
+        logger.setLevel(level)
+        logger.removeHandler(handler)
 
 
 def fairseq_generate(path: Path, args: argparse.Namespace, text: Text) -> Run:
-    """Run the program; seconds are those it reports."""
+    """What the program does, in this process; seconds are those it reports."""
+    from fairseq import options as fairseq_options
+    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+    from fairseq_cli.generate import _main
+
     options = SearchOptions(beam=args.beam, max_tokens=args.max_tokens, cpu=True)
     languages = text.source_lang, text.target_lang
     command = generate_command(data_folder(args.data), str(path), args.subset, *languages, options)
-    result = subprocess.run(
-        ["env", f"OMP_NUM_THREADS={args.threads}", *command],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    seconds = re.search(r"Translated .* in ([\d.]+)s", result.stdout + result.stderr)
-    parsed = [found for line in result.stdout.splitlines() if (found := parse_line(line))]
+    parser = fairseq_options.get_generation_parser()
+    words = command[command.index("fairseq_cli.generate") + 1 :]
+    cfg = convert_namespace_to_omegaconf(fairseq_options.parse_args_and_arch(parser, words))
+    said = io.StringIO()
+    with messages_of("fairseq_cli.generate", said):
+        _main(cfg, said)
+    rate = re.search(r"\(([\d.]+) sentences/s", said.getvalue())
+    parsed = [found for line in said.getvalue().splitlines() if (found := parse_line(line))]
     found = {number: sentence for kind, number, sentence in parsed if kind == "H"}
-    assert seconds is not None
+    assert rate is not None
     output = in_corpus_order(found, len(found), "hypothesis")
-    return float(seconds[1]), [text.pipeline.decode(line) for line in output]
+    return len(output) / float(rate[1]), [text.pipeline.decode(line) for line in output]
 
 
 def exported(translator: Translator, args: argparse.Namespace, lines: list[str]) -> Run:
@@ -128,7 +153,6 @@ def forward_table(args: argparse.Namespace, text: Text, paths: dict[str, Path]) 
     """Forward passes over the test set in batches of a tenth of `--max-tokens`."""
     from fairseq import checkpoint_utils
 
-    torch.set_num_threads(args.threads)
     models = {}
     for name, path in paths.items():
         (model,), _, task = checkpoint_utils.load_model_ensemble_and_task(
@@ -151,6 +175,7 @@ def main() -> None:
     """Measure all systems round by round and print the tables."""
     args = parse_arguments()
     logging.disable(logging.INFO)
+    torch.set_num_threads(args.threads)
     text = load_text(args.data, Checkpoint.open(args.checkpoint).languages)
     raw = data_folder(args.data) / "raw" / args.subset
     lines, reference = (

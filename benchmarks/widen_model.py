@@ -16,6 +16,7 @@ import argparse
 from typing import Any
 
 import torch
+from common import parse
 from torch import Tensor
 
 from admin_nmt.checkpoints.reading import load_checkpoint_file
@@ -33,7 +34,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--ffn", type=int, default=4, help="factor of the FFN (default: 4)")
     parser.add_argument("--noise", type=float, default=0.02)
     parser.add_argument("--seed", type=int, default=1)
-    return parser.parse_args()
+    return parse(parser, ffn=2)
 
 
 def twice(x: Tensor, dim: int) -> Tensor:
