@@ -19,7 +19,7 @@ ALLOWED: dict[str, set[str]] = {
     "host": {"checkpoints", "data", "initialization", "models", "modules"},
     "registration": {"criterions", "host", "models", "optim"},
     "analysis": {"evaluation", "initialization", "models", "modules"},
-    "report": {"analysis"},
+    "report": {"analysis", "checkpoints", "evaluation", "models", "modules"},
     "export": {"checkpoints", "data", "initialization", "models", "modules"},
     "pruning": {"checkpoints", "data", "evaluation", "models", "modules"},
     "interop": {"checkpoints", "initialization", "models", "modules"},

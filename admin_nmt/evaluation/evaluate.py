@@ -35,6 +35,7 @@ HYPOTHESES = "hypotheses.detok"
 TOKENIZED_HYPOTHESES = "hypotheses.tok"
 REFERENCES = "references.detok"
 TOKENIZED_REFERENCES = "references.tok"
+SOURCES = "sources.detok"
 SCORES = "scores.json"
 
 
@@ -113,6 +114,13 @@ def evaluate(
     translations = translate(data, path, subset, source, target, options)
 
     texts = _texts(translations.hypotheses, translations.references, chosen.lines, target)
+    if translations.sources is not None:
+        raw_source = preparation.raw.get(subset, {}).get(source)
+        texts[SOURCES] = (
+            read_lines(raw_source)
+            if raw_source is not None and raw_source.exists()
+            else detokenize([bpe.merge(line) for line in translations.sources], source)
+        )
     # Before scoring: whatever goes wrong there, the translation is not lost.
     for name, lines in texts.items():
         _write_lines(directory / name, lines)

@@ -52,10 +52,12 @@ class Translations:
     Attributes:
         hypotheses: N sentences.
         references: N sentences as fairseq read them from the data folder, None if it has none.
+        sources: N sentences as fairseq read them, None if it does not show them.
     """
 
     hypotheses: list[str]
     references: list[str] | None
+    sources: list[str] | None = None
 
 
 def translate(
@@ -90,7 +92,7 @@ def translate(
         ) as process,
     ):
         try:
-            hypotheses, references = _read_output(process.stdout or (), total)
+            hypotheses, references, sources = _read_output(process.stdout or (), total)
         except BaseException:
             process.kill()
             raise
@@ -101,6 +103,7 @@ def translate(
     return Translations(
         in_corpus_order(hypotheses, count, "hypothesis"),
         in_corpus_order(references, count, "reference") if references else None,
+        in_corpus_order(sources, count, "source") if sources else None,
     )
 
 
@@ -128,9 +131,9 @@ def generate_command(
 
 def _read_output(
     stream: Iterable[bytes], total: int | None
-) -> tuple[dict[int, str], dict[int, str]]:
-    """Follow fairseq's output: {number: hypothesis} and {number: reference}."""
-    found: dict[str, dict[int, str]] = {"H": {}, "T": {}}
+) -> tuple[dict[int, str], dict[int, str], dict[int, str]]:
+    """Follow fairseq's output: number -> hypothesis, number -> reference, number -> source."""
+    found: dict[str, dict[int, str]] = {"H": {}, "T": {}, "S": {}}
     with progress(logger, "translating", "sentences", total=total) as bar:
         for line in stream:
             parsed = parse_line(line.decode("utf-8", "replace").rstrip("\n"))
@@ -138,16 +141,16 @@ def _read_output(
                 kind, number, sentence = parsed
                 found[kind][number] = sentence
                 bar.update(kind == "H")
-    return found["H"], found["T"]
+    return found["H"], found["T"], found["S"]
 
 
 def parse_line(line: str) -> tuple[str, int, str] | None:
-    """(`H` or `T`, sentence number, text) of a line of `fairseq-generate`; None for other lines."""
+    """(`H`, `T` or `S`, sentence number, text) of a line of `fairseq-generate`; None for other lines."""
     match = re.match(r"H-(\d+)\t[^\t]*\t(.*)", line, re.DOTALL)
     if match:
         return "H", int(match[1]), match[2]
-    match = re.match(r"T-(\d+)\t(.*)", line, re.DOTALL)
-    return ("T", int(match[1]), match[2]) if match else None
+    match = re.match(r"([TS])-(\d+)\t(.*)", line, re.DOTALL)
+    return (match[1], int(match[2]), match[3]) if match else None
 
 
 def in_corpus_order(sentences: dict[int, str], count: int, what: str) -> list[str]:

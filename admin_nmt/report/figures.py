@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from admin_nmt.analysis.training_log import Curve, minutes_at
+from admin_nmt.modules.heads import KINDS
+from admin_nmt.report.model_state import HeadMap, kinds_of
 from admin_nmt.report.runs import Run
 
 #: Points of a drawn curve; more look the same at a screen's width.
@@ -133,4 +135,70 @@ def curve_figure(panel: Panel, runs: Sequence[Run]) -> dict[str, Any] | None:
         yaxis={"title": {"text": panel.unit}, "type": "log" if panel.log_scale else "linear"},
         xaxis={"title": {"text": "updates"}},
     )
+    return figure.to_plotly_json()
+
+
+def omega_figure(stack: str, runs: Sequence[Run]) -> dict[str, Any] | None:
+    """Mean omega of every sublayer of a stack, dotted at the earliest checkpoint and solid at the
+    latest; None if no run has any."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure(layout={"template": "none", "showlegend": False, "hovermode": "closest"})
+    for number, (run, colour) in enumerate(zip(runs, colours(len(runs)), strict=True)):
+        for profile in run.omegas:
+            if stack not in profile.means:
+                continue
+            is_last = profile is run.omegas[-1]
+            when = "" if profile.update is None else f" update {profile.update}"
+            figure.add_scatter(
+                x=list(range(1, len(profile.means[stack]) + 1)),
+                y=profile.means[stack],
+                text=profile.names[stack],
+                meta=number,
+                name=f"{run.label}{when}",
+                mode="lines+markers",
+                marker={"size": 4},
+                line={"color": colour, "width": 1.6, "dash": "solid" if is_last else "dot"},
+                hovertemplate="%{text}: %{y:.4g}<extra>%{fullData.name}</extra>",
+            )
+    if not figure.data:
+        return None
+    figure.update_layout(
+        margin={"l": 56, "r": 12, "t": 8, "b": 44},
+        yaxis={"title": {"text": "mean omega"}},
+        xaxis={"title": {"text": "sublayer with an omega, in forward order"}},
+    )
+    return figure.to_plotly_json()
+
+
+def head_figure(found: HeadMap) -> dict[str, Any]:
+    """A heat map for each kind of attention, layers downwards."""
+    import plotly.graph_objects as go
+    from plotly.subplots import make_subplots
+
+    kinds = kinds_of([found])
+    figure = make_subplots(cols=len(kinds), subplot_titles=[KINDS[kind] for kind in kinds])
+    largest = max(
+        (value for layers in found.values.values() for layer in layers for value in layer),
+        default=1.0,
+    )
+    for column, kind in enumerate(kinds, 1):
+        layers = found.values[kind]
+        width = max(map(len, layers), default=0) or 1
+        rows = [[*layer, *[None] * (width - len(layer))] for layer in layers]
+        scale = [[0, "#8a949e33"], [1, "#2f7dd1"]] if found.is_kept else "Viridis"
+        figure.add_trace(
+            go.Heatmap(
+                z=rows, x=list(range(1, width + 1)), y=list(range(1, len(rows) + 1)),
+                zmin=0, zmax=1 if found.is_kept else largest, xgap=2, ygap=2,
+                colorscale=scale, showscale=not found.is_kept and column == len(kinds),
+                hovertemplate=f"{kind}:%{{y}}:%{{x}} %{{z:.3g}}<extra></extra>",
+            ),
+            row=1, col=column,
+        )  # fmt: skip
+    figure.update_layout(template="none", margin={"l": 36, "r": 12, "t": 28, "b": 40})
+    figure.update_annotations(font={"size": 11})
+    figure.update_xaxes(title={"text": "head"}, dtick=1 if width <= 16 else None, showgrid=False)
+    figure.update_yaxes(autorange="reversed", showgrid=False, tickformat="d")
+    figure.update_yaxes(title={"text": "layer"}, col=1)
     return figure.to_plotly_json()

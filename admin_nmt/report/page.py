@@ -10,8 +10,9 @@ from typing import Any
 from admin_nmt import __version__
 from admin_nmt.errors import UserError
 from admin_nmt.files import atomic_write
-from admin_nmt.report.figures import PANELS, colours, curve_figure
+from admin_nmt.report.figures import PANELS, colours, curve_figure, head_figure, omega_figure
 from admin_nmt.report.runs import Run, compare_settings
+from admin_nmt.report.translations import sample_sets, score_table
 
 TEMPLATE = "page.html.jinja"
 
@@ -61,6 +62,12 @@ def render(runs: Sequence[Run], date: datetime.date) -> str:
 
     made = [(panel, curve_figure(panel, runs)) for panel in PANELS]
     curves = [(panel, figure) for panel, figure in made if figure is not None]
+    omegas = [(stack, omega_figure(stack, runs)) for stack in ("encoder", "decoder")]
+    omegas = [(stack, figure) for stack, figure in omegas if figure is not None]
+    heads = [
+        (f"{run.label}: {found.title}", head_figure(found)) for run in runs for found in run.heads
+    ]
+    evaluations = [(run.label, found) for run in runs for found in run.evaluations]
     different, common = compare_settings(runs)
     template = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -73,7 +80,11 @@ def render(runs: Sequence[Run], date: datetime.date) -> str:
         has_minutes=any("wall" in run.curves or "train_wall" in run.curves for run in runs),
         different=different,
         common=common,
-        figures=Markup(embedded([figure for _, figure in curves])),
+        omega_stacks=[stack for stack, _ in omegas],
+        head_titles=[title for title, _ in heads],
+        scores=score_table(evaluations),
+        samples=sample_sets(evaluations),
+        figures=Markup(embedded([figure for _, figure in (*curves, *omegas, *heads)])),
         plotly=Markup(get_plotlyjs()),
     )
 

@@ -9,6 +9,9 @@ from typing import Any
 from admin_nmt.analysis.training_log import Curve, TrainingLog, read_log
 from admin_nmt.documents import read_json
 from admin_nmt.errors import UsageError, UserError
+from admin_nmt.evaluation.scoring import Score
+from admin_nmt.report.model_state import HeadMap, OmegaProfile, omega_profile, read_models
+from admin_nmt.report.translations import Evaluated, find_evaluations
 
 
 @dataclass(frozen=True)
@@ -20,12 +23,18 @@ class Run:
         origin: the log or result file that the curves are from.
         curves: as in `TrainingLog.curves`.
         settings: option -> value.
+        evaluations: its scored translations.
+        omegas: of its earliest and its latest checkpoint, as far as there are any.
+        heads: maps of its attention heads.
     """
 
     label: str
     origin: Path
     curves: Mapping[str, Curve]
     settings: Mapping[str, Any] = field(default_factory=dict)
+    evaluations: Sequence[Evaluated] = ()
+    omegas: Sequence[OmegaProfile] = ()
+    heads: Sequence[HeadMap] = ()
 
 
 def read_runs(paths: Sequence[str], labels: Sequence[str] | None = None) -> list[Run]:
@@ -72,7 +81,27 @@ def read_run(path: str | os.PathLike[str], label: str) -> Run:
     origin, log = find_log(home_of(place)) if place.is_dir() else (place, read_log(place))
     if not log.curves:
         raise UserError(f"{origin} holds no progress of fairseq-train: give the log of a training")
-    return Run(label, origin, log.curves, log.settings)
+    folders = result_folders(place if place.is_dir() else save_dir_of(origin, log))
+    omegas, heads = read_models(folders)
+    return Run(label, origin, log.curves, log.settings, find_evaluations(folders), omegas, heads)
+
+
+def save_dir_of(path: Path, log: TrainingLog) -> Path | None:
+    """`--save-dir` as a log shows it, from here or from the log's folder; None if it is not there."""
+    name = log.settings.get("save_dir")
+    if not isinstance(name, str):
+        return None
+    return next((place for place in (Path(name), path.parent / name) if place.is_dir()), None)
+
+
+def result_folders(folder: Path | None) -> list[Path]:
+    """Where the result files of a run may be: its folder, its checkpoints', and those in them."""
+    if folder is None:
+        return []
+    home = home_of(folder)
+    tops = [home, *([home / "checkpoints"] if (home / "checkpoints").is_dir() else [])]
+    below = [path for top in tops for path in sorted(top.iterdir()) if path.is_dir()]
+    return list(dict.fromkeys([*tops, *below]))
 
 
 def home_of(folder: Path) -> Path:
@@ -107,7 +136,8 @@ def _of_result(path: Path, label: str) -> Run:
     content = read_json(path)
     if not isinstance(content, dict):
         raise UserError(f"{path} is not a result file of a study")
-    curves, settings = {}, {}
+    curves: dict[str, Curve] = {}
+    settings: dict[str, Any] = {}
     for name, value in content.items():
         if isinstance(value, dict) and set(value) == {"updates", "values"}:
             # Theirs are named after the log: what is within epochs there is called train_.
@@ -118,7 +148,19 @@ def _of_result(path: Path, label: str) -> Run:
             settings[name] = value
     if not curves:
         raise UserError(f"{path} holds no curves: give a training log or a result file of a study")
-    return Run(label, path, curves, settings)
+    scores = [
+        Score(measure, float(found["score"]), str(found["signature"]))
+        for measure, found in content.get("test", {}).items()
+    ]
+    profiles = [
+        omega_profile({name: float(mean) for name, (mean, _) in omegas.items()}, int(update))
+        for update, omegas in content.get("omegas", {}).items()
+    ]
+    return Run(
+        label, path, curves, settings,
+        [Evaluated("test", scores, None)] if scores else [],
+        [profile for profile in profiles if profile],
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,9 @@ def prepared_data(tiny_run, tmp_path_factory):
     data = tmp_path_factory.mktemp("prepared") / "data-bin"
     shutil.copytree(tiny_run / "data-bin", data)
     shutil.copy(tiny_run / "raw.en", data / "raw.test.en")
-    preparation = {"lowercase": True, "raw": {"test": {"en": "raw.test.en"}}}
+    (data / "raw.test.de").write_text("ein Satz\n" * 20)
+    files = {"de": "raw.test.de", "en": "raw.test.en"}
+    preparation = {"lowercase": True, "raw": {"test": files}}
     (data / "preparation.json").write_text(json.dumps(preparation))
     return data
 
@@ -48,8 +50,10 @@ def test_command_translates_all_sentences_scores_and_keeps_them(tiny_run, tmp_pa
 
     texts = {path.name: read_lines(path) for path in output.iterdir() if path.suffix != ".json"}
     assert {name: len(lines) for name, lines in texts.items()} == dict.fromkeys(
-        ["hypotheses.tok", "hypotheses.detok", "references.tok", "references.detok"], 20
-    )
+        ["hypotheses.tok", "hypotheses.detok", "references.tok", "references.detok", "sources.detok"], 20,
+    )  # fmt: skip
+    german = (tiny_run / "test.de").read_text().replace("@@ ", "").splitlines()
+    assert texts["sources.detok"] == [line.replace(" .", ".") for line in german]
     tokenised = (tiny_run / "test.en").read_text().replace("@@ ", "").splitlines()
     assert texts["references.tok"] == tokenised  # all of them, in the order of the corpus
     assert texts["references.detok"] == [line.replace(" .", ".") for line in tokenised]
@@ -82,7 +86,7 @@ def test_prepared_folder_gives_the_raw_reference_and_case(prepared_data, tiny_ru
     pieces = (tiny_run / "test.en").read_text().splitlines()
     monkeypatch.setattr(
         "admin_nmt.evaluation.evaluate.translate",
-        lambda *args: Translations(hypotheses=pieces, references=pieces),
+        lambda *args: Translations(pieces, pieces, ["x"] * len(pieces)),
     )
     checkpoint = tiny_run / "checkpoints" / "checkpoint1.pt"
     result = evaluate(prepared_data, str(checkpoint))
@@ -92,6 +96,8 @@ def test_prepared_folder_gives_the_raw_reference_and_case(prepared_data, tiny_ru
     assert all("case:lc" in score.signature for score in result.scores[:3])
     assert "case:lc" in evaluation_report(result)
     assert read_lines(result.directory / "references.detok") == raw
+    source = read_lines(result.directory / "sources.detok")
+    assert source == read_lines(prepared_data / "raw.test.de")
 
 
 def test_without_any_reference_the_translation_is_kept_and_one_is_asked_for():

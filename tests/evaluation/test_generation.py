@@ -24,7 +24,8 @@ def test_lines_of_fairseq_generate_are_told_apart():
     assert parse_line("H-12\t-0.5\tein Haus\u2028da .") == ("H", 12, "ein Haus\u2028da .")
     assert parse_line("H-3\t-1.5\t") == ("H", 3, "")
     assert parse_line("T-7\ta house .") == ("T", 7, "a house .")
-    for other in ("S-7\tein", "D-7\t-0.5\tein", "P-7\t-0.1", "2026 | INFO | H-1\t0\tx", ""):
+    assert parse_line("S-7\tein Haus .") == ("S", 7, "ein Haus .")
+    for other in ("D-7\t-0.5\tein", "P-7\t-0.1", "2026 | INFO | H-1\t0\tx", ""):
         assert parse_line(other) is None
 
 
@@ -32,11 +33,16 @@ def test_lines_of_fairseq_generate_are_told_apart():
 def test_translations_return_in_corpus_order(order):
     output = []
     for number in order:
-        output += [f"S-{number}\ts", f"T-{number}\tref {number}", f"H-{number}\t-1\thyp {number}"]
+        output += [
+            f"S-{number}\tsrc {number}",
+            f"T-{number}\tref {number}",
+            f"H-{number}\t-1\thyp {number}",
+        ]
         output += [f"D-{number}\t-1\tother", f"P-{number}\t-1 -1"]
-    hypotheses, references = _read_output([line.encode() + b"\n" for line in output], 12)
+    hypotheses, references, sources = _read_output([line.encode() + b"\n" for line in output], 12)
     assert in_corpus_order(hypotheses, 12, "x") == [f"hyp {number}" for number in range(12)]
     assert in_corpus_order(references, 12, "x") == [f"ref {number}" for number in range(12)]
+    assert in_corpus_order(sources, 12, "x") == [f"src {number}" for number in range(12)]
 
 
 def test_missing_sentences_are_refused_not_skipped():
