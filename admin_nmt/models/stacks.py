@@ -186,7 +186,7 @@ class AdminTransformerDecoder(TransformerDecoderBase):
         self._supply = _LayerSupply(cfg, scheme, "decoder", cfg.decoder.embed_dim)
         super().__init__(cfg, dictionary, embed_tokens, no_encoder_attn=no_encoder_attn)
         del self._supply
-        self._future_mask = torch.empty(0)
+        self._future_mask = self._current_mask = torch.empty(0)
         self.dropout_module = Dropout(cfg.dropout, module_name="TransformerDecoder")
         if carries_scores(cfg, "decoder"):
             layers = all_layers(self.layers)
@@ -216,10 +216,13 @@ class AdminTransformerDecoder(TransformerDecoderBase):
         return super().extract_features(prev_output_tokens, *args, **kwargs)
 
     def buffered_future_mask(self, tensor: Tensor) -> Tensor:
-        """Causal mask (T, T) for `tensor` (T, B, D): -inf above the diagonal, cached."""
+        """Causal mask (T, T) for `tensor` (T, B, D): -inf above the diagonal, cached. All layers get the
+        same tensor, so that what is made of it is made once."""
         length = tensor.size(0)
         mask: Tensor = self._future_mask
         if mask.size(0) < length or mask.device != tensor.device or mask.dtype != tensor.dtype:
             mask = tensor.new_full((length, length), float("-inf")).triu_(1)
-            self._future_mask = mask
-        return mask[:length, :length]
+            self._future_mask = self._current_mask = mask
+        if self._current_mask.size(0) != length:
+            self._current_mask = mask[:length, :length]
+        return self._current_mask

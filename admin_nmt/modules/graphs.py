@@ -271,12 +271,15 @@ class StepGraphs:
                 objective, parameters, scale.to(objective.dtype), allow_unused=True
             )
 
-        with recording(), torch.random.fork_rng(self._generators):
-            self.recorder.warm_up(lambda: gradients(function(inputs)[OBJECTIVE]))
-            forward, figures = self.recorder.record(lambda: function(inputs))
-            backward, used = self.recorder.record(
-                lambda: self.gradients.add(gradients(figures[OBJECTIVE]))
-            )
+        with torch.random.fork_rng(self._generators):
+            with recording():
+                self.recorder.warm_up(lambda: gradients(function(inputs)[OBJECTIVE]))
+            with recording():
+                forward, figures = self.recorder.record(lambda: function(inputs))
+            with recording():
+                backward, used = self.recorder.record(
+                    lambda: self.gradients.add(gradients(figures[OBJECTIVE]))
+                )
         figures = {name: figure.detach() for name, figure in figures.items()}
         return _Step(inputs, figures, scale, forward, backward, used, tensors_of(self.model))
 

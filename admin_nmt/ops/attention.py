@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from admin_nmt.ops.dropout import dropout
-from admin_nmt.ops.recording import recorded
+from admin_nmt.ops.recording import recorded, recording_number
 
 
 class _Bias(NamedTuple):
@@ -18,6 +18,7 @@ class _Bias(NamedTuple):
 
     attn_mask: Tensor | None
     versions: tuple[int, ...]
+    recording: int
     bias: Tensor
 
 
@@ -42,7 +43,9 @@ def attention_bias(
     """
     if key_padding_mask is None:
         return None if attn_mask is None else attn_mask.to(dtype)
-    if recorded(key_padding_mask.device):  # to run again with other values in the same masks
+    recording = recording_number()
+    if recorded(key_padding_mask.device) and not recording:
+        # To run again with other values in the same masks; we are not told when another one begins.
         return _bias(attn_mask, key_padding_mask, dtype)
     masks = (key_padding_mask,) if attn_mask is None else (key_padding_mask, attn_mask)
     if any(mask.is_inference() for mask in masks):  # they do not count their changes
@@ -53,9 +56,11 @@ def attention_bias(
         found is None
         or found.attn_mask is not attn_mask
         or found.versions != versions
+        or found.recording != recording
         or found.bias.dtype != dtype
     ):
-        found = _Bias(attn_mask, versions, _bias(attn_mask, key_padding_mask, dtype))
+        bias = _bias(attn_mask, key_padding_mask, dtype)
+        found = _Bias(attn_mask, versions, recording, bias)
         _biases[key_padding_mask] = found
     return found.bias
 

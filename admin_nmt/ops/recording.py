@@ -7,21 +7,29 @@ first answer in every replay; where `recorded` says so, the operations of this p
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 
 import torch
 
-_depth = 0
+_numbers = count(1)
+_current = 0
 
 
 @contextmanager
 def recording() -> Iterator[None]:
-    """Within the context operations are recorded, or run as they are about to be recorded."""
-    global _depth
-    _depth += 1
+    """Within the context operations are recorded, or run as they are about to be recorded. What is
+    computed in it is computed again by each replay, and what was computed before is not."""
+    global _current
+    outer, _current = _current, next(_numbers)
     try:
         yield
     finally:
-        _depth -= 1
+        _current = outer
+
+
+def recording_number() -> int:
+    """Tells one `recording` from another; 0 outside."""
+    return _current
 
 
 def recorded(device: torch.device) -> bool:
@@ -29,4 +37,4 @@ def recorded(device: torch.device) -> bool:
     # The compiler is asked first: it would take our count for a constant of what it compiles.
     if torch.compiler.is_compiling():
         return True
-    return _depth > 0 or (device.type == "cuda" and torch.cuda.is_current_stream_capturing())
+    return _current > 0 or (device.type == "cuda" and torch.cuda.is_current_stream_capturing())

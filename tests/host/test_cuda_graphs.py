@@ -57,8 +57,7 @@ def samples(task: Any) -> list[Any]:
     "options",
     [
         (),
-        ("--fp16", "--fp16-init-scale", "8", "--fp16-scale-window", "2"),
-        ("--memory-efficient-bf16", "--residual-attention", "all"),
+        ("--fp16", "--fp16-init-scale=8", "--fp16-scale-window=2", "--residual-attention=all"),
     ],
     ids=" ".join,
 )

@@ -1,11 +1,16 @@
 """Additive masks: their values, and that layers share them as long as nothing changes."""
 
 import gc
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
 
+import pytest
 import torch
 
 from admin_nmt.ops import attention
 from admin_nmt.ops.attention import attention_bias
+from admin_nmt.ops.recording import recording
 
 INF = float("inf")
 
@@ -56,3 +61,39 @@ def test_it_lives_no_longer_than_its_mask() -> None:
     del padding
     gc.collect()
     assert len(attention._biases) == number - 1
+
+
+def test_a_recording_shares_its_own_and_no_others() -> None:
+    """A replay computes what was computed in its recording; a mask from before would stay as it was."""
+    future, padding = masks()
+    before = attention_bias(future, padding, torch.float32)
+    with recording():
+        first = attention_bias(future, padding, torch.float32)
+        assert attention_bias(future, padding, torch.float32) is first is not before
+    with recording():
+        assert attention_bias(future, padding, torch.float32) is not first
+    assert attention_bias(future, padding, torch.float32) is not first
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_a_model_makes_one_for_each_kind_of_mask(
+    build: Callable[..., Any],
+    batch: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    recorded: bool,
+) -> None:
+    made: list[torch.Size] = []
+    bias_of = attention._bias
+    monkeypatch.setattr(
+        attention, "_bias", lambda *masks: made.append(masks[1].shape) or bias_of(*masks)
+    )
+    model = build(
+        "--encoder-layers", "3", "--decoder-layers", "3", "--init-type", "default"
+    ).train()
+    inputs = batch["net_input"]
+    for _ in range(2):
+        with recording() if recorded else nullcontext():
+            model(**inputs)
+        # Of the source's padding, and of the target's with the future.
+        assert made == [inputs["src_tokens"].shape, inputs["prev_output_tokens"].shape]
+        made.clear()
