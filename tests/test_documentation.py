@@ -4,13 +4,18 @@ docs/results/ has commands that take hours; what they call is run in small by te
 tests of each command.
 """
 
+import argparse
+import importlib
 import re
+import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import docs_pictures
 from admin_nmt.cli.main import main
 
 REPOSITORY = Path(__file__).parents[1]
@@ -20,6 +25,11 @@ PAGES = ("install", "training", "data", "evaluation", "export", "analysis", "lau
 GUIDE = "\n".join(
     (REPOSITORY / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in PAGES
 )
+#: One page per method.
+METHODS = {
+    name: (REPOSITORY / "docs" / "methods" / f"{name}.md").read_text(encoding="utf-8")
+    for name in ("admin", "realformer", "r-drop", "head-pruning")
+}
 OTHERS = "\n".join(
     (REPOSITORY / "docs" / f"{name}.md").read_text(encoding="utf-8")
     for name in ("troubleshooting", "migrating", "gpu")
@@ -69,7 +79,7 @@ def run(program: Callable[..., subprocess.CompletedProcess[str]]) -> Callable[..
     return run_words
 
 
-@pytest.mark.parametrize("command", commands(README + GUIDE + OTHERS))
+@pytest.mark.parametrize("command", commands(README + GUIDE + OTHERS + "".join(METHODS.values())))
 def test_every_command_is_run_somewhere(command: str) -> None:
     for prefix, where in RUN_ELSEWHERE.items():
         if command.startswith(prefix):
@@ -195,6 +205,77 @@ def test_the_path_from_own_text_to_a_translator_runs_as_written(
     assert (tmp_path / "text.en").read_text(encoding="utf-8").count("\n") == 1
 
 
+#: Runs commands of fairseq-train, a line each, in one process: importing takes longer than they do.
+TRAIN_ALL = """
+import sys
+import admin_nmt_autoload
+from fairseq_cli.train import cli_main
+for line in sys.stdin:
+    sys.argv = ["fairseq-train", *line.split()]
+    cli_main()
+"""
+
+
+def test_the_commands_of_the_methods_run_as_written(
+    run: Callable[..., None], data_bin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shrink = (
+        "--encoder-layers 2 --decoder-layers 1 --encoder-embed-dim 16 --encoder-ffn-embed-dim 16"
+    )
+    shrink += " --encoder-attention-heads 2 --decoder-attention-heads 2 --cpu --max-update 2"
+    shrink += " --disable-validation --save-dir checkpoints/"
+    lines = []
+    for name in ("admin", "realformer", "r-drop"):
+        (command,) = commands(METHODS[name])
+        command = re.sub(r"'([^']*)'", lambda m: m[1].replace(" ", ""), command)
+        words = command.replace("DATA", str(data_bin)).removeprefix("fairseq-train ")
+        lines.append(f"{words} {shrink}{name}")
+    subprocess.run([sys.executable, "-c", TRAIN_ALL], input="\n".join(lines), text=True, check=True)
+    shutil.copy("checkpoints/admin/checkpoint_last.pt", "checkpoints/average.pt")
+    assert Path("checkpoints/realformer/checkpoint_last.pt").exists()
+    assert Path("checkpoints/r-drop/checkpoint_last.pt").exists()
+    for command in commands(METHODS["head-pruning"]):
+        run(*command.replace("DATA", str(data_bin)).split(), "--cpu")
+    assert Path("pruned.pt").exists()
+
+
+def _default(text: str) -> object:
+    """A default as the tables of the methods write it, as its option has it."""
+    return {"none": None, "off": False}.get(text, text.strip("`"))
+
+
+def test_the_methods_name_each_default() -> None:
+    from admin_nmt.criterions.label_smoothed_cross_entropy_rdrop import RDropConfig
+    from admin_nmt.models._config import AdminTransformerConfig
+
+    defaults = {}
+    for config in (AdminTransformerConfig(), RDropConfig()):
+        defaults |= {f"--{name.replace('_', '-')}": value for name, value in vars(config).items()}
+    for name in ("importance", "prune"):
+        parser = argparse.ArgumentParser()
+        importlib.import_module(f"admin_nmt.cli.{name}").add_arguments(parser)
+        for action in parser._actions:
+            defaults |= dict.fromkeys(action.option_strings, action.default)
+    rows = [
+        row
+        for page in METHODS.values()
+        for row in re.findall(r"^\| `(--[\w-]+)` \| ([^|]+) \|", page, re.M)
+    ]
+    assert len(rows) == 24
+    for option, default in rows:
+        value = getattr(defaults[option], "value", defaults[option])
+        assert str(value) == str(_default(default)), option
+
+
+@pytest.mark.parametrize("name", docs_pictures.PICTURES)
+def test_pictures_are_those_of_the_script(name: str) -> None:
+    made = docs_pictures.PICTURES[name]().svg()
+    assert made == (docs_pictures.FOLDER / name).read_text(encoding="utf-8"), (
+        "python scripts/docs_pictures.py makes the pictures"
+    )
+
+
 def test_readme_is_short() -> None:
     assert len(README.splitlines()) <= 150
 
@@ -202,7 +283,7 @@ def test_readme_is_short() -> None:
 def test_links_between_pages_lead_somewhere() -> None:
     pages = [
         *REPOSITORY.glob("*.md"),
-        *REPOSITORY.glob("docs/*.md"),
+        *REPOSITORY.glob("docs/**/*.md"),
         *REPOSITORY.glob("*/README.md"),
     ]
     for page in pages:

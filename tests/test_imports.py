@@ -3,6 +3,8 @@
 import ast
 from pathlib import Path
 
+import docs_pictures
+
 PACKAGE = Path(__file__).parents[1] / "admin_nmt"
 
 #: Room -> rooms that it may import, itself and `BASE` always. A module beside the rooms is a room.
@@ -89,6 +91,12 @@ def test_contributing_shows_the_table() -> None:
     for name in ALLOWED.keys() - {"registration"}:
         below = {part.strip(" `") for part in written[name].split(",")} - {"", "torch"}
         assert below == ALLOWED[name], f"CONTRIBUTING.md, row {name}: {ALLOWED[name]}"
+
+
+def test_the_picture_of_the_house_shows_the_table() -> None:
+    assert docs_pictures.rooms().keys() - {"cli"} == ALLOWED.keys() - {"registration"}
+    picture = (docs_pictures.FOLDER / "house.svg").read_text(encoding="utf-8")
+    assert docs_pictures.house().svg() == picture, "run python scripts/docs_pictures.py"
 
 
 def test_nothing_imports_the_command_line() -> None:
