@@ -247,7 +247,7 @@ def _default(text: str) -> object:
 
 def test_the_methods_name_each_default() -> None:
     from admin_nmt.criterions.label_smoothed_cross_entropy_rdrop import RDropConfig
-    from admin_nmt.models._config import AdminTransformerConfig
+    from admin_nmt.models.config import AdminTransformerConfig
 
     defaults = {}
     for config in (AdminTransformerConfig(), RDropConfig()):
