@@ -102,8 +102,14 @@ def linear_rdrop(
 
     Args:
         features: (m, ..., D).
+        weight: (V, D).
+        bias: (V,) or None.
+        target: (...), indices of the true types, the same for all passes.
+        smoothing: label smoothing.
         alpha: weight of the divergence between the passes.
-        others: as for `linear_cross_entropy`; target (...) serves all passes.
+        ignore_index: tokens with this target do not count (padding).
+        chunk_tokens: tokens projected at a time; default by size and device.
+        count_correct: also count the tokens whose most likely type is the true one.
 
     Raises:
         ValueError: shapes do not fit each other.
