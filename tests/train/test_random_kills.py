@@ -1,0 +1,40 @@
+"""benchmarks/random_kills.py in small: two kills, and that it would see a difference."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+REPOSITORY = Path(__file__).parents[2]
+sys.path.insert(0, str(REPOSITORY / "benchmarks"))
+import random_kills  # noqa: E402
+
+
+def test_two_kills(data_bin: Path, tmp_path: Path) -> None:
+    # A process of its own: autograd's threads, which other tests have started, do not survive a fork.
+    results = tmp_path / "kills.json"
+    script = REPOSITORY / "benchmarks" / "random_kills.py"
+    run = subprocess.run(
+        [sys.executable, script, data_bin, "--kills", "2", "--updates", "9", "--output", results],
+        env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout + run.stderr
+    report = json.loads(results.read_text())
+    assert report["kills"] == 2 and report["runs_that_differ"] == 0
+    assert sum(len(details["kills"]) for details in report["details"]) == 2
+
+
+def test_other_weights_are_seen() -> None:
+    state = {"model": {"weight": torch.ones(3), "bias": torch.zeros(2)}, "updates": 9}
+    same = {"model": {"weight": torch.ones(3), "bias": torch.zeros(2)}, "updates": 9}
+    assert random_kills.differences(state, same) == []
+    same["model"]["weight"][1] += torch.finfo(torch.float32).eps
+    assert random_kills.differences(state, same) == [".model.weight"]
+    same["updates"] = 8
+    assert random_kills.differences(state, same) == [".model.weight", ".updates"]
+    assert random_kills.differences({"a": [torch.ones(1)]}, {"a": [torch.ones(1), 2]}) == [".a"]
+    half = {"a": torch.ones(1, dtype=torch.bfloat16)}
+    assert random_kills.differences({"a": torch.ones(1)}, half) == [".a"]
