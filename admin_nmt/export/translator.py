@@ -55,8 +55,7 @@ class Translator:
     def translate(self, lines: Sequence[str], beam: int = 5, lenpen: float = 1.0) -> list[str]:
         """The best translation of every line; empty lines stay empty.
 
-        >>> load_translator("exported").translate(["Ein Hund läuft."])  # doctest: +SKIP
-        ['A dog is running.']
+        `load_translator("exported").translate(["Ein Hund läuft."])` gives `["A dog is running."]`.
         """
         found = self.stream(lines, Search(beam=beam, lenpen=lenpen))
         return [hypotheses[0].text for hypotheses in found]

@@ -25,7 +25,11 @@ def omega_log(num_residuals: int) -> float:
 
 
 def omega_const(num_residuals: int) -> float:
-    """`sqrt(n)` for n residual sublayers."""
+    """`sqrt(n)` for n residual sublayers.
+
+    >>> omega_const(144)
+    12.0
+    """
     return math.sqrt(num_residuals)
 
 

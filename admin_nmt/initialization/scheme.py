@@ -27,7 +27,11 @@ class Depth:
     decoder_sublayers: int = 3
 
     def num_residuals(self, stack: Stack) -> int:
-        """n, the number of residual sublayers of a stack: 2N or 3M."""
+        """n, the number of residual sublayers of a stack: 2N or 3M.
+
+        >>> Depth(encoder_layers=60, decoder_layers=12).num_residuals("encoder")
+        120
+        """
         if stack == "encoder":
             return 2 * self.encoder_layers
         return self.decoder_sublayers * self.decoder_layers

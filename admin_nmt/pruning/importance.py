@@ -53,6 +53,9 @@ def normalize_by_layer(scores: Scores) -> dict[str, list[list[float]]]:
     """Divide every layer of every kind by its own l2 norm (section 4.1 of the paper).
 
     Layers whose scores are all 0 stay so. Kinds may have any number of layers.
+
+    >>> normalize_by_layer({"E": [[3.0, 4.0], [0.0, 0.0]]})
+    {'E': [[0.6, 0.8], [0.0, 0.0]]}
     """
 
     def normalized(layer: Sequence[float]) -> list[float]:
@@ -63,7 +66,11 @@ def normalize_by_layer(scores: Scores) -> dict[str, list[list[float]]]:
 
 
 def ranking(scores: Scores) -> list[Head]:
-    """All heads, the least important first; equal scores in the order of their names."""
+    """All heads, the least important first; equal scores in the order of their names.
+
+    >>> [str(head) for head in ranking({"E": [[0.6, 0.8]], "D": [[1.0, 0.0]]})]
+    ['D:1:2', 'E:1:1', 'E:1:2', 'D:1:1']
+    """
     scored = [
         (score, order, Head(kind, layer, head))
         for order, kind in enumerate(KINDS)
