@@ -11,7 +11,7 @@ from admin_nmt.report.model_state import HeadMap, kinds_of
 from admin_nmt.report.runs import Run
 
 #: Points of a drawn curve; more look the same at a screen's width.
-MOST_POINTS = 800
+MOST_POINTS = 500
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,9 @@ def curve_figure(panel: Panel, runs: Sequence[Run]) -> dict[str, Any] | None:
         return None
     figure.update_layout(
         margin={"l": 56, "r": 12, "t": 8, "b": 44},
-        yaxis={"title": {"text": panel.unit}, "type": "log" if panel.log_scale else "linear"},
+        # Few ticks: between powers of ten every digit would get one, on top of each other.
+        yaxis={"title": {"text": panel.unit}}
+        | ({"type": "log", "nticks": 6} if panel.log_scale else {}),
         xaxis={"title": {"text": "updates"}},
     )
     return figure.to_plotly_json()

@@ -99,7 +99,10 @@ def test_weights_and_biases_gets_them(trained: Path) -> None:
 
 
 def test_the_log_has_their_curves(trained: Path) -> None:
-    curves = read_log(trained / "train.log").curves
+    log = read_log(trained / "train.log")
+    curves = log.curves
+    assert log.settings["arch"] == "admin_transformer_tiny" and log.settings["lr"] == [0.01]
+    assert log.settings["criterion"] == "label_smoothed_cross_entropy_rdrop"
     shown = events(trained / "tensorboard" / "train_inner")
     for name in (*OMEGAS, "rdrop_kl"):
         assert curves[name].updates == [2, 4]

@@ -1,5 +1,6 @@
 """`admin-nmt report`: what is on the page, that it loads nothing, that a browser draws it."""
 
+import base64
 import json
 import re
 import shutil
@@ -203,17 +204,46 @@ CHROMIUM = next(
 )
 
 
+#: Uses the page as a reader does, and leaves what it saw in an attribute.
+PROBE = """<script>
+addEventListener("load", () => setTimeout(() => {
+  const plot = document.querySelector("[data-figure]");
+  const x = () => plot.data.map((trace) => trace.x[0]);
+  const seen = { updates: x(), text: plot.layout.font.color };
+  document.querySelector("[data-axis=minutes]").click();
+  seen.minutes = x();
+  document.querySelector('[data-run="0"]').click();
+  seen.visible = plot.data.map((trace) => trace.visible);
+  seen.overflow = document.documentElement.scrollWidth - innerWidth;
+  document.body.dataset.seen = btoa(JSON.stringify(seen));
+}, 500));
+</script></body>"""
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
-def test_a_browser_draws_every_figure_without_an_error(page: Page, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("width", "dark", "text"), [(1300, 0, "#e4e8ec"), (500, 1, "#1d2329")])
+def test_a_browser_draws_the_page_and_its_switches_work(
+    page: Page, tmp_path: Path, width: int, dark: int, text: str
+) -> None:
     assert CHROMIUM is not None
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    probed = tmp_path / "probed.html"
+    probed.write_text(html.replace("</body>", PROBE), encoding="utf-8")
     browser = subprocess.run(
-        [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=400,6000",
+        [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", f"--window-size={width},6000",
          f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=10000", "--dump-dom",
-         "--enable-logging=stderr", (tmp_path / "report.html").as_uri()],
+         "--enable-logging=stderr", f"--blink-settings=preferredColorScheme={dark}",
+         probed.as_uri()],
         capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
     assert not re.findall(r".*CONSOLE.*", browser.stderr)
     assert browser.stdout.count('class="main-svg"') >= len(page.figures())
+    found = re.search(r'data-seen="([^"]*)"', browser.stdout)
+    assert found
+    seen = json.loads(base64.b64decode(found[1]))
+    assert seen["updates"] == [1, 5, 1, 5] and seen["minutes"] == [0.05, 0.25, 0.05, 0.25]
+    assert seen["visible"] == [False, False, True, True]
+    assert seen["text"] == text and seen["overflow"] <= 0
 
 
 def test_a_run_reads_from_its_folder(tmp_path: Path) -> None:
