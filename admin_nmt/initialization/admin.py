@@ -29,8 +29,9 @@ from admin_nmt.modules.residual import Residual, ScaledResidual
 def next_omega(shortcut_variance: float, branch_variance: float) -> float:
     """omega_{i+1} from Var[omega_i * x_{i-1}] and Var[f_i(x_{i-1})].
 
-    >>> next_omega(2.0, 2.0)
-    2.0
+    Examples:
+        >>> next_omega(2.0, 2.0)
+        2.0
     """
     return math.sqrt(shortcut_variance + branch_variance)
 

@@ -18,8 +18,9 @@ from admin_nmt.modules.residual import ConstantResidual, Residual, ScaledResidua
 def omega_log(num_residuals: int) -> float:
     """`sqrt((n + 1) / ln(n + 1) - 1)` for n >= 1 residual sublayers; never below 0.
 
-    >>> round(omega_log(12), 3)
-    2.017
+    Examples:
+        >>> round(omega_log(12), 3)
+        2.017
     """
     return math.sqrt((num_residuals + 1) / math.log(num_residuals + 1) - 1)
 
@@ -27,8 +28,9 @@ def omega_log(num_residuals: int) -> float:
 def omega_const(num_residuals: int) -> float:
     """`sqrt(n)` for n residual sublayers.
 
-    >>> omega_const(144)
-    12.0
+    Examples:
+        >>> omega_const(144)
+        12.0
     """
     return math.sqrt(num_residuals)
 

@@ -21,9 +21,10 @@ from admin_nmt.modules.residual import ConstantResidual, Residual
 def alpha_beta(stack: Stack, depth: Depth) -> tuple[float, float]:
     """alpha and beta of a stack (table in figure 2 of the paper, encoder-decoder row).
 
-    >>> alpha, beta = alpha_beta("decoder", Depth(encoder_layers=6, decoder_layers=27))
-    >>> round(alpha, 6), round(beta, 3)
-    (3.0, 0.236)
+    Examples:
+        >>> alpha, beta = alpha_beta("decoder", Depth(encoder_layers=6, decoder_layers=27))
+        >>> round(alpha, 6), round(beta, 3)
+        (3.0, 0.236)
     """
     n, m = depth.encoder_layers, depth.decoder_layers
     if stack == "encoder":

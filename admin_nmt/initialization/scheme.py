@@ -29,8 +29,9 @@ class Depth:
     def num_residuals(self, stack: Stack) -> int:
         """n, the number of residual sublayers of a stack: 2N or 3M.
 
-        >>> Depth(encoder_layers=60, decoder_layers=12).num_residuals("encoder")
-        120
+        Examples:
+            >>> Depth(encoder_layers=60, decoder_layers=12).num_residuals("encoder")
+            120
         """
         if stack == "encoder":
             return 2 * self.encoder_layers

@@ -65,8 +65,9 @@ def parse_heads(text: str, option: str = "--heads") -> list[Head]:
     """The heads of a list such as `E:3:1,A:1:2`; a bare number goes on in the same layer
     (`E:3:1,4` is heads 1 and 4).
 
-    >>> [str(head) for head in parse_heads("E:3:1,4 A:1:2")]
-    ['E:3:1', 'E:3:4', 'A:1:2']
+    Examples:
+        >>> [str(head) for head in parse_heads("E:3:1,4 A:1:2")]
+        ['E:3:1', 'E:3:4', 'A:1:2']
 
     Raises:
         UsageError: a part does not name a head, or a head is named twice; the message names `option`.
@@ -92,8 +93,9 @@ def parse_heads(text: str, option: str = "--heads") -> list[Head]:
 def all_heads(layout: Layout) -> Iterator[Head]:
     """Every head of a model, kind by kind, layer by layer.
 
-    >>> [str(head) for head in all_heads({"E": (2, 1)})]
-    ['E:1:1', 'E:1:2', 'E:2:1']
+    Examples:
+        >>> [str(head) for head in all_heads({"E": (2, 1)})]
+        ['E:1:1', 'E:1:2', 'E:2:1']
     """
     for kind in KINDS:
         for layer, count in enumerate(layout.get(kind, ()), 1):
@@ -124,8 +126,9 @@ def require_heads(heads: Iterable[Head], layout: Layout, option: str = "--heads"
 def without(layout: Layout, removed: Iterable[Head]) -> dict[str, tuple[int, ...]]:
     """The layout after the heads `removed` are gone.
 
-    >>> without({"E": (8, 8)}, [Head("E", 2, 1), Head("E", 2, 5)])
-    {'E': (8, 6)}
+    Examples:
+        >>> without({"E": (8, 8)}, [Head("E", 2, 1), Head("E", 2, 5)])
+        {'E': (8, 6)}
     """
     counts = {kind: list(layers) for kind, layers in layout.items()}
     for head in set(removed):
@@ -136,8 +139,9 @@ def without(layout: Layout, removed: Iterable[Head]) -> dict[str, tuple[int, ...
 def format_layout(layout: Mapping[str, Sequence[int | LayerHeads]]) -> str:
     """`E:8,7,0 A:8,8 D:8,8`; kinds that the model lacks are left out.
 
-    >>> format_layout({"E": (8, 7, 0), "D": (8, 8)})
-    'E:8,7,0 D:8,8'
+    Examples:
+        >>> format_layout({"E": (8, 7, 0), "D": (8, 8)})
+        'E:8,7,0 D:8,8'
     """
     return " ".join(
         f"{kind}:{','.join(map(str, layout[kind]))}" for kind in KINDS if layout.get(kind)
@@ -150,8 +154,9 @@ _LAYER = r"\d+(?:\((?:\d+(?:\.\d+)*)?\))?"
 def parse_layout(text: str, option: str = "--heads-per-layer") -> dict[str, tuple[LayerHeads, ...]]:
     """The inverse of `format_layout`.
 
-    >>> parse_layout("E:4(1.3),2")["E"]
-    (LayerHeads(scores=4, values=(0, 2)), LayerHeads(scores=2, values=(0, 1)))
+    Examples:
+        >>> parse_layout("E:4(1.3),2")["E"]
+        (LayerHeads(scores=4, values=(0, 2)), LayerHeads(scores=2, values=(0, 1)))
 
     Raises:
         UsageError: another form; the message names `option`.

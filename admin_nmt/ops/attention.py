@@ -101,9 +101,10 @@ def attention_weights(q: Tensor, k: Tensor, bias: Tensor | None, scale: float) -
     Returns:
         (B, H, T, S), in the dtype of `q`; 0 for queries that see no key.
 
-    >>> q, k = torch.ones(1, 1, 1, 4), torch.ones(1, 1, 2, 4)
-    >>> attention_weights(q, k, torch.tensor([0.0, -torch.inf]), scale=0.5)
-    tensor([[[[1., 0.]]]])
+    Examples:
+        >>> q, k = torch.ones(1, 1, 1, 4), torch.ones(1, 1, 2, 4)
+        >>> attention_weights(q, k, torch.tensor([0.0, -torch.inf]), scale=0.5)
+        tensor([[[[1., 0.]]]])
     """
     scores = torch.matmul(q * scale, k.transpose(-2, -1))
     if bias is not None:

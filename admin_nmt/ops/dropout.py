@@ -23,8 +23,9 @@ _LOWEST = -(1 << 15)
 def keep_threshold(p: float) -> int:
     """Number of the 2**16 levels that are dropped for drop probability `p`, at most all but one.
 
-    >>> keep_threshold(0.25), keep_threshold(1.0)
-    (16384, 65535)
+    Examples:
+        >>> keep_threshold(0.25), keep_threshold(1.0)
+        (16384, 65535)
     """
     return min(round(p * _LEVELS), _LEVELS - 1)
 

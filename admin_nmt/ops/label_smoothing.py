@@ -34,11 +34,12 @@ class LabelSmoothing:
     def of(cls, epsilon: float, num_types: int, over: str = "others") -> "LabelSmoothing":
         """Coefficients for mass `epsilon` over a vocabulary of `num_types`.
 
-        >>> LabelSmoothing.of(0.1, 5, over="all")
-        LabelSmoothing(target=0.9, each=0.02)
-        >>> others = LabelSmoothing.of(0.1, 5)
-        >>> round(others.target + 5 * others.each, 12)
-        1.0
+        Examples:
+            >>> LabelSmoothing.of(0.1, 5, over="all")
+            LabelSmoothing(target=0.9, each=0.02)
+            >>> others = LabelSmoothing.of(0.1, 5)
+            >>> round(others.target + 5 * others.each, 12)
+            1.0
 
         Raises:
             ValueError: unknown `over`.

@@ -42,9 +42,10 @@ def symmetric_kl(lprobs: Tensor) -> Tensor:
     Returns:
         (...).
 
-    >>> import torch
-    >>> symmetric_kl(torch.tensor([[0.5, 0.5], [0.75, 0.25]]).log())
-    tensor(0.1373)
+    Examples:
+        >>> import torch
+        >>> symmetric_kl(torch.tensor([[0.5, 0.5], [0.75, 0.25]]).log())
+        tensor(0.1373)
     """
     m = lprobs.shape[0]
     # sum over j of (lp_i - lp_j) is m * (lp_i - mean lp): no pair needs a tensor of its own.

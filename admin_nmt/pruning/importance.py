@@ -54,8 +54,9 @@ def normalize_by_layer(scores: Scores) -> dict[str, list[list[float]]]:
 
     Layers whose scores are all 0 stay so. Kinds may have any number of layers.
 
-    >>> normalize_by_layer({"E": [[3.0, 4.0], [0.0, 0.0]]})
-    {'E': [[0.6, 0.8], [0.0, 0.0]]}
+    Examples:
+        >>> normalize_by_layer({"E": [[3.0, 4.0], [0.0, 0.0]]})
+        {'E': [[0.6, 0.8], [0.0, 0.0]]}
     """
 
     def normalized(layer: Sequence[float]) -> list[float]:
@@ -68,8 +69,9 @@ def normalize_by_layer(scores: Scores) -> dict[str, list[list[float]]]:
 def ranking(scores: Scores) -> list[Head]:
     """All heads, the least important first; equal scores in the order of their names.
 
-    >>> [str(head) for head in ranking({"E": [[0.6, 0.8]], "D": [[1.0, 0.0]]})]
-    ['D:1:2', 'E:1:1', 'E:1:2', 'D:1:1']
+    Examples:
+        >>> [str(head) for head in ranking({"E": [[0.6, 0.8]], "D": [[1.0, 0.0]]})]
+        ['D:1:2', 'E:1:1', 'E:1:2', 'D:1:1']
     """
     scored = [
         (score, order, Head(kind, layer, head))

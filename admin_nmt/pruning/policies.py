@@ -32,8 +32,9 @@ class Budget:
 def num_to_remove(fraction: float, total: int) -> int:
     """`ceil(fraction * total)`, as in the authors' code, safe from rounding.
 
-    >>> num_to_remove(0.3, 10), num_to_remove(0.25, 10)
-    (3, 3)
+    Examples:
+        >>> num_to_remove(0.3, 10), num_to_remove(0.25, 10)
+        (3, 3)
     """
     return math.ceil(round(fraction * total, 9))
 
@@ -85,10 +86,11 @@ def choose(
         budgets: of disjoint kinds; they are met exactly.
         min_heads: every layer keeps at least so many heads (or all it has, if fewer).
 
-    >>> layout = {"E": (2, 2)}
-    >>> order = list(all_heads(layout))
-    >>> sorted(map(str, choose(order, layout, global_budget(layout, 0.5), min_heads=1)))
-    ['E:1:1', 'E:2:1']
+    Examples:
+        >>> layout = {"E": (2, 2)}
+        >>> order = list(all_heads(layout))
+        >>> sorted(map(str, choose(order, layout, global_budget(layout, 0.5), min_heads=1)))
+        ['E:1:1', 'E:2:1']
 
     Raises:
         UsageError: a budget cannot be met.

@@ -189,8 +189,9 @@ def parameters_per_head(embed_dim: int, head_dim: int, memory_dim: int | None = 
         head_dim: K.
         memory_dim: width of keys and values in encoder-decoder attention, else None.
 
-    >>> parameters_per_head(512, 64)
-    131264
+    Examples:
+        >>> parameters_per_head(512, 64)
+        131264
     """
     key_dim = embed_dim if memory_dim is None else memory_dim
     return head_dim * ((embed_dim + 1) + 2 * (key_dim + 1) + embed_dim)
