@@ -205,6 +205,8 @@ class StepGraphs:
         self._generators = [device.index or 0] if device.type == "cuda" else []
         self._steps: dict[Hashable, _Step] = {}
         self._seen: Counter[Hashable] = Counter()
+        #: Whether it was said that there will be no more recordings.
+        self._full = False
         #: Counts forward passes: only the last one has its activations still.
         self.number = 0
         self.replays = 0
@@ -239,8 +241,10 @@ class StepGraphs:
             step = self._steps[shape] = self._record(batch, function)
         step.fill(batch)
         objective = _Replayed.apply(self._anchor, self, step)
-        others = {name: figure.clone() for name, figure in step.figures.items()}
-        return {**others, OBJECTIVE: objective}
+        return {
+            name: objective if name == OBJECTIVE else figure.clone()
+            for name, figure in step.figures.items()
+        }
 
     def _to_be_recorded(self, shape: Hashable) -> bool:
         self._seen[shape] += 1
@@ -248,7 +252,8 @@ class StepGraphs:
             return False
         if len(self._steps) < self.most:
             return True
-        if self._seen[shape] == self.after + 1:
+        if not self._full:
+            self._full = True
             logger.info(
                 "%d shapes of batches are recorded; others run without a CUDA graph (fewer shapes: "
                 "--num-batch-buckets)",

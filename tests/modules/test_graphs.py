@@ -93,7 +93,7 @@ def test_few_shapes_are_recorded(model: Small, caplog: pytest.LogCaptureFixture)
             check_equal(model, steps, [batch_of(rows)])
     assert len(steps) == 2 and recorder.number == 4  # forward and backward of two shapes
     assert steps.replays == 4
-    assert "2 shapes of batches are recorded" in caplog.text
+    assert caplog.text.count("2 shapes of batches are recorded") == 1
 
 
 def test_what_a_shape_is() -> None:
