@@ -112,7 +112,7 @@ def position_on(position: int, ranks_before: int, ranks: int, length: int) -> in
     return min(position * ranks_before // ranks, max(length - 1, 0))
 
 
-class _NothingLeft:
+class NothingLeft:
     """In place of the training iterator. No limit of epochs lets it start: not even infinity, as
     every comparison with NaN is false."""
 
@@ -130,7 +130,7 @@ def _unless_over(load_checkpoint: Callable) -> Callable:
             logger.info(
                 f"nothing left to train: {updates} updates have been made (--max-update {most})"
             )
-            return extra_state, _NothingLeft()
+            return extra_state, NothingLeft()
         return extra_state, epoch_itr
 
     return wrapped

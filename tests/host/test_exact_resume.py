@@ -39,7 +39,7 @@ COMMON = (
 ).split()
 
 
-def train(data: object, folder: Path, updates: int, *options: str) -> None:
+def train(data: object, folder: Path, updates: int, *options: str, validate: bool = False) -> None:
     """Up to `updates`, from the checkpoint in `folder` if there is one."""
     from fairseq import options as fairseq_options
     from fairseq.dataclass.utils import convert_namespace_to_omegaconf
@@ -48,6 +48,8 @@ def train(data: object, folder: Path, updates: int, *options: str) -> None:
     import admin_nmt  # noqa: F401
 
     given = [str(data), *COMMON, "--max-update", str(updates), "--save-dir", str(folder), *options]
+    if validate:
+        given.remove("--disable-validation")
     parser = fairseq_options.get_training_parser()
     main(convert_namespace_to_omegaconf(fairseq_options.parse_args_and_arch(parser, given)))
 
