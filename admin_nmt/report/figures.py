@@ -198,9 +198,12 @@ def head_figure(found: HeadMap) -> dict[str, Any]:
             ),
             row=1, col=column,
         )  # fmt: skip
+        # Whole numbers only, at most twelve of them.
+        figure.update_xaxes(tick0=1, dtick=-(-width // 12), col=column)
+        figure.update_yaxes(tick0=1, dtick=-(-len(rows) // 12) or 1, col=column)
     figure.update_layout(template="none", margin={"l": 36, "r": 12, "t": 28, "b": 40})
     figure.update_annotations(font={"size": 11})
-    figure.update_xaxes(title={"text": "head"}, dtick=1 if width <= 16 else None, showgrid=False)
-    figure.update_yaxes(autorange="reversed", showgrid=False, tickformat="d")
+    figure.update_xaxes(title={"text": "head"}, showgrid=False)
+    figure.update_yaxes(autorange="reversed", showgrid=False)
     figure.update_yaxes(title={"text": "layer"}, col=1)
     return figure.to_plotly_json()

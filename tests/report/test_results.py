@@ -123,6 +123,10 @@ def test_files_about_heads_become_maps(tmp_path: Path) -> None:
     figure = figures.head_figure(importance)
     assert figure["data"][0]["z"] == [[0.6, 0.8], [1, None]]  # two layers, padded to one width
     assert model_state.kinds_of([importance]) == ["E", "D"]
+    deep = model_state.HeadMap("x", {"E": [[1.0] * 16] * 30}, is_kept=True)
+    for shown, steps in ((importance, (1, 1)), (deep, (2, 3))):
+        layout = figures.head_figure(shown)["layout"]
+        assert (layout["xaxis"]["dtick"], layout["yaxis"]["dtick"]) == steps
     damaged = json.loads((tmp_path / "removed.json").read_text()) | {"removed": ["E:9:1"]}
     (tmp_path / "removed.json").write_text(json.dumps(damaged))
     with pytest.raises(UserError, match=r"removed\.json is damaged"):
