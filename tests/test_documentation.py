@@ -32,7 +32,7 @@ METHODS = {
 }
 OTHERS = "\n".join(
     (REPOSITORY / "docs" / f"{name}.md").read_text(encoding="utf-8")
-    for name in ("troubleshooting", "migrating", "gpu")
+    for name in ("troubleshooting", "migrating", "gpu", "huggingface", "python-api", "papers")
 )
 
 #: Commands that other tests run (or that CI itself is), by their first words.
@@ -52,6 +52,7 @@ RUN_ELSEWHERE = {
     "admin-nmt report": "tests/report/test_report.py",
     "admin-nmt convert": "tests/interop/test_convert.py",
     "bash scripts/gpu-check.sh": "tests/gpu_check/test_gpu_check.py",
+    "admin-nmt export checkpoints/average.pt DATA --format huggingface": "tests/export/test_pages.py",
 }
 
 
