@@ -37,12 +37,8 @@ from tabulate import tabulate
 
 import admin_nmt  # noqa: F401
 from admin_nmt.checkpoints import Checkpoint
-from admin_nmt.evaluation.generation import (
-    SearchOptions,
-    generate_command,
-    in_corpus_order,
-    parse_line,
-)
+from admin_nmt.evaluation.decoding import SearchOptions
+from admin_nmt.evaluation.generation import generate_arguments
 from admin_nmt.export import export_bundle, fold, load_translator
 from admin_nmt.export.text import Text, data_folder, load_text
 from admin_nmt.export.translator import Translator
@@ -92,18 +88,16 @@ def fairseq_generate(path: Path, args: argparse.Namespace, text: Text) -> Run:
 
     options = SearchOptions(beam=args.beam, max_tokens=args.max_tokens, cpu=True)
     languages = text.source_lang, text.target_lang
-    command = generate_command(data_folder(args.data), str(path), args.subset, *languages, options)
+    words = generate_arguments(data_folder(args.data), str(path), args.subset, *languages, options)
     parser = fairseq_options.get_generation_parser()
-    words = command[command.index("fairseq_cli.generate") + 1 :]
     cfg = convert_namespace_to_omegaconf(fairseq_options.parse_args_and_arch(parser, words))
     said = io.StringIO()
     with messages_of("fairseq_cli.generate", said):
         _main(cfg, said)
     rate = re.search(r"\(([\d.]+) sentences/s", said.getvalue())
-    parsed = [found for line in said.getvalue().splitlines() if (found := parse_line(line))]
-    found = {number: sentence for kind, number, sentence in parsed if kind == "H"}
+    found = re.findall(r"^H-(\d+)\t[^\t]*\t(.*)$", said.getvalue(), re.MULTILINE)
     assert rate is not None
-    output = in_corpus_order(found, len(found), "hypothesis")
+    output = [line for _, line in sorted((int(number), line) for number, line in found)]
     return len(output) / float(rate[1]), [text.pipeline.decode(line) for line in output]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from admin_nmt.errors import UsageError
 
 if TYPE_CHECKING:
-    from admin_nmt.evaluation.generation import SearchOptions
+    from admin_nmt.evaluation.decoding import SearchOptions
     from admin_nmt.pruning.loading import LoadedModel
     from admin_nmt.pruning.measuring import MeasuringOptions
 
@@ -109,7 +109,7 @@ def require_outputs(*paths: str | None, inputs: Sequence[str | None] = ()) -> No
 
 def search_options(args: argparse.Namespace) -> "SearchOptions":
     """How to search, from the options of `add_search_arguments`."""
-    from admin_nmt.evaluation.generation import SearchOptions
+    from admin_nmt.evaluation.decoding import SearchOptions
 
     if Path(args.output).is_file():
         raise UsageError(f"--output {args.output} is a file: give the name of a folder")

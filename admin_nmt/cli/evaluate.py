@@ -48,8 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Translate, score, print."""
+    import admin_nmt.registration  # noqa: F401  (before other modules that import fairseq)
+    from admin_nmt.evaluation.decoding import SearchOptions
     from admin_nmt.evaluation.evaluate import evaluate, evaluation_report
-    from admin_nmt.evaluation.generation import SearchOptions
 
     options = SearchOptions(
         beam=args.beam,

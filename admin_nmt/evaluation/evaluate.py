@@ -19,7 +19,8 @@ from admin_nmt.data import bpe
 from admin_nmt.data.binarised import num_sentences
 from admin_nmt.documents import write_json
 from admin_nmt.errors import UserError
-from admin_nmt.evaluation.generation import SearchOptions, translate
+from admin_nmt.evaluation.decoding import SearchOptions
+from admin_nmt.evaluation.generation import translate
 from admin_nmt.evaluation.preparation import Preparation, read_preparation
 from admin_nmt.evaluation.scoring import (
     Score,
@@ -114,13 +115,12 @@ def evaluate(
     translations = translate(data, path, subset, source, target, options)
 
     texts = _texts(translations.hypotheses, translations.references, chosen.lines, target)
-    if translations.sources is not None:
-        raw_source = preparation.raw.get(subset, {}).get(source)
-        texts[SOURCES] = (
-            read_lines(raw_source)
-            if raw_source is not None and raw_source.exists()
-            else detokenize([bpe.merge(line) for line in translations.sources], source)
-        )
+    raw_source = preparation.raw.get(subset, {}).get(source)
+    texts[SOURCES] = (
+        read_lines(raw_source)
+        if raw_source is not None and raw_source.exists()
+        else detokenize([bpe.merge(line) for line in translations.sources], source)
+    )
     # Before scoring: whatever goes wrong there, the translation is not lost.
     for name, lines in texts.items():
         _write_lines(directory / name, lines)

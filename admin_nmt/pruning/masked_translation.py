@@ -17,8 +17,8 @@ import torch
 from admin_nmt.data import bpe
 from admin_nmt.documents import read_json, write_json
 from admin_nmt.errors import UsageError, UserError
+from admin_nmt.evaluation.decoding import Decoder, SearchOptions
 from admin_nmt.evaluation.evaluate import choose_reference
-from admin_nmt.evaluation.generation import SearchOptions
 from admin_nmt.evaluation.preparation import read_preparation
 from admin_nmt.evaluation.scoring import build_metrics
 from admin_nmt.evaluation.text import detokenize, read_lines, require_equal_counts
@@ -139,54 +139,25 @@ class MaskedTranslator:
     """
 
     def __init__(self, loaded: LoadedModel, test_set: TestSet) -> None:
-        from fairseq.dataclass.configs import GenerationConfig
-
         self.loaded = loaded
         self.test_set = test_set
         self.folder = make_directory(test_set.folder / "translations" / loaded.fingerprint[:16])
-        options = GenerationConfig(beam=test_set.options.beam, lenpen=test_set.options.lenpen)
-        self.generator = loaded.task.build_generator([loaded.model], options)
-        self.batches, binarised = self._load()
-        test_set.set_references(binarised)
-        self.num_sentences = len(binarised)
-
-    def _load(self) -> tuple[list[Any], list[str]]:
-        """The set in batches on the model's device, and its reference in pieces of words."""
-        from fairseq import utils
-
-        task, subset = self.loaded.task, self.test_set.subset
-        if subset not in task.datasets:
-            task.load_dataset(subset)
-        dataset = task.dataset(subset)
-        if dataset.tgt is None:
-            raise UserError(f"subset {subset} has no reference to score translations against")
-        number = min(len(dataset), self.test_set.max_sentences or len(dataset))
-        indices = [i for i in dataset.ordered_indices().tolist() if i < number]
-        limits = utils.resolve_max_positions(
-            task.max_positions(), self.loaded.model.max_positions()
+        self.decoder = Decoder(
+            [loaded.model],
+            loaded.task,
+            test_set.subset,
+            test_set.options,
+            test_set.max_sentences,
+            max_tokens_option="--decode-max-tokens",
         )
-        max_tokens = self.test_set.options.max_tokens
-        for i in indices:
-            sizes = dataset.size(i)
-            if any(size > limit for size, limit in zip(sizes, limits, strict=True)):
-                raise UserError(
-                    f"sentence {i + 1} of subset {subset} is longer than the model's {limits} "
-                    "positions"
-                )
-            if max(sizes) > max_tokens:
-                raise UsageError(
-                    f"--decode-max-tokens {max_tokens}: sentence {i + 1} of subset {subset} has "
-                    f"{max(sizes)} tokens"
-                )
-        batches = dataset.batch_by_size(indices, max_tokens=max_tokens)
-        cuda = next(self.loaded.model.parameters()).is_cuda
-        samples = [dataset.collater([dataset[i] for i in batch]) for batch in batches]
-        references = [self._text(dataset.tgt[i]) for i in range(number)]
-        return [utils.move_to_cuda(s) if cuda else s for s in samples], references
+        if self.decoder.references is None:
+            raise UserError(f"subset {test_set.subset} has no reference to score translations by")
+        test_set.set_references(self.decoder.references)
 
-    def _text(self, tokens: Any) -> str:
-        dictionary = self.loaded.task.target_dictionary
-        return dictionary.string(tokens, extra_symbols_to_ignore={dictionary.eos()})
+    @property
+    def num_sentences(self) -> int:
+        """Of the test set."""
+        return self.decoder.num_sentences
 
     def path(self, removed: Collection[Head]) -> Path:
         """Where the translation without the heads `removed` is kept."""
@@ -210,11 +181,5 @@ class MaskedTranslator:
         return lines
 
     def _decode(self, removed: Collection[Head]) -> list[str]:
-        task, model = self.loaded.task, self.loaded.model
-        found: dict[int, str] = {}
-        with masked(model, removed):
-            for sample in self.batches:
-                hypotheses = task.inference_step(self.generator, [model], sample)
-                for number, best in zip(sample["id"].tolist(), hypotheses, strict=True):
-                    found[number] = bpe.merge(self._text(best[0]["tokens"].int().cpu()))
-        return [found[number] for number in range(self.num_sentences)]
+        with masked(self.loaded.model, removed):
+            return [bpe.merge(line) for line in self.decoder.decode()]

@@ -13,7 +13,8 @@ from statistics import median
 
 from admin_nmt.checkpoints import Checkpoint
 from admin_nmt.errors import UserError
-from admin_nmt.evaluation.generation import SearchOptions, generate_command
+from admin_nmt.evaluation.decoding import SearchOptions
+from admin_nmt.evaluation.generation import generate_command
 from gpu_check import train
 from gpu_check.data import data_folder
 from gpu_check.stage import Context

@@ -1,61 +1,90 @@
-"""Contracts: fairseq's output is parsed and put in order; the direction is found or asked for."""
+"""Contracts: translations are those of fairseq-generate, in order; the direction is found or asked for."""
 
+import os
+import re
 import struct
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+import torch
 
 from admin_nmt.checkpoints.direction import find_direction
+from admin_nmt.checkpoints.reading import load_checkpoint_file
 from admin_nmt.checkpoints.settings import languages
 from admin_nmt.data.binarised import num_sentences
 from admin_nmt.errors import UsageError, UserError
-from admin_nmt.evaluation.generation import (
-    SearchOptions,
-    _failure,
-    _read_output,
-    generate_command,
-    in_corpus_order,
-    parse_line,
-)
+from admin_nmt.evaluation.decoding import Decoder, SearchOptions
+from admin_nmt.evaluation.generation import load_ensemble, translate
 
 
-def test_lines_of_fairseq_generate_are_told_apart():
-    assert parse_line("H-12\t-0.5\tein Haus\u2028da .") == ("H", 12, "ein Haus\u2028da .")
-    assert parse_line("H-3\t-1.5\t") == ("H", 3, "")
-    assert parse_line("T-7\ta house .") == ("T", 7, "a house .")
-    assert parse_line("S-7\tein Haus .") == ("S", 7, "ein Haus .")
-    for other in ("D-7\t-0.5\tein", "P-7\t-0.1", "2026 | INFO | H-1\t0\tx", ""):
-        assert parse_line(other) is None
+def generated(program, tiny_run, path, *options):
+    """(hypotheses, references, sources) of fairseq-generate in corpus order."""
+    output = program(
+        "fairseq-generate", tiny_run / "data-bin", "--path", path, "--cpu", "--gen-subset", "valid",
+        "--required-batch-size-multiple", 1, *options,
+    ).stdout  # fmt: skip
+    found = {kind: {} for kind in "HTS"}
+    for kind, number, text in re.findall(r"^([HTS])-(\d+)\t(?:-\S+\t)?(.*)$", output, re.MULTILINE):
+        found[kind][int(number)] = text
+    return tuple([texts[n] for n in sorted(texts)] for texts in found.values())
 
 
-@given(st.permutations(range(12)))
-def test_translations_return_in_corpus_order(order):
-    output = []
-    for number in order:
-        output += [
-            f"S-{number}\tsrc {number}",
-            f"T-{number}\tref {number}",
-            f"H-{number}\t-1\thyp {number}",
-        ]
-        output += [f"D-{number}\t-1\tother", f"P-{number}\t-1 -1"]
-    hypotheses, references, sources = _read_output([line.encode() + b"\n" for line in output], 12)
-    assert in_corpus_order(hypotheses, 12, "x") == [f"hyp {number}" for number in range(12)]
-    assert in_corpus_order(references, 12, "x") == [f"ref {number}" for number in range(12)]
-    assert in_corpus_order(sources, 12, "x") == [f"src {number}" for number in range(12)]
+def test_translations_are_those_of_fairseq_generate(program, tiny_run):
+    """Of two models together, in several batches, of a subset whose order fairseq draws."""
+    path = os.pathsep.join(str(tiny_run / "checkpoints" / f"checkpoint{n}.pt") for n in (1, 2))
+    options = SearchOptions(beam=3, lenpen=0.6, max_tokens=60, cpu=True)
+    ours = translate(tiny_run / "data-bin", path, "valid", "de", "en", options)
+    theirs = generated(program, tiny_run, path, "--beam", 3, "--lenpen", 0.6, "--max-tokens", 60)
+    assert len(ours.hypotheses) == 8
+    assert (ours.hypotheses, ours.references, ours.sources) == theirs
 
 
-def test_missing_sentences_are_refused_not_skipped():
-    with pytest.raises(UserError, match=r"no hypothesis for 2 of 4 sentences \(first: line 2\)"):
-        in_corpus_order({0: "a", 2: "c"}, 4, "hypothesis")
-    with pytest.raises(UserError, match=r"no hypothesis for any"):
-        in_corpus_order({}, 0, "hypothesis")
+@pytest.fixture
+def decoder(tiny_run):
+    """`decoder(options, **arguments)`: of the first model on the test set."""
+
+    def make(options=None, **arguments):
+        options = options or SearchOptions(cpu=True)
+        path = str(tiny_run / "checkpoints" / "checkpoint1.pt")
+        loaded = load_ensemble(tiny_run / "data-bin", path, "test", "de", "en", options)
+        return Decoder(*loaded, "test", options, **arguments)
+
+    return make
 
 
-def test_no_sentence_is_left_out_for_the_sake_of_batch_sizes():
-    command = generate_command("data", "m.pt", "test", "de", "en", SearchOptions())
-    position = command.index("--required-batch-size-multiple")
-    assert command[position + 1] == "1"
+def test_sentences_come_in_corpus_order_whatever_the_batches(decoder):
+    counts = []
+    whole, small = decoder(), decoder(SearchOptions(max_tokens=25, cpu=True), max_sentences=7)
+    assert len(small.batches) > len(whole.batches)
+    assert small.decode(counts.append) == whole.decode()[:7]
+    assert sum(counts) == 7 and small.references == whole.references[:7]
+
+
+def test_what_cannot_be_translated_is_found_before_translating(decoder):
+    with pytest.raises(UsageError, match=r"--decode-max-tokens 3: sentence \d+ of subset test has"):
+        decoder(SearchOptions(max_tokens=3, cpu=True), max_tokens_option="--decode-max-tokens")
+
+
+def test_a_full_gpu_is_one_line(decoder, monkeypatch):
+    full = decoder()
+
+    def inference_step(*arguments):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to")
+
+    monkeypatch.setattr(full.task, "inference_step", inference_step)
+    with pytest.raises(UserError, match=r"the GPU ran out of memory: lower --max-tokens or --beam"):
+        full.decode()
+
+
+def test_checkpoints_that_fairseq_cannot_load_are_one_line(tiny_run, tmp_path):
+    state = load_checkpoint_file(tiny_run / "checkpoints" / "checkpoint1.pt")
+    del state["model"]["decoder.layers.0.fc1.weight"]
+    path = tmp_path / "damaged.pt"
+    torch.save(state, path)
+    with pytest.raises(
+        UserError, match=r"fairseq cannot translate with .*damaged.pt: .+"
+    ) as caught:
+        translate(tiny_run / "data-bin", str(path), "test", "de", "en", SearchOptions(cpu=True))
+    assert "\n" not in str(caught.value)
 
 
 def test_search_options_below_one_are_refused():
@@ -141,26 +170,3 @@ def test_number_of_sentences_is_read_from_the_index(tmp_path, tiny_run):
     assert num_sentences(tiny_run / "data-bin", "test", "en", "de") == 20
     (tmp_path / "test.de-en.de.idx").write_bytes(b"TNTIDX\0\0" + struct.pack("<4Q", 1, 4, 4, 9))
     assert num_sentences(tmp_path, "test", "de", "en") is None
-
-
-@pytest.mark.parametrize(
-    ("errors", "message"),
-    [
-        ("", "fairseq-generate failed: exit status 9"),
-        (
-            "INFO:x\nTraceback (most recent call last):\n  File\nException: Size of sample #5\n",
-            "fairseq-generate failed: Size of sample #5",
-        ),
-        (
-            "Traceback\nRuntimeError: Error(s):\n\tsize mismatch for a: 1\n\tsize mismatch for b\n",
-            "fairseq-generate failed: RuntimeError: Error(s): size mismatch for a: 1 size mismatch "
-            "for b",
-        ),
-        (
-            "torch.OutOfMemoryError: CUDA out of memory. Tried to\n",
-            "fairseq-generate ran out of memory: lower --max-tokens or --beam",
-        ),
-    ],
-)
-def test_failures_of_fairseq_become_one_line(errors, message):
-    assert str(_failure(9, errors)) == message

@@ -345,7 +345,7 @@ def test_pruned_and_masked_models_go_through_the_front_door(
     tmp_path: Path,
 ) -> None:
     """fairseq-generate, fairseq-train --finetune-from-model --head-mask, average, prune."""
-    from admin_nmt.evaluation.generation import SearchOptions, in_corpus_order, parse_line
+    from admin_nmt.evaluation.decoding import SearchOptions
     from admin_nmt.pruning.loading import load_model
     from admin_nmt.pruning.masked_translation import MaskedTranslator, TestSet
 
@@ -357,8 +357,8 @@ def test_pruned_and_masked_models_go_through_the_front_door(
     # The same translations from the pruned file as from the model with masked heads.
     out = program("fairseq-generate", data_bin, "--path", pruned, "--cpu", "--beam", "2",
                   "--max-tokens", "300").stdout  # fmt: skip
-    parsed = [p for line in out.splitlines() if (p := parse_line(line)) and p[0] == "H"]
-    hypotheses = in_corpus_order({number: text for _, number, text in parsed}, 20, "hypothesis")
+    found = re.findall(r"^H-(\d+)\t\S+\t(.*)$", out, re.MULTILINE)
+    hypotheses = [text for _, text in sorted((int(number), text) for number, text in found)]
     test_set = TestSet(data_bin, "test", "en", SearchOptions(beam=2), tmp_path / "translations")
     source = load_model(str(path), data_bin, subset="test", cpu=True)
     from admin_nmt.modules.heads import parse_heads
