@@ -18,7 +18,7 @@ def members(corpus: Corpus, name: str) -> list[str]:
 
 
 def test_every_corpus_file_loads_with_every_variant():
-    assert corpus_names() == ["iwslt14-de-en", "multi30k", "wmt14-en-de", "wmt14-en-fr"]
+    assert {"iwslt14-de-en", "multi30k", "wmt14-en-de", "wmt14-en-fr"} <= set(corpus_names())
     for name in corpus_names():
         variants = yaml.safe_load((FOLDER / f"{name}.yaml").read_text()).get("variants", {})
         for variant in [None, *variants]:
