@@ -27,7 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "interop": {"checkpoints", "initialization", "models", "modules"},
 }
 #: What everything may import.
-BASE = {"errors", "files", "documents", "progress"}
+BASE = {"errors", "files", "documents", "progress", "installed"}
 #: The command line imports all and is imported by nothing.
 TOP = "cli"
 

@@ -5,29 +5,19 @@ import importlib.util
 import os
 import platform
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import admin_nmt_autoload
+from admin_nmt.installed import fairseq_builds, installed
 
 HELP = "versions, device, optional libraries, and combinations that are known not to work"
 
-#: Distributions under which fairseq comes, all with the import name `fairseq`.
-FAIRSEQ = ("fairseq-fixed", "ve-fairseq", "fairseq")
 #: Oldest versions that setup.py takes too, in case pip was told not to look.
 OLDEST = {"torch": (2, 6), "numpy": (1, 26)}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """No arguments."""
-
-
-def installed(distribution: str) -> str | None:
-    """The version of a distribution, or None where it is not installed."""
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return None
 
 
 def _numbers(text: str) -> tuple[int, ...]:
@@ -41,7 +31,7 @@ def facts() -> dict[str, str]:
 
     import admin_nmt
 
-    fairseq = [f"{name} {found}" for name in FAIRSEQ if (found := installed(name))]
+    fairseq = [f"{name} {found}" for name, found in fairseq_builds().items()]
     threads = os.environ.get("OMP_NUM_THREADS", "not set")
     return {
         "admin_nmt": f"{admin_nmt.__version__} in {Path(admin_nmt.__file__).parent}",
@@ -99,16 +89,17 @@ def autoload() -> bool:
 def problems() -> list[str]:
     """Combinations that are known not to work, one line each with what to do."""
     found = []
-    builds = [name for name in FAIRSEQ if installed(name)]
+    builds = list(fairseq_builds())
     if not builds:
         found.append(
-            "fairseq is not installed: pip install --no-build-isolation fairseq-fixed==0.12.3.1"
+            "fairseq is not installed: pip install ve-fairseq==0.12.3 (Python 3.11) or "
+            "fairseq-fixed==0.12.3.1"
         )
     if len(builds) > 1:
         found.append(f"{' and '.join(builds)} overwrite each other's files: keep one of them")
     if "fairseq" in builds and sys.version_info >= (3, 11):
         found.append(
-            "fairseq 0.12 of its authors cannot be imported on Python 3.11 and newer: use fairseq-fixed"
+            "fairseq 0.12 of its authors cannot be imported on Python 3.11 and newer: use ve-fairseq or fairseq-fixed"
         )
     for name, oldest in OLDEST.items():
         present = installed(name)

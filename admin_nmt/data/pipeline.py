@@ -18,7 +18,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -34,6 +33,7 @@ from admin_nmt.data.tokenization import LineTokenizer, require_known_language
 from admin_nmt.documents import write_json
 from admin_nmt.errors import UserError
 from admin_nmt.files import atomic_write, make_directory, sha256
+from admin_nmt.installed import versions
 from admin_nmt.progress import progress
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 #: Lines that go to a worker at once: enough to make the transport cheap.
 CHUNK_LINES = 1000
 STEPS = ("tokenize", "learn_bpe", "apply_bpe", "binarize")
-_LIBRARIES = ("admin-nmt", "sacremoses", "subword-nmt", "fairseq-fixed")
+_LIBRARIES = ("admin-nmt", "sacremoses", "subword-nmt")
 
 Pair = tuple[str, str]
 #: Index in its chunk, source, target.
@@ -378,7 +378,7 @@ class Preparation:
                 for path in sorted(folder.rglob("*"))
                 if path.is_file()
             },
-            "versions": {name: version(name) for name in _LIBRARIES},
+            "versions": versions(_LIBRARIES),
         }
 
 

@@ -15,7 +15,6 @@ from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +25,7 @@ from admin_nmt.export.backends import import_ctranslate2
 from admin_nmt.export.output import require_new_folder
 from admin_nmt.export.text import Text, TextOptions, data_folder, load_text
 from admin_nmt.files import atomic_write, sha256
+from admin_nmt.installed import versions
 
 if TYPE_CHECKING:
     from admin_nmt.checkpoints.checkpoint import Checkpoint
@@ -43,7 +43,7 @@ QUANTIZATIONS = (
     "float16",
     "bfloat16",
 )
-_LIBRARIES = ("admin-nmt", "ctranslate2", "fairseq-fixed", "sacremoses", "subword-nmt", "torch")
+_LIBRARIES = ("admin-nmt", "ctranslate2", "sacremoses", "subword-nmt", "torch")
 
 
 def export_bundle(
@@ -148,16 +148,8 @@ def describe(
             "num_updates": checkpoint.num_updates,
         },
         "model": {name: _json(value) for name, value in sorted(vars(settings).items())},
-        "versions": {name: _version(name) for name in _LIBRARIES},
+        "versions": versions(_LIBRARIES),
     }
-
-
-def _version(name: str) -> str | None:
-    """None for a library that was not installed under its usual name (fairseq from its sources)."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def _json(value: Any) -> Any:

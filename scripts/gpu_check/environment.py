@@ -12,7 +12,7 @@ from gpu_check import rates
 from gpu_check.stage import Context
 
 PACKAGES = (
-    "admin-nmt", "fairseq-fixed", "torch", "triton", "numpy", "hydra-core", "omegaconf",
+    "admin-nmt", "ve-fairseq", "fairseq-fixed", "torch", "triton", "numpy", "hydra-core", "omegaconf",
     "sacrebleu", "ctranslate2", "apex",
 )  # fmt: skip
 

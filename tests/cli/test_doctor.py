@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 import admin_nmt
+from admin_nmt import installed
 from admin_nmt.cli import doctor
 from admin_nmt.cli.main import main
 
@@ -24,7 +25,8 @@ def test_it_names_what_cannot_work(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     versions = {"fairseq": "0.12.2", "ve-fairseq": "0.12.3", "torch": "2.5.1", "numpy": "2.4.6"}
-    monkeypatch.setattr(doctor, "installed", versions.get)
+    for module in (doctor, installed):
+        monkeypatch.setattr(module, "installed", versions.get)
     monkeypatch.setattr(doctor, "apex", lambda: "other")
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     assert main(["doctor"]) == 1
@@ -33,7 +35,8 @@ def test_it_names_what_cannot_work(
     for words in ("ve-fairseq and fairseq overwrite", "Python 3.11", "torch 2.5.1 is older than 2.6",
                   "not NVIDIA's", "WEIGHTS_ONLY"):  # fmt: skip
         assert any(words in line for line in found), words
-    monkeypatch.setattr(doctor, "installed", lambda name: None)
+    for module in (doctor, installed):
+        monkeypatch.setattr(module, "installed", lambda name: None)
     assert any("fairseq is not installed" in line for line in doctor.problems())
 
 
