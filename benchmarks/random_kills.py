@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from common import parse
 from fairseq_cli.train import cli_main
 from tqdm import tqdm
 
@@ -77,7 +78,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--updates", type=int, default=40, help="length of a run (default: 40)")
     parser.add_argument("--seed", type=int, default=1, help="of options and moments (default: 1)")
     parser.add_argument("--output", metavar="FILE", type=Path, help="write the results as JSON")
-    return parser.parse_args()
+    return parse(parser, kills=2, updates=9)
 
 
 def drawn_options(rng: random.Random) -> Iterator[list[str]]:

@@ -18,7 +18,7 @@ def test_two_kills(data_bin: Path, tmp_path: Path) -> None:
     results = tmp_path / "kills.json"
     script = REPOSITORY / "benchmarks" / "random_kills.py"
     run = subprocess.run(
-        [sys.executable, script, data_bin, "--kills", "2", "--updates", "9", "--output", results],
+        [sys.executable, script, data_bin, "--smoke", "--output", results],
         env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
     )  # fmt: skip
     assert run.returncode == 0, run.stdout + run.stderr
