@@ -107,6 +107,7 @@ def test_the_readme_lists_every_benchmark() -> None:
     assert scripts == TABLES.keys() | {"random_kills", "widen_model"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", TABLES)
 def test_smoke(
     name: str, run: Callable[..., None], request: Any, capsys: pytest.CaptureFixture[str]

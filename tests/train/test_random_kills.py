@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 REPOSITORY = Path(__file__).parents[2]
@@ -13,6 +14,7 @@ sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 import random_kills  # noqa: E402
 
 
+@pytest.mark.long
 def test_two_kills(data_bin: Path, tmp_path: Path) -> None:
     # A process of its own: autograd's threads, which other tests have started, do not survive a fork.
     results = tmp_path / "kills.json"
