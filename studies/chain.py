@@ -72,6 +72,6 @@ def run(steps: Sequence[Step], folder: Path, deadline: float | None = None) -> N
             {
                 "command": shlex.join(one.command),
                 "date": datetime.date.today().isoformat(),
-                "seconds": round(time.monotonic() - start, 1),
+                "seconds": round(time.monotonic() - start, 3),
             },
         )
