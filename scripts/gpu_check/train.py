@@ -63,6 +63,7 @@ def command(data: Path, model: Model, folder: Path, context: Context, seconds: f
     if context.device == "cuda":
         parts.remove("--cpu")
         parts += ["--bf16", "--distributed-world-size", "1"]  # one of several GPUs
+        parts += ["--cuda-graphs", "--num-batch-buckets", "8", "--fused-residual-norm"]
     if context.smoke:
         parts += ["--log-interval", "2"]
     else:
