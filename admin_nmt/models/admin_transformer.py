@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from fairseq.dataclass.utils import gen_parser_from_dataclass
-from fairseq.models import register_model, register_model_architecture
+from fairseq.models import FairseqEncoder, register_model, register_model_architecture
 from fairseq.models.transformer import TransformerModelBase
 from fairseq.models.transformer.transformer_legacy import (
     base_architecture as transformer_base_architecture,
@@ -31,6 +31,7 @@ from admin_nmt.models.heads import apply_mask, require_same_heads
 from admin_nmt.models.progress_metrics import log_progress
 from admin_nmt.models.stacks import AdminTransformerDecoder, AdminTransformerEncoder, all_layers
 from admin_nmt.modules.residual import Residual, ScaledResidual
+from admin_nmt.modules.walk import all_modules
 
 #: Suffixes of parameters that only fairseq's own attention has; the second is that of old files.
 _STOCK_NAMES = ("_attn.k_proj.weight", "_attn.in_proj_weight")
@@ -104,10 +105,21 @@ class AdminTransformerModel(TransformerModelBase):
         apply_mask(self, cfg.masked_heads, cfg.layout)
 
     def set_num_updates(self, num_updates: int) -> None:
-        """Called by fairseq in every update: its metrics get ours beside them."""
-        super().set_num_updates(num_updates)
+        """Called by fairseq in every update: modules that want the number get it, and fairseq's
+        metrics get ours beside them."""
+        for module in all_modules(self):
+            listener = getattr(type(module), "set_num_updates", None)
+            # fairseq's stacks only pass it on to their own modules, which are all here already.
+            if module is not self and listener not in (None, FairseqEncoder.set_num_updates):
+                module.set_num_updates(num_updates)
         if self.training:
             log_progress(self)
+
+    def train(self, mode: bool = True) -> "AdminTransformerModel":
+        """Called by fairseq twice in every update: does nothing where all modules are in this mode."""
+        if any(module.training is not mode for module in all_modules(self)):
+            super().train(mode)
+        return self
 
     def residuals(self) -> Iterator[tuple[str, Residual]]:
         """All residual connections with their module names, in forward order."""
