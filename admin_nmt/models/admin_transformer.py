@@ -111,7 +111,7 @@ class AdminTransformerModel(TransformerModelBase):
             listener = getattr(type(module), "set_num_updates", None)
             # fairseq's stacks only pass it on to their own modules, which are all here already.
             if module is not self and listener not in (None, FairseqEncoder.set_num_updates):
-                module.set_num_updates(num_updates)
+                listener(module, num_updates)
         if self.training:
             log_progress(self)
 
