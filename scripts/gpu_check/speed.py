@@ -207,14 +207,16 @@ class Runner:
 def measure(context: Context, models: Models, case: Case, floors: Callable[[Work], float]) -> None:
     """Rows of one case."""
     one_shape = models.group.one_shape
-    rounds = 2 if context.smoke else 12 if one_shape else 8
-    warm_up = (3 if context.smoke else 6) if one_shape else rounds
     trainers = {variant: models.get(variant, case) for variant in case.variants}
-    num_batches = rounds + warm_up if one_shape else rounds
-    samples = batches(trainers[case.variants[0]], case.tokens, num_batches, one_shape)
-    # Each batch of another shape comes twice, and the second time counts: kernels of matrix products
-    # are chosen by shape and loaded when they are first used, which takes up to seconds.
-    samples = samples if one_shape else samples * 2
+    some = partial(batches, trainers[case.variants[0]], case.tokens)
+    if one_shape:
+        rounds, warm_up = (2, 3) if context.smoke else (12, 6)
+        samples = some(rounds + warm_up, one_shape)
+    else:
+        # Each batch comes twice, and the second time counts: kernels of matrix products are chosen
+        # by shape and loaded when they are first used, which takes up to seconds.
+        rounds = warm_up = 2 if context.smoke else 8
+        samples = some(rounds) * 2
     runners = [
         Runner(context.device, trainer, samples, models.static[variant])
         for variant, trainer in trainers.items()
