@@ -17,13 +17,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="HYP",
         help="detokenised translations of one test set; the first is the baseline",
     )
-    parser.add_argument("--reference", required=True, metavar="REF", help="their reference")
+    parser.add_argument(
+        "--reference",
+        required=True,
+        action="append",
+        metavar="REF",
+        help="their reference; again for each further one",
+    )
     parser.add_argument(
         "--metrics",
         nargs="+",
-        choices=("bleu", "chrf", "ter"),
+        choices=("bleu", "chrf", "chrf++", "ter"),
         default=["bleu", "chrf", "ter"],
-        help="what to compare (default: all three)",
+        help="what to compare (default: bleu chrf ter)",
     )
     parser.add_argument("--lowercase", action="store_true", help="ignore case")
     parser.add_argument(
@@ -59,15 +65,16 @@ def run(args: argparse.Namespace) -> int:
 
     from admin_nmt.documents import write_json
     from admin_nmt.evaluation.significance import compare_systems, comparison_table
-    from admin_nmt.evaluation.text import read_lines, require_equal_counts
+    from admin_nmt.evaluation.text import read_lines, read_parallel, require_equal_counts
 
-    references = read_lines(args.reference)
+    references, *more_references = read_parallel(args.reference)
     systems = {name: read_lines(name) for name in args.systems}
     for name, hypotheses in systems.items():
-        require_equal_counts(name, hypotheses, args.reference, references)
+        require_equal_counts(name, hypotheses, args.reference[0], references)
     comparison = compare_systems(
         systems,
         references,
+        more_references=more_references,
         metrics=list(dict.fromkeys(args.metrics)),
         lowercase=args.lowercase,
         tokenize=args.tokenize,
@@ -77,7 +84,8 @@ def run(args: argparse.Namespace) -> int:
     )
     if args.json:
         result = {
-            "reference": args.reference,
+            "reference": args.reference[0],
+            "more_references": args.reference[1:],
             "baseline": args.systems[0],
             "num_sentences": len(references),
             "seed": args.seed,

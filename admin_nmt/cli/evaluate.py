@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-HELP = "translate a subset with a trained model; sacreBLEU, chrF, TER and both tokenised BLEUs"
+HELP = "translate a subset with a trained model; sacreBLEU, chrF, TER, COMET, tokenised BLEUs"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,9 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--reference",
+        action="append",
         metavar="RAW",
-        help="untouched reference, a sentence a line (default: the one in DATA/preparation.json, "
-        "else the binarised one, detokenised)",
+        help="untouched reference, a sentence a line; again for each further one (default: the one "
+        "in DATA/preparation.json, else the binarised one, detokenised)",
     )
     parser.add_argument(
         "-s", "--source-lang", metavar="LANG", help="default: as the checkpoint was trained"
@@ -36,6 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--max-tokens", type=int, default=12000, help="tokens in a batch (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--comet",
+        metavar="DIR",
+        help="COMET as well, with the model in this folder (downloads nothing)",
     )
     parser.add_argument(
         "--output",
@@ -59,15 +65,18 @@ def run(args: argparse.Namespace) -> int:
         cpu=args.cpu,
         fp16=args.fp16,
     )
+    first, *others = args.reference or [None]
     result = evaluate(
         args.data,
         args.path,
         subset=args.gen_subset,
         source=args.source_lang,
         target=args.target_lang,
-        reference=args.reference,
+        reference=first,
+        more_references=others,
         output=args.output,
         options=options,
+        comet=args.comet,
     )
     sys.stdout.write(evaluation_report(result) + "\n")
     return 0

@@ -2,7 +2,7 @@
 
 Three kinds of figures, never to be mixed up:
 
-- on detokenised text against an untouched reference: sacreBLEU, chrF2, TER;
+- on detokenised text against untouched references: sacreBLEU, chrF2, chrF2++, TER, COMET;
 - tokenised BLEU, on the tokens of the data folder with BPE joined;
 - the same after splitting compounds, as WMT14 En-De papers report it.
 """
@@ -10,7 +10,7 @@ Three kinds of figures, never to be mixed up:
 import dataclasses
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from admin_nmt.checkpoints.checkpoint import Checkpoint
@@ -19,6 +19,7 @@ from admin_nmt.data import bpe
 from admin_nmt.data.binarised import num_sentences
 from admin_nmt.documents import write_json
 from admin_nmt.errors import UserError
+from admin_nmt.evaluation.comet import comet_score, require_comet
 from admin_nmt.evaluation.decoding import SearchOptions
 from admin_nmt.evaluation.generation import translate
 from admin_nmt.evaluation.preparation import Preparation, read_preparation
@@ -62,8 +63,9 @@ class Evaluation:
         target: language code.
         lowercase: whether case was ignored.
         reference: what the detokenised scores were computed against.
-        scores: detokenised ones first.
+        scores: detokenised ones first, COMET last.
         directory: where the texts and `scores.json` are.
+        more_references: further references, their files.
     """
 
     source: str
@@ -73,6 +75,7 @@ class Evaluation:
     num_sentences: int
     scores: list[Score]
     directory: Path
+    more_references: list[str] = field(default_factory=list)
 
 
 def evaluate(
@@ -83,8 +86,10 @@ def evaluate(
     source: str | None = None,
     target: str | None = None,
     reference: str | os.PathLike[str] | None = None,
+    more_references: Sequence[str | os.PathLike[str]] = (),
     output: str | os.PathLike[str] | None = None,
     options: SearchOptions | None = None,
+    comet: str | os.PathLike[str] | None = None,
 ) -> Evaluation:
     """Translate, score, and keep everything in one folder.
 
@@ -96,25 +101,32 @@ def evaluate(
         target: language code; None as well.
         reference: untouched reference, one sentence a line. None: the one that `preparation.json`
             names, else the binarised reference, detokenised.
+        more_references: further ones for the detokenised scores.
         output: folder for the results; None is `default_directory`.
         options: how to search.
+        comet: folder of a COMET model (`evaluation.comet`); None leaves that measure out.
 
     Raises:
         UserError: anything given that does not exist or does not fit; found before translating
             wherever that can be.
     """
     options = options or SearchOptions()
+    if comet is not None:
+        require_comet(comet)
     checkpoints = [Checkpoint.open(name) for name in path.split(os.pathsep)]
     source, target = find_direction(data, subset, source, target, checkpoints[0].languages)
     for checkpoint in checkpoints:
         require_fitting_vocabulary(checkpoint, data, source, target)
     preparation = read_preparation(data)
-    chosen = choose_reference(reference, preparation, subset, target)
-    _require_parallel(chosen, num_sentences(data, subset, source, target), f"{subset} of {data}")
+    chosen = [choose_reference(reference, preparation, subset, target)]
+    chosen += [Reference(str(path), read_lines(path)) for path in more_references]
+    count = num_sentences(data, subset, source, target)
+    for each in chosen:
+        _require_parallel(each, count, f"{subset} of {data}")
     directory = make_directory(output or default_directory(path, subset, source, target))
     translations = translate(data, path, subset, source, target, options)
 
-    texts = _texts(translations.hypotheses, translations.references, chosen.lines, target)
+    texts = _texts(translations.hypotheses, translations.references, chosen, target)
     raw_source = preparation.raw.get(subset, {}).get(source)
     texts[SOURCES] = (
         read_lines(raw_source)
@@ -122,14 +134,18 @@ def evaluate(
         else detokenize([bpe.merge(line) for line in translations.sources], source)
     )
     # Before scoring: whatever goes wrong there, the translation is not lost.
-    for name, lines in texts.items():
-        _write_lines(directory / name, lines)
-    scores = score_all(texts, chosen.origin, lowercase=preparation.lowercase)
+    _keep(directory, texts)
+    origins = [each.origin for each in chosen]
+    scores = score_all(texts, origins, lowercase=preparation.lowercase)
+    if comet is not None:
+        sets = [texts[name] for name in _reference_files(len(chosen))]
+        scores.append(comet_score(comet, texts[SOURCES], texts[HYPOTHESES], sets, cpu=options.cpu))
     result = Evaluation(
         source=source,
         target=target,
         lowercase=preparation.lowercase,
-        reference=chosen.origin,
+        reference=origins[0],
+        more_references=origins[1:],
         num_sentences=len(texts[HYPOTHESES]),
         scores=scores,
         directory=directory,
@@ -168,7 +184,7 @@ def _require_parallel(reference: Reference, count: int | None, subset: str) -> N
 def _texts(
     hypotheses: Sequence[str],
     references: Sequence[str] | None,
-    raw_references: list[str] | None,
+    chosen: Sequence[Reference],
     target: str,
 ) -> dict[str, list[str]]:
     """File name -> lines, of all that is kept."""
@@ -177,13 +193,30 @@ def _texts(
     if references is not None:
         texts[TOKENIZED_REFERENCES] = [bpe.merge(line) for line in references]
         texts[REFERENCES] = detokenize(texts[TOKENIZED_REFERENCES], target)
-    if raw_references is not None:
-        texts[REFERENCES] = raw_references
+    for name, reference in zip(_reference_files(len(chosen)), chosen, strict=True):
+        if reference.lines is not None:
+            texts[name] = reference.lines
     return texts
 
 
-def score_all(texts: dict[str, list[str]], origin: str, *, lowercase: bool) -> list[Score]:
-    """All scores that `texts` allows: tokenised ones need the tokenised reference.
+def _reference_files(count: int) -> list[str]:
+    """`references.detok`, `references.2.detok` and so on."""
+    return [REFERENCES, *(_reference_file(str(number)) for number in range(2, count + 1))]
+
+
+def _reference_file(number: str) -> str:
+    return f"references.{number}.detok"
+
+
+def score_all(
+    texts: dict[str, list[str]], origins: Sequence[str], *, lowercase: bool
+) -> list[Score]:
+    """All scores of sacreBLEU that `texts` allows: tokenised ones need the tokenised reference.
+
+    Args:
+        texts: file name -> lines, of what is kept.
+        origins: what each reference is.
+        lowercase: ignore case.
 
     Raises:
         UserError: no reference at all, or not parallel.
@@ -193,9 +226,13 @@ def score_all(texts: dict[str, list[str]], origin: str, *, lowercase: bool) -> l
             "the data folder has no reference for this subset: give one with --reference "
             "(the translation has been kept)"
         )
-    hypotheses, references = texts[HYPOTHESES], texts[REFERENCES]
-    require_equal_counts("the translation", hypotheses, origin, references)
-    scores = detokenized_scores(hypotheses, references, lowercase=lowercase)
+    hypotheses = texts[HYPOTHESES]
+    references = [texts[name] for name in _reference_files(len(origins))]
+    for origin, lines in zip(origins, references, strict=True):
+        require_equal_counts("the translation", hypotheses, origin, lines)
+    scores = detokenized_scores(
+        hypotheses, references[0], more_references=references[1:], lowercase=lowercase
+    )
     if TOKENIZED_REFERENCES in texts:
         tokenized = texts[TOKENIZED_HYPOTHESES], texts[TOKENIZED_REFERENCES]
         scores += [tokenized_bleu(*tokenized), compound_split_bleu(*tokenized)]
@@ -204,13 +241,18 @@ def score_all(texts: dict[str, list[str]], origin: str, *, lowercase: bool) -> l
 
 def evaluation_report(evaluation: Evaluation) -> str:
     """The scores for people, with what must be known to quote them."""
-    lines = [score_table(evaluation.scores), "", f"reference: {evaluation.reference}"]
+    references = ", ".join([evaluation.reference, *evaluation.more_references])
+    lines = [score_table(evaluation.scores), "", f"reference: {references}"]
     if evaluation.lowercase:
         lines.append("case: ignored, because the data was lower-cased (case:lc)")
     lines.append(f"translations, references and {SCORES}: {evaluation.directory}")
     return "\n".join(lines)
 
 
-def _write_lines(path: Path, lines: Sequence[str]) -> None:
-    with atomic_write(path) as stream:
-        stream.writelines(f"{line}\n" for line in lines)
+def _keep(directory: Path, texts: dict[str, list[str]]) -> None:
+    """Write all texts, and remove references of an earlier evaluation that had more of them."""
+    for old in directory.glob(_reference_file("[0-9]*")):
+        old.unlink()
+    for name, lines in texts.items():
+        with atomic_write(directory / name) as stream:
+            stream.writelines(f"{line}\n" for line in lines)

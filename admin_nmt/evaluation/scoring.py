@@ -1,9 +1,9 @@
 """Scores of one system, each with the signature that says how it was computed.
 
 All of them come from sacreBLEU (Post 2018, "A Call for Clarity in Reporting BLEU Scores"): BLEU
-(Papineni et al. 2002), chrF2 (Popovic 2015) and TER (Snover et al. 2006) on detokenised text, and
-the two figures that many papers report on tokenised text. Never compare figures whose signatures
-differ.
+(Papineni et al. 2002), chrF2 (Popovic 2015), chrF2++ (Popovic 2017) and TER (Snover et al. 2006) on
+detokenised text, and the two figures that many papers report on tokenised text. `evaluation.comet`
+has a trained measure. Never compare figures whose signatures differ.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sacrebleu.metrics.base import Metric
 
 #: Names of the measures on detokenised text, in the order in which they are shown.
-METRICS = ("bleu", "chrf", "ter")
+METRICS = ("bleu", "chrf", "chrf++", "ter")
 TOKENIZED_BLEU = "BLEU (tokenised)"
 COMPOUND_SPLIT_BLEU = "BLEU (compound-split)"
 
@@ -27,9 +27,10 @@ class Score:
     """One figure.
 
     Attributes:
-        name: `BLEU`, `chrF2`, `TER`, `TOKENIZED_BLEU` or `COMPOUND_SPLIT_BLEU`.
-        score: between 0 and 100, except TER, which may exceed 100 and of which less is better.
-        signature: sacreBLEU's record of how it was computed.
+        name: `BLEU`, `chrF2`, `chrF2++`, `TER`, `TOKENIZED_BLEU`, `COMPOUND_SPLIT_BLEU` or `COMET`.
+        score: between 0 and 100, except TER, which may exceed 100 and of which less is better, and
+            COMET, which may exceed both ends.
+        signature: the record of how it was computed, in sacreBLEU's form.
         detail: for BLEU, its n-gram precisions, brevity penalty and lengths; else empty.
     """
 
@@ -68,6 +69,8 @@ def build_metrics(
                 raise UserError(f"--tokenize {tokenize} cannot be used here: {reason}") from error
         elif name == "chrf":
             metrics["CHRF"] = CHRF(lowercase=lowercase)
+        elif name == "chrf++":
+            metrics["CHRF++"] = CHRF(lowercase=lowercase, word_order=2)
         elif name == "ter":
             metrics["TER"] = TER()
         else:
@@ -79,19 +82,27 @@ def detokenized_scores(
     hypotheses: Sequence[str],
     references: Sequence[str],
     *,
+    more_references: Sequence[Sequence[str]] = (),
     lowercase: bool = False,
     tokenize: str | None = None,
 ) -> list[Score]:
-    """sacreBLEU, chrF2 and TER of plain text, equal to `sacrebleu REF -i HYP -m bleu chrf ter`.
+    """sacreBLEU, chrF2, chrF2++ and TER of plain text.
+
+    Equal to `sacrebleu REF... -i HYP -m bleu chrf ter`, and for chrF2++ to `-m chrf
+    --chrf-word-order 2`.
 
     Args:
         hypotheses: N detokenised sentences.
         references: their N references, untouched text.
+        more_references: further references, N sentences each. BLEU counts an n-gram as often as the
+            reference that has it most often, and takes the length of the one nearest in length;
+            chrF and TER take for each sentence the reference that scores best.
         lowercase: as in `build_metrics`.
         tokenize: as in `build_metrics`.
     """
     metrics = build_metrics(lowercase=lowercase, tokenize=tokenize)
-    return [_corpus_score(metric, hypotheses, references) for metric in metrics.values()]
+    sets = [references, *more_references]
+    return [_corpus_score(metric, hypotheses, sets) for metric in metrics.values()]
 
 
 def tokenized_bleu(hypotheses: Sequence[str], references: Sequence[str]) -> Score:
@@ -107,7 +118,7 @@ def tokenized_bleu(hypotheses: Sequence[str], references: Sequence[str]) -> Scor
     from sacrebleu.metrics import BLEU
 
     metric = BLEU(tokenize="none", smooth_method="none", force=True)
-    score = _corpus_score(metric, hypotheses, references)
+    score = _corpus_score(metric, hypotheses, [references])
     return Score(TOKENIZED_BLEU, score.score, score.signature, score.detail)
 
 
@@ -126,8 +137,10 @@ def compound_split_bleu(hypotheses: Sequence[str], references: Sequence[str]) ->
     )
 
 
-def _corpus_score(metric: "Metric", hypotheses: Sequence[str], references: Sequence[str]) -> Score:
-    result = metric.corpus_score(hypotheses, [references])
+def _corpus_score(
+    metric: "Metric", hypotheses: Sequence[str], references: Sequence[Sequence[str]]
+) -> Score:
+    result = metric.corpus_score(hypotheses, references)
     detail = getattr(result, "_verbose", "")
     return Score(result.name, result.score, metric.get_signature().format(), detail.strip())
 

@@ -22,7 +22,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from admin_nmt.errors import UsageError
-from admin_nmt.evaluation.scoring import METRICS, build_metrics
+from admin_nmt.evaluation.scoring import build_metrics
+
+#: Measures that are compared unless others are asked for.
+COMPARED = ("bleu", "chrf", "ter")
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class SystemResult:
     """One system under one metric.
 
     Attributes:
-        metric: `BLEU`, `chrF2` or `TER`.
+        metric: `BLEU`, `chrF2`, `chrF2++` or `TER`.
         system: the name given to the system.
         score: on the whole test set.
         difference: `score` minus the baseline's; 0.0 for the baseline.
@@ -62,7 +65,8 @@ def compare_systems(
     systems: Mapping[str, Sequence[str]],
     references: Sequence[str],
     *,
-    metrics: Sequence[str] = METRICS,
+    more_references: Sequence[Sequence[str]] = (),
+    metrics: Sequence[str] = COMPARED,
     lowercase: bool = False,
     tokenize: str | None = None,
     num_bootstrap: int = 1000,
@@ -71,12 +75,13 @@ def compare_systems(
 ) -> Comparison:
     """Both paired tests of every further system against the first.
 
-    Equal to `sacrebleu REF -i A B --paired-bs` and `--paired-ar` with SACREBLEU_SEED=`seed`, but
+    Equal to `sacrebleu REF... -i A B --paired-bs` and `--paired-ar` with SACREBLEU_SEED=`seed`, but
     for copies of the baseline (see above).
 
     Args:
         systems: name -> N detokenised sentences; two at least, the first is the baseline.
         references: N reference sentences.
+        more_references: further references, as in `scoring.detokenized_scores`.
         metrics: some of `scoring.METRICS`.
         lowercase: as in `scoring.build_metrics`.
         tokenize: as in `scoring.build_metrics`.
@@ -98,8 +103,9 @@ def compare_systems(
     if len(systems) < 2:
         raise UsageError("a comparison needs at least two systems")
     build = {"names": metrics, "lowercase": lowercase, "tokenize": tokenize}
-    bootstrap = _paired_test("bs", systems, references, num_bootstrap, seed, build)
-    randomisation = _paired_test("ar", systems, references, num_randomisation, seed, build)
+    sets = [references, *more_references]
+    bootstrap = _paired_test("bs", systems, sets, num_bootstrap, seed, build)
+    randomisation = _paired_test("ar", systems, sets, num_randomisation, seed, build)
     baseline, *others = systems.values()
     copies = [None, *(list(lines) == list(baseline) for lines in others)]
     return _combine(bootstrap, randomisation, copies)
@@ -108,7 +114,7 @@ def compare_systems(
 def _paired_test(
     test: str,
     systems: Mapping[str, Sequence[str]],
-    references: Sequence[str],
+    references: Sequence[Sequence[str]],
     num_samples: int,
     seed: int,
     build: dict[str, Any],
@@ -120,7 +126,7 @@ def _paired_test(
         signatures, results = PairedTest(
             list(systems.items()),
             build_metrics(**build),
-            [references],
+            references,
             test_type=test,
             n_samples=num_samples,
         )()

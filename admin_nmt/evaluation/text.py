@@ -44,6 +44,18 @@ def read_lines(path: str | os.PathLike[str]) -> list[str]:
     return [_decode(line, name, number) for number, line in enumerate(lines, 1)]
 
 
+def read_parallel(paths: Sequence[str | os.PathLike[str]]) -> list[list[str]]:
+    """The lines of several files of one test set.
+
+    Raises:
+        UserError: as `read_lines`, or the files differ in their numbers of lines.
+    """
+    texts = [read_lines(path) for path in paths]
+    for path, text in zip(paths, texts, strict=True):
+        require_equal_counts(str(paths[0]), texts[0], str(path), text)
+    return texts
+
+
 def _decode(line: bytes, name: str, number: int) -> str:
     try:
         return line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip()

@@ -63,7 +63,7 @@ def test_command_translates_all_sentences_scores_and_keeps_them(tiny_run, tmp_pa
     for row, score in zip(scores["scores"], expected, strict=False):
         assert (row["name"], row["score"]) == (score.name, score.score)
         assert row["signature"] in result.stdout
-    assert len(scores["scores"]) == 5
+    assert len(scores["scores"]) == 6 and scores["more_references"] == []
 
 
 def test_hypotheses_are_those_of_fairseq_sentence_by_sentence(tiny_run, tmp_path):
@@ -91,8 +91,8 @@ def test_prepared_folder_gives_the_raw_reference_and_case(prepared_data, tiny_ru
     result = evaluate(prepared_data, str(checkpoint))
     assert result.directory == checkpoint.with_name("checkpoint1.test.de-en")
     assert result.reference == str(prepared_data / "raw.test.en") and result.lowercase
-    assert [score.score for score in result.scores] == pytest.approx([100, 100, 0, 100, 100])
-    assert all("case:lc" in score.signature for score in result.scores[:3])
+    assert [score.score for score in result.scores] == pytest.approx([100, 100, 100, 0, 100, 100])
+    assert all("case:lc" in score.signature for score in result.scores[:4])
     assert "case:lc" in evaluation_report(result)
     assert read_lines(result.directory / "references.detok") == raw
     source = read_lines(result.directory / "sources.detok")
@@ -101,12 +101,44 @@ def test_prepared_folder_gives_the_raw_reference_and_case(prepared_data, tiny_ru
 
 def test_without_any_reference_the_translation_is_kept_and_one_is_asked_for():
     with pytest.raises(UserError, match=r"give one with --reference"):
-        score_all({"hypotheses.detok": ["a"], "hypotheses.tok": ["a"]}, "x", lowercase=False)
+        score_all({"hypotheses.detok": ["a"], "hypotheses.tok": ["a"]}, ["x"], lowercase=False)
     texts = {name: ["a b c d e"] for name in ("hypotheses.detok", "references.detok")}
     texts["hypotheses.tok"] = texts["hypotheses.detok"]
-    assert [score.name for score in score_all(texts, "x", lowercase=False)] == [
-        "BLEU", "chrF2", "TER",
+    assert [score.name for score in score_all(texts, ["x"], lowercase=False)] == [
+        "BLEU", "chrF2", "chrF2++", "TER",
     ]  # fmt: skip
+
+
+def test_several_references_and_comet(prepared_data, tiny_run, tmp_path, monkeypatch, comet_model):
+    """The second reference equals the translation; files of an evaluation with more of them go."""
+    pieces = (tiny_run / "test.en").read_text().splitlines()[::-1]
+    monkeypatch.setattr(
+        "admin_nmt.evaluation.evaluate.translate",
+        lambda *args: Translations(pieces, pieces, ["x"] * len(pieces)),
+    )
+    raw = read_lines(prepared_data / "raw.test.en")
+    for name, lines in (("second.txt", raw[::-1]), ("third.txt", ["another text ."] * 20)):
+        (tmp_path / name).write_text("\n".join(lines) + "\n")
+
+    def scored(*names):
+        further = [tmp_path / name for name in names]
+        path = str(tiny_run / "checkpoints" / "checkpoint1.pt")
+        output = {"output": tmp_path / "out", "comet": comet_model}
+        result = evaluate(prepared_data, path, more_references=further, **output)
+        files = {path.name for path in result.directory.glob("references*.detok")}
+        return result, {score.name: score for score in result.scores}, files
+
+    _, one, files = scored()
+    assert files == {"references.detok"} and one["BLEU"].score < 100
+    result, three, files = scored("second.txt", "third.txt")
+    assert files == {"references.detok", "references.2.detok", "references.3.detok"}
+    assert [three[name].score for name in ("BLEU", "chrF2++")] == pytest.approx([100, 100])
+    assert "nrefs:3" in three["TER"].signature and "third.txt" in evaluation_report(result)
+    kept = json.loads((result.directory / "scores.json").read_text())
+    assert kept["more_references"] == [str(tmp_path / "second.txt"), str(tmp_path / "third.txt")]
+    assert kept["scores"][-1]["name"] == "COMET" and 0 < one["COMET"].score < three["COMET"].score
+    _, _, files = scored("second.txt")
+    assert files == {"references.detok", "references.2.detok"}
 
 
 def with_longer_vocabulary(tiny_run, tmp_path):
@@ -140,6 +172,8 @@ def torch_rows(path, name):
         ({"reference": "nothing.txt"}, r"file not found: nothing.txt"),
         ({"reference": "short"}, r"short.txt has 1 lines, subset test of .* has 20"),
         ({"reference": "empty"}, r"empty.txt is empty"),
+        ({"more_references": ["nothing.txt"]}, r"file not found: nothing.txt"),
+        ({"comet": "nothing"}, r"COMET cannot be imported|--comet nothing: nothing is missing"),
         ({"data": "nowhere"}, r"data folder not found: nowhere"),
     ],
 )

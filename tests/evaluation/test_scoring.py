@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from admin_nmt.cli.main import main
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.evaluation.scoring import (
     build_metrics,
@@ -72,14 +73,14 @@ def test_lowercase_ignores_case_and_says_so():
     mixed = detokenized_scores(hypotheses, references)
     lower = detokenized_scores(hypotheses, references, lowercase=True)
     assert mixed[0].score < 100 and "case:mixed" in mixed[0].signature
-    assert [score.score for score in lower] == pytest.approx([100, 100, 0])
+    assert [score.score for score in lower] == pytest.approx([100, 100, 100, 0])
     assert all("case:lc" in score.signature for score in lower)
 
 
 def test_unknown_names_are_refused_with_the_choices():
     with pytest.raises(UsageError, match=r"--tokenize nonsense.*13a"):
         build_metrics(tokenize="nonsense")
-    with pytest.raises(UsageError, match=r"unknown metric rouge.*bleu, chrf, ter"):
+    with pytest.raises(UsageError, match=r"unknown metric rouge.*bleu, chrf, chrf\+\+, ter"):
         build_metrics(["rouge"])
 
 
@@ -92,20 +93,34 @@ def test_missing_tokeniser_support_is_one_line():
             build_metrics(tokenize="ja-mecab")
 
 
-def test_score_command_equals_the_sacrebleu_command(text_files):
-    hypotheses, _, references = text_files
-    theirs = run(
-        "sacrebleu", references, "-i", hypotheses, "-m", "bleu", "chrf", "ter", "-f", "json",
-        "-w", "12",
-    )  # fmt: skip
-    ours = run("admin-nmt", "score", hypotheses, references, "--json")
-    assert ours.returncode == 0, ours.stderr
-    our_scores = {score["name"]: score for score in json.loads(ours.stdout)["scores"]}
-    for score in json.loads(theirs.stdout):
+def sacrebleu(references, hypotheses, *options):
+    """What its command prints: a list of scores."""
+    command = ["sacrebleu", *references, "-i", hypotheses, "-f", "json", "-w", "12", *options]
+    found = json.loads(run(*command).stdout)
+    return found if isinstance(found, list) else [found]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_score_command_equals_the_sacrebleu_command(text_files, two_references, count, capsys):
+    hypotheses, references = text_files[0], two_references[:count]
+    theirs = sacrebleu(references, hypotheses, "-m", "bleu", "chrf", "ter")
+    theirs += sacrebleu(references, hypotheses, "-m", "chrf", "--chrf-word-order", 2)
+    assert main(["score", str(hypotheses), *map(str, references), "--json"]) == 0
+    ours = json.loads(capsys.readouterr().out)
+    assert [ours["references"], *ours["more_references"]] == list(map(str, references))
+    our_scores = {score["name"]: score for score in ours["scores"]}
+    for score in theirs:
         mine = our_scores.pop(score["name"])
         assert mine["score"] == pytest.approx(score["score"], abs=1e-9)
-        assert mine["signature"] == score["signature"]
+        assert mine["signature"] == score["signature"] and f"nrefs:{count}|" in mine["signature"]
     assert our_scores == {}
+
+
+def test_references_of_different_lengths_are_refused_with_both_names(text_files, tmp_path, capsys):
+    hypotheses, _, references = text_files
+    (tmp_path / "short.txt").write_text("a\n")
+    assert main(["score", str(hypotheses), str(references), str(tmp_path / "short.txt")]) == 1
+    assert f"{references} has 40, {tmp_path / 'short.txt'} has 1;" in capsys.readouterr().err
 
 
 def test_score_command_reads_standard_input_and_refuses_unequal_counts(text_files):

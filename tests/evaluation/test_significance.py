@@ -20,7 +20,7 @@ SEED = "77"
 def sacrebleu_paired(references, systems, test, num_samples):
     """{(file, metric): [score, mean, ci, p]} as far as sacreBLEU prints them."""
     # Its JSON output fails on NumPy 2 (float32 is not serialisable), so read its LaTeX table.
-    command = [BIN / "sacrebleu", references, "-i", *systems, "-m", "bleu", "chrf", "ter"]
+    command = [BIN / "sacrebleu", *references, "-i", *systems, "-m", "bleu", "chrf", "ter"]
     command += [f"--paired-{test}", f"--paired-{test}-n", num_samples, "-f", "latex", "-w", "8"]
     result = subprocess.run(
         list(map(str, command)), capture_output=True, text=True, check=True,
@@ -36,17 +36,20 @@ def sacrebleu_paired(references, systems, test, num_samples):
     return found
 
 
-def test_compare_command_equals_the_sacrebleu_command(text_files, tmp_path):
-    *systems, references = text_files
+def test_compare_command_equals_the_sacrebleu_command(text_files, two_references, tmp_path):
+    """With two references, which must both count."""
+    systems, references = text_files[:2], two_references
     bootstrap = sacrebleu_paired(references, systems, "bs", 100)
     randomisation = sacrebleu_paired(references, systems, "ar", 200)
-    command = ["compare", *systems, "--reference", references, "--seed", SEED]
+    command = ["compare", *systems, "--seed", SEED]
+    command += [word for reference in references for word in ("--reference", reference)]
     command += ["--paired-bs-n", "100", "--paired-ar-n", "200", "--json", tmp_path / "out.json"]
     ours = subprocess.run(
         [str(BIN / "admin-nmt"), *map(str, command)], capture_output=True, text=True, check=False
     )
     assert ours.returncode == 0, ours.stderr
     result = json.loads((tmp_path / "out.json").read_text())
+    assert [result["reference"], *result["more_references"]] == list(map(str, references))
     assert len(result["results"]) == len(bootstrap) == len(randomisation) == 6
     for row in result["results"]:
         key = Path(row["system"]).name, row["metric"]
@@ -56,7 +59,17 @@ def test_compare_command_equals_the_sacrebleu_command(text_files, tmp_path):
         assert randomisation[key] == pytest.approx([x for x in ours_row if x is not None], abs=5e-5)
         assert f"{row['score']:.2f}" in ours.stdout
     assert f"seed:{SEED}" in result["signatures"]["BLEU"]["paired_bootstrap"]
+    assert "nrefs:2|" in result["signatures"]["chrF2"]["approximate_randomisation"]
     assert [row["p_bootstrap"] is None for row in result["results"]] == [True, False] * 3
+
+
+def test_chrf_with_words_is_a_measure_of_its_own():
+    systems = {"a": ["one two three", "four five"], "b": ["one two tree", "four fife"]}
+    few = {"num_bootstrap": 5, "num_randomisation": 5}
+    found = compare_systems(systems, systems["a"], metrics=["chrf", "chrf++"], **few)
+    scores = {(row.metric, row.system): row.score for row in found.results}
+    assert scores["chrF2", "a"] == scores["chrF2++", "a"] == 100
+    assert scores["chrF2", "b"] > scores["chrF2++", "b"] and "nw:2" in str(found.signatures)
 
 
 def test_a_system_against_its_copy_is_no_difference_and_against_noise_is_one():
