@@ -36,7 +36,7 @@ def describe(error: BaseException) -> str | None:
         )
         return found[-1] if found else lost_rank(str(error))
     if kind == "ProcessExitedException":  # a rank that torch spawned was killed
-        return _LOST_RANK_LINE.format(str(error))
+        return _lost_rank_line(str(error))
     for failed in (error, error.__context__):  # of fairseq's trainer, which hides why
         told = _unexpected_names(str(failed)) if isinstance(failed, RuntimeError) else None
         if told:
@@ -51,10 +51,16 @@ def _unexpected_names(text: str) -> str | None:
     return f"the checkpoint {told}" if told else None
 
 
-_LOST_RANK_LINE = (
-    "another rank ended or cannot be reached ({}); see its log, then run the same command again: "
-    "training resumes from the last checkpoint"
-)
+def resume_line(what: str) -> str:
+    """The line for the end of a training because of another rank, which `what` says."""
+    return (
+        f"{what}; see its log, then run the same command again: training resumes from the last "
+        "checkpoint"
+    )
+
+
+def _lost_rank_line(how: str) -> str:
+    return resume_line(f"another rank ended or cannot be reached ({how})")
 
 
 _COLLECTIVE = re.compile(r"gloo|NCCL|ProcessGroup|TCPStore|\bDist(?:Backend|Network|Store)Error\b")
@@ -73,16 +79,24 @@ def lost_rank(text: str) -> str | None:
     PyTorch has no exception type for it: gloo raises a plain RuntimeError.
     """
     found = _LOST.search(text) if _COLLECTIVE.search(text) else None
-    return _LOST_RANK_LINE.format(found[0]) if found else None
+    return _lost_rank_line(found[0]) if found else None
 
 
-def _program() -> str:
+def collective_failed(error: BaseException) -> bool:
+    """Whether an operation of torch.distributed failed, which another rank may have caused."""
+    return isinstance(error, RuntimeError) and bool(
+        _COLLECTIVE.search(f"{type(error).__name__}: {error}")
+    )
+
+
+def program() -> str:
+    """The name of the program that runs."""
     return Path(sys.argv[0]).name if sys.argv and sys.argv[0] else "fairseq"
 
 
 def _exit_with(error: BaseException, line: str) -> NoReturn:
     sys.stdout.flush()
-    sys.stderr.write(f"{_program()}: error: {line}\n")
+    sys.stderr.write(f"{program()}: error: {line}\n")
     raise SystemExit(getattr(error, "exit_code", 1))
 
 
@@ -128,7 +142,7 @@ def _excepthook(previous: Callable) -> Callable:
 
 
 def _is_fairseq_program() -> bool:
-    return _program().startswith("fairseq-")
+    return program().startswith("fairseq-")
 
 
 PATCHES = (

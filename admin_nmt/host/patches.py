@@ -20,6 +20,7 @@ from admin_nmt.host import (
     exact_resume,
     graphs,
     heads,
+    lifeline,
     master_weights,
     multi_tensor,
     old_options,
@@ -56,6 +57,7 @@ TABLE: tuple[Patch | Addition, ...] = (
     *graphs.PATCHES,
     *waiting.PATCHES,
     *update_checkpoints.PATCHES,
+    *lifeline.PATCHES,
 )
 #: Without these, models of ours would train with the omegas of no profile, or with other heads.
 NEEDED = ("profiling", "heads")

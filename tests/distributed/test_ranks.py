@@ -73,9 +73,11 @@ def test_a_killed_rank_ends_the_other_in_one_line_and_the_rerun_resumes(
         for process in processes:
             process.kill()
     last = (run / "0.log").read_text().splitlines()
-    assert last[-1].startswith("fairseq-train: error: another rank ended or cannot be reached")
-    assert last[-1].endswith("training resumes from the last checkpoint")
-    assert not [line for line in last if "Traceback" in line]
+    assert last[-1] == (
+        "fairseq-train: error: rank 1 is gone without a word (killed?); see its log, then run the "
+        "same command again: training resumes from the last checkpoint"
+    )
+    assert not [line for line in last if "Traceback" in line or "error" in line][:-1]
 
     state = load_checkpoint_file(run / "checkpoint_last.pt")
     done = state["optimizer_history"][-1]["num_updates"]
