@@ -66,20 +66,22 @@ class _RegisterAfter:
     def exec_module(self, module: Any) -> None:
         # The module must not see this wrapper: importlib.resources and pickling ask the loader.
         module.__loader__ = module.__spec__.loader = self._loader
-        _quieten()
+        _prepare()
         self._loader.exec_module(module)
         uninstall()
         _register()
 
 
-def _quieten() -> None:
-    """Leave out fairseq's own warnings in its programs; must not itself register anything."""
+def _prepare() -> None:
+    """Leave out fairseq's own warnings in its programs, and what it imports in vain; must not itself
+    register anything."""
     global defer_registration
     before, defer_registration = defer_registration, True
     try:
-        from admin_nmt.host import quiet
+        from admin_nmt.host import quiet, starting
 
         quiet.install_early()
+        starting.install_early()
     except Exception as error:  # a warning too many must not take down anybody's program
         if os.environ.get("ADMIN_NMT_AUTOLOAD") == "debug":
             raise error

@@ -7,6 +7,9 @@
 #                      python3.12); 3.11 or newer
 #   ADMIN_NMT_TORCH    requirement for PyTorch (default: the tested torch==2.13.0)
 #   ADMIN_NMT_VENV     place of the environment (default: .venv)
+#
+# With uv on PATH packages are installed by it, which is faster and takes the build of PyTorch for this
+# machine (CPU or CUDA); ADMIN_NMT_UV=0 keeps to pip.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -32,17 +35,21 @@ ready = sys.version_info[:2] in ((3, 11), (3, 12)) and (sys.platform, platform.m
 print("" if ready else ", compiling fairseq for three minutes")')
 echo "== installing into $VENV, a minute or two$compiled"
 [ -x "$VENV/bin/python" ] || "$PYTHON" -m venv "$VENV"
-pip() { "$VENV/bin/python" -m pip --disable-pip-version-check "$@" --quiet --constraint constraints.txt; }
-pip install --upgrade pip
+if [ "${ADMIN_NMT_UV:-1}" != 0 ] && uv --version >/dev/null 2>&1; then
+    pip_install() { uv pip install --quiet --python "$VENV/bin/python" --torch-backend auto --constraint constraints.txt "$@"; }
+else
+    pip_install() { "$VENV/bin/python" -m pip --disable-pip-version-check install --quiet --constraint constraints.txt "$@"; }
+    pip_install --upgrade pip
+fi
 # PyTorch first and fairseq without build isolation: otherwise pip downloads a second PyTorch
 # just to compile fairseq's extensions.
-pip install "$TORCH"
-pip install setuptools wheel cython numpy
+pip_install "$TORCH"
+pip_install setuptools wheel cython numpy
 # Of an environment of an earlier version: both bring the package `fairseq`.
 if "$VENV/bin/python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' &&
     [ -n "$(find "$VENV" -maxdepth 5 -iname 'fairseq_fixed-*' -print -quit)" ]; then
     "$VENV/bin/python" -m pip uninstall --quiet --yes fairseq-fixed
 fi
-pip install --no-build-isolation --editable ".[test]"
+pip_install --no-build-isolation --editable ".[test]"
 touch "$stamp"
 echo "== installed"

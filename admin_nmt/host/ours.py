@@ -1,4 +1,4 @@
-"""Whether a trainer of fairseq trains a model of ours."""
+"""Whether a program of fairseq has to do with a model of ours."""
 
 from typing import Any
 
@@ -8,3 +8,10 @@ def is_ours(trainer: Any) -> bool:
     from admin_nmt.models.admin_transformer import AdminTransformerModel
 
     return isinstance(trainer.get_model(), AdminTransformerModel)
+
+
+def is_our_architecture(architecture: Any) -> bool:
+    """Whether a value of `--arch` names an `admin_transformer`; None names nothing."""
+    from fairseq.models import ARCH_MODEL_NAME_REGISTRY
+
+    return ARCH_MODEL_NAME_REGISTRY.get(architecture) == "admin_transformer"

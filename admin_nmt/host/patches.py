@@ -11,6 +11,7 @@ from admin_nmt.errors import UsageError
 from admin_nmt.host import (
     batches,
     checkpoints,
+    command_line,
     compiling,
     cpu,
     criterions,
@@ -29,6 +30,7 @@ from admin_nmt.host import (
     quiet,
     recipes,
     resuming,
+    starting,
     update_checkpoints,
     waiting,
 )
@@ -37,8 +39,10 @@ from admin_nmt.host.patch import Addition, Patch
 #: In the order in which they are applied: where two replace one attribute, the later is called first.
 TABLE: tuple[Patch | Addition, ...] = (
     *quiet.PATCHES,
+    *starting.PATCHES,
     *checkpoints.PATCHES,
     *cpu.PATCHES,
+    *command_line.PATCHES,
     *old_options.PATCHES,
     *batches.PATCHES,
     *data.PATCHES,

@@ -34,6 +34,7 @@ from omegaconf.errors import InterpolationResolutionError
 
 from admin_nmt.errors import UsageError
 from admin_nmt.host.errors import clean_exit
+from admin_nmt.host.ours import is_our_architecture
 from admin_nmt.host.patch import Addition, Patch, Scope
 
 #: Names of fairseq's Hydra front; other programs use its functions with folders of their own.
@@ -165,7 +166,7 @@ def check_config(cfg: DictConfig) -> None:
     """
     task, model = cfg.get("task"), cfg.get("model")
     # `fairseq-train` comes here too, with a namespace: its command line has been checked.
-    if not OmegaConf.is_config(model) or not _is_ours(model.get("_name")):
+    if not OmegaConf.is_config(model) or not is_our_architecture(model.get("_name")):
         return
     for group, names in _schema().items():
         _refuse_unknown(group, cfg.get(group) or {}, names)
@@ -203,12 +204,6 @@ def _schema() -> dict[str, list[str]]:
         else []
         for group in dataclasses.fields(FairseqConfig)
     }
-
-
-def _is_ours(architecture: Any) -> bool:
-    from fairseq.models import ARCH_MODEL_NAME_REGISTRY
-
-    return ARCH_MODEL_NAME_REGISTRY.get(architecture) == "admin_transformer"
 
 
 @cache
