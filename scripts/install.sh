@@ -36,7 +36,9 @@ print("" if ready else ", compiling fairseq for three minutes")')
 echo "== installing into $VENV, a minute or two$compiled"
 [ -x "$VENV/bin/python" ] || "$PYTHON" -m venv "$VENV"
 if [ "${ADMIN_NMT_UV:-1}" != 0 ] && uv --version >/dev/null 2>&1; then
-    pip_install() { uv pip install --quiet --python "$VENV/bin/python" --torch-backend auto --constraint constraints.txt "$@"; }
+    # The build for this machine's GPU or none, unless the user says which PyTorch.
+    [ -n "${ADMIN_NMT_TORCH:-}" ] || export UV_TORCH_BACKEND=${UV_TORCH_BACKEND:-auto}
+    pip_install() { uv pip install --quiet --python "$VENV/bin/python" --constraint constraints.txt "$@"; }
 else
     pip_install() { "$VENV/bin/python" -m pip --disable-pip-version-check install --quiet --constraint constraints.txt "$@"; }
     pip_install --upgrade pip
