@@ -8,6 +8,7 @@ to attend to, and training sits on the plateau of a language model.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 import torch
@@ -74,7 +75,7 @@ class PositionShare:
 
 
 def share_on(model: Any, task: Any, subset: str, num_sentences: int = 100) -> float:
-    """The share on the first sentences of a data set, without dropout.
+    """The share on the first sentences of a data set that the model can read, without dropout.
 
     Args:
         model: a fairseq Transformer with an encoder; left in evaluation mode.
@@ -83,8 +84,9 @@ def share_on(model: Any, task: Any, subset: str, num_sentences: int = 100) -> fl
         num_sentences: how many, in one batch.
     """
     dataset = task.dataset(subset)
-    batch = dataset.collater([dataset[i] for i in range(min(num_sentences, len(dataset)))])
     encoder, share = model.eval().encoder, PositionShare()
+    fits = (i for i in range(len(dataset)) if dataset.src_sizes[i] <= encoder.max_positions())
+    batch = dataset.collater([dataset[i] for i in islice(fits, num_sentences)])
     with torch.no_grad(), share.watching(encoder):
         encoder(batch["net_input"]["src_tokens"], batch["net_input"]["src_lengths"])
     return share.value

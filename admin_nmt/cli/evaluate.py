@@ -36,7 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--lenpen", type=float, default=1.0, help="length penalty (default: %(default)s)"
     )
     parser.add_argument(
-        "--max-tokens", type=int, default=12000, help="tokens in a batch (default: %(default)s)"
+        "--max-tokens",
+        type=int,
+        default=12000,
+        help="tokens in a batch; a longer sentence is one of its own (default: %(default)s)",
     )
     parser.add_argument(
         "--comet",

@@ -170,7 +170,6 @@ def _custom_corpus(args: argparse.Namespace) -> tuple[Any, dict[str, Path]]:
         sources={name: (Source(name + ".{lang}"),) for name, prefix in prefixes.items() if prefix},
         archives={},
         valid_every=args.valid_every,
-        refuse_empty=True,
     )
     return corpus, files
 

@@ -96,7 +96,7 @@ class Corpus:
         valid_every: hold out every N-th training pair for validation; None if there are own files for it.
         normalize: sets whose punctuation and non-printing characters are normalised.
         invalid_utf8: `error` refuses bytes that are not UTF-8, `replace` reads them as U+FFFD.
-        refuse_empty: an empty line in a valid or test file is an error.
+        refuse_empty: an empty line in a valid or test file is an error; else it is named and stays.
         bpe_tokens: number of BPE merges, learned on both languages together.
         joined_dictionary: one vocabulary for both languages.
     """

@@ -27,6 +27,7 @@ from admin_nmt.data.binarize import binarize
 from admin_nmt.data.clean import clean_pair
 from admin_nmt.data.corpora import SETS, Cleaning, Corpus, archive_names, fill
 from admin_nmt.data.download import download, local_archives
+from admin_nmt.data.odd_lines import Warnings
 from admin_nmt.data.parallel import chunks, ordered_map
 from admin_nmt.data.state import State, locked, require_own_folder
 from admin_nmt.data.tokenization import LineTokenizer, require_known_language
@@ -229,20 +230,24 @@ class Preparation:
         return read
 
     def _raw_pairs(self, name: str) -> Iterator[Pair]:
-        """All pairs of a set; empty lines are refused where the corpus says so."""
-        corpus = self.corpus
+        """All pairs of a set; an empty line of valid or test is named, or refused where the corpus
+        says so."""
+        corpus, warnings = self.corpus, Warnings(logger)
         assert self.files is not None  # _tokenize() has set them
         for source in corpus.sources[name]:
             pairs = read_pairs(source, corpus.languages, self.files, corpus.invalid_utf8)
             for number, pair in enumerate(pairs, 1):
-                if corpus.refuse_empty and name != "train" and not all(map(str.strip, pair)):
+                if name != "train" and not all(map(str.strip, pair)):
                     side = 0 if not pair[0].strip() else 1
                     file = self.files[fill(source.archive, corpus.languages, side)]
-                    raise UserError(
-                        f"{file}, line {number} is empty: {name} sentences are not cleaned, so "
-                        "take the line out of both languages"
-                    )
+                    if corpus.refuse_empty:
+                        raise UserError(
+                            f"{file}, line {number} is empty: {name} sentences are not cleaned, so "
+                            "take the line out of both languages"
+                        )
+                    warnings.add("empty", f"{file}, line {number} is empty: it is kept as it is")
                 yield pair
+        warnings.close()
 
     # -- learn_bpe --------------------------------------------------------------------------------
 
@@ -418,6 +423,7 @@ def _settings(corpus: Corpus) -> dict[str, Any]:
     """What determines the result, flat, as JSON would give it back."""
     content = asdict(corpus)
     del content["archives"]  # their checksums are compared as inputs
+    del content["refuse_empty"]  # it stops the work or changes nothing
     cleaning = content.pop("cleaning")
     content |= {f"clean_{key}": value for key, value in cleaning.items()}
     settings: dict[str, Any] = json.loads(json.dumps(content))

@@ -17,6 +17,8 @@ from admin_nmt.errors import UserError
 from admin_nmt.files import make_directory
 
 FILE_NAME = "state.json"
+#: Settings that version 0.2 recorded although they do not change the result.
+IRRELEVANT = {"refuse_empty"}
 
 
 def require_own_folder(folder: Path) -> None:
@@ -84,7 +86,7 @@ class State:
         differences = [
             f"{key} is {json.dumps(settings.get(key), ensure_ascii=False)} there and "
             f"{json.dumps(self.settings.get(key), ensure_ascii=False)} now"
-            for key in sorted(settings.keys() | self.settings.keys())
+            for key in sorted((settings.keys() | self.settings.keys()) - IRRELEVANT)
             if settings.get(key) != self.settings.get(key)
         ]
         if differences:

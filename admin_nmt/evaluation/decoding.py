@@ -1,16 +1,24 @@
 """fairseq's beam search over one subset of a data folder, in this process.
 
 Sentences are searched by length, in the batches of `fairseq-generate`, and come back in the order of the
-corpus.
+corpus. What fairseq cannot translate, empty and too long sentences, goes by the rule of `data.odd_lines`,
+as in `admin-nmt translate`.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
+from admin_nmt.data.odd_lines import Warnings, pieces_of
+from admin_nmt.data.parallel import chunks
 from admin_nmt.errors import UsageError, UserError
+from admin_nmt.evaluation.batches import batches_of
+
+logger = logging.getLogger(__name__)
 
 #: fairseq-generate's `--seed` 1 in its first epoch: it draws the order of sentences of equal length.
 _SEED = 2
@@ -23,7 +31,7 @@ class SearchOptions:
     Attributes:
         beam: hypotheses kept at every step.
         lenpen: exponent of the length by which scores are divided; above 1 favours long output.
-        max_tokens: source tokens in one batch.
+        max_tokens: source tokens in one batch; a longer sentence is a batch of its own.
         cpu: do not use a GPU.
         fp16: compute in 16 bits (GPU).
     """
@@ -43,6 +51,9 @@ class SearchOptions:
 class Decoder:
     """Translations of one subset, as often as they are asked for.
 
+    Empty sentences have empty translations. Sentences longer than the models' positions are
+    translated in pieces, each of which is named in a warning when this object is made.
+
     Args:
         models: on their device, in evaluation mode; several translate together.
         task: fairseq's translation task over the data.
@@ -53,12 +64,13 @@ class Decoder:
 
     Attributes:
         num_sentences: N.
+        batches: numbers of the sentences that fairseq translates as they are, from 0.
+        pieces: (number of its sentence, subwords and end) of the others, in order.
         references: N sentences in pieces of words, unknown words as `<<unk>>`, which no translation
             contains; None if the subset has no target side.
 
     Raises:
-        UserError: the subset is empty, or a sentence is longer than the models' positions.
-        UsageError: a sentence has more than `options.max_tokens`.
+        UserError: the subset has no sentences.
     """
 
     def __init__(
@@ -89,12 +101,14 @@ class Decoder:
         )
         with data_utils.numpy_seed(_SEED):
             order = self.dataset.ordered_indices().tolist()
-        order = [number for number in order if number < self.num_sentences]
         limits = utils.resolve_max_positions(
             task.max_positions(), *[model.max_positions() for model in self.models]
         )
-        self._require_lengths(order, limits, subset)
-        self.batches = self.dataset.batch_by_size(order, max_tokens=options.max_tokens)
+        self.max_source = int(limits[0])
+        odd = set(self._odd_sentences())
+        self.pieces = self._split(sorted(odd), subset)
+        order = [number for number in order if number < self.num_sentences and number not in odd]
+        self.batches = batches_of(self.dataset, order, options.max_tokens)
         self.references = None
         if self.dataset.tgt is not None:
             self.references = [
@@ -102,21 +116,32 @@ class Decoder:
                 for number in range(self.num_sentences)
             ]
 
-    def _require_lengths(self, order: Sequence[int], limits: Sequence[int], subset: str) -> None:
-        """Find out before translating what fairseq would stop at."""
-        for number in order:
-            sizes = self.dataset.size(number)
-            sizes = sizes if isinstance(sizes, tuple) else (sizes,)
-            if any(size > limit for size, limit in zip(sizes, limits, strict=False)):
-                raise UserError(
-                    f"sentence {number + 1} of subset {subset} is longer than the model's "
-                    f"{tuple(limits)} positions"
-                )
-            if max(sizes) > self.options.max_tokens:
-                raise UsageError(
-                    f"{self.max_tokens_option} {self.options.max_tokens}: sentence {number + 1} of "
-                    f"subset {subset} has {max(sizes)} tokens"
-                )
+    def _odd_sentences(self) -> list[int]:
+        """Numbers of the empty and of the too long ones."""
+        end = self.task.source_dictionary.eos()
+        sizes = self.dataset.src_sizes[: self.num_sentences]
+        return [
+            int(number)
+            for number in np.flatnonzero((sizes <= 1) | (sizes > self.max_source))
+            if sizes[number] > 1 or self.dataset.src[int(number)].tolist() in ([], [end])
+        ]
+
+    def _split(self, numbers: Sequence[int], subset: str) -> list[tuple[int, torch.Tensor]]:
+        """What is to be translated of odd sentences: nothing, or several pieces."""
+        words, warnings = self.task.source_dictionary, Warnings(logger)
+        pieces = []
+        for number in numbers:
+            tokens = [index for index in self.dataset.src[number].tolist() if index != words.eos()]
+            name = f"line {number + 1} of subset {subset}"
+            # The end of a piece takes one position.
+            symbols = [words[index] for index in tokens]
+            start = 0
+            for piece in pieces_of(symbols, self.max_source - 1, name, warnings):
+                part = tokens[start : start + len(piece)]
+                pieces.append((number, torch.tensor([*part, words.eos()])))
+                start += len(piece)
+        warnings.close()
+        return pieces
 
     def _text(self, tokens: Any, escape_unk: bool = False) -> str:
         """Pieces of words, joined by spaces."""
@@ -133,15 +158,6 @@ class Decoder:
         words = self.task.source_dictionary
         return [words.string(self.dataset.src[number]) for number in range(self.num_sentences)]
 
-    def _samples(self) -> Iterator[Any]:
-        """The batches, on the models' device."""
-        from fairseq import utils
-
-        cuda = next(self.models[0].parameters()).is_cuda
-        for batch in self.batches:
-            sample = self.dataset.collater([self.dataset[number] for number in batch])
-            yield utils.move_to_cuda(sample) if cuda else sample
-
     def decode(self, done: Callable[[int], object] = lambda count: None) -> list[str]:
         """The best hypothesis of each sentence in corpus order, in pieces of words.
 
@@ -151,16 +167,39 @@ class Decoder:
         Raises:
             UserError: the GPU has too little memory.
         """
-        found: dict[int, str] = {}
+        found: dict[int, list[str]] = {}
         try:
-            for sample in self._samples():
-                hypotheses = self.task.inference_step(self.generator, self.models, sample)
-                numbers = sample["id"].tolist()
-                for number, best in zip(numbers, hypotheses, strict=True):
-                    found[number] = self._text(best[0]["tokens"].int().cpu())
-                done(len(numbers))
+            for batch in self.batches:
+                texts = self._search([self.dataset[number] for number in batch])
+                found |= {number: [text] for number, text in texts.items()}
+                done(len(batch))
+            done(self.num_sentences - len(found))
+            for number, text in self._search_pieces():
+                found.setdefault(number, []).append(text)
         except torch.cuda.OutOfMemoryError as error:
             raise UserError(
                 f"the GPU ran out of memory: lower {self.max_tokens_option} or --beam"
             ) from error
-        return [found[number] for number in range(self.num_sentences)]
+        return [" ".join(filter(None, found.get(n, []))) for n in range(self.num_sentences)]
+
+    def _search_pieces(self) -> Iterator[tuple[int, str]]:
+        """The number of its sentence and the translation of each piece, in order."""
+        size = max(1, self.options.max_tokens // self.max_source)
+        for pieces in chunks(self.pieces, size):
+            texts = self._search(
+                [{"id": i, "source": piece, "target": None} for i, (_, piece) in enumerate(pieces)]
+            )
+            yield from ((number, texts[i]) for i, (number, _) in enumerate(pieces))
+
+    def _search(self, sentences: Sequence[dict[str, Any]]) -> dict[int, str]:
+        """id -> best hypothesis, of a batch of items as the data set has them."""
+        from fairseq import utils
+
+        sample = self.dataset.collater(sentences)
+        if next(self.models[0].parameters()).is_cuda:
+            sample = utils.move_to_cuda(sample)
+        hypotheses = self.task.inference_step(self.generator, self.models, sample)
+        return {
+            number: self._text(best[0]["tokens"].int().cpu())
+            for number, best in zip(sample["id"].tolist(), hypotheses, strict=True)
+        }

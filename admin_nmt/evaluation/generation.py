@@ -47,8 +47,7 @@ def translate(
         options: how to search.
 
     Raises:
-        UserError: fairseq cannot load a model or the data, or a sentence is too long.
-        UsageError: a sentence has more tokens than a batch may have.
+        UserError: fairseq cannot load a model or the data.
     """
     options = options or SearchOptions()
     models, task = load_ensemble(data, path, subset, source, target, options)

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from admin_nmt.data.odd_lines import Warnings
 from admin_nmt.errors import UserError
-from admin_nmt.export.translator import Warnings
 
 logger = logging.getLogger(__name__)
 

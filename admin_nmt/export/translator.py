@@ -1,23 +1,18 @@
 """Raw text in, raw text out, in order, in bounded memory, whatever the engine."""
 
 import logging
-import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Protocol
 
+from admin_nmt.data.odd_lines import Warnings, pieces_of
 from admin_nmt.export.backends import Backend, Hypothesis, Search, Sentence
 
 logger = logging.getLogger(__name__)
 
 #: Lines that are read before they are sorted by length and translated.
 CHUNK_LINES = 2048
-#: Warnings of one kind that are shown one by one.
-SHOWN_WARNINGS = 10
-
-_END_OF_SENTENCE = re.compile(r"[.!?;:。！？]$|^(?:&quot;|&apos;|\))$")
 
 
 class LineText(Protocol):
@@ -84,10 +79,13 @@ class Translator:
         warnings.close()
 
     def _chunk(
-        self, chunk: list[tuple[int, str]], search: Search, warnings: "Warnings"
+        self, chunk: list[tuple[int, str]], search: Search, warnings: Warnings
     ) -> list[list[Translation]]:
-        pieces_of = [self._pieces(number, line, warnings) for number, line in chunk]
-        flat = list(chain.from_iterable(pieces_of))
+        lines = [
+            pieces_of(self._subwords(line), self.backend.max_source, f"line {number}", warnings)
+            for number, line in chunk
+        ]
+        flat = list(chain.from_iterable(lines))
         # Longest first: what needs most memory comes before the rest, and batches need little padding.
         order = sorted(range(len(flat)), key=lambda index: -len(flat[index]))
         batches = list(batch_by_tokens(order, [len(piece) for piece in flat], self.batch_tokens))
@@ -98,19 +96,10 @@ class Translator:
         for batch, hypotheses in zip(batches, results, strict=True):
             found.update(zip(batch, hypotheses, strict=True))
         numbers = iter(range(len(flat)))
-        return [self._join([found[next(numbers)] for _ in pieces]) for pieces in pieces_of]
+        return [self._join([found[next(numbers)] for _ in pieces]) for pieces in lines]
 
-    def _pieces(self, number: int, line: str, warnings: "Warnings") -> list[Sentence]:
-        """Subwords of a line: no piece if it is empty, several if it is too long."""
-        sentence = self.text.encode(line).split() if line.strip() else []
-        pieces = split_long(sentence, self.backend.max_source)
-        if len(pieces) > 1:
-            warnings.add(
-                "too long",
-                f"line {number} has {len(sentence)} subwords, the model reads "
-                f"{self.backend.max_source}: translated in {len(pieces)} pieces",
-            )
-        return pieces
+    def _subwords(self, line: str) -> Sentence:
+        return self.text.encode(line).split() if line.strip() else []
 
     def _join(self, pieces: list[list[Hypothesis]]) -> list[Translation]:
         """Translations of a line from those of its pieces: the k-th best of each together."""
@@ -123,31 +112,6 @@ class Translator:
             score = sum(part.score for part in parts) / len(parts)
             joined.append(Translation(self.text.decode(" ".join(tokens)), score))
         return joined
-
-
-def split_long(sentence: Sentence, limit: int) -> list[Sentence]:
-    """Pieces of at most `limit` subwords, together the sentence; none if it is empty.
-
-    A piece ends after the last sentence-final punctuation in its second half, else between words,
-    else (a word longer than `limit`) anywhere.
-    """
-    pieces = []
-    while len(sentence) > limit:
-        cut = _cut(sentence[: limit + 1], limit)
-        pieces.append(sentence[:cut])
-        sentence = sentence[cut:]
-    return [*pieces, sentence] if sentence else pieces
-
-
-def _cut(head: Sentence, limit: int) -> int:
-    """Where to end a piece, from 1 to `limit`."""
-    between_words = [
-        place for place in range(limit, limit // 2, -1) if not head[place - 1].endswith("@@")
-    ]
-    for place in between_words:
-        if _END_OF_SENTENCE.search(head[place - 1]):
-            return place
-    return between_words[0] if between_words else limit
 
 
 def batch_by_tokens(
@@ -167,24 +131,3 @@ def batch_by_tokens(
         batch.append(index)
     if batch:
         yield batch
-
-
-class Warnings:
-    """Shows the first warnings of each kind and counts the others."""
-
-    def __init__(self, logger: logging.Logger) -> None:
-        self.logger = logger
-        self.counts: Counter[str] = Counter()
-
-    def add(self, kind: str, message: str) -> None:
-        """One more of this kind."""
-        self.counts[kind] += 1
-        if self.counts[kind] <= SHOWN_WARNINGS:
-            self.logger.warning("%s", message)
-
-    def close(self) -> None:
-        """Say how many were not shown."""
-        for kind, count in self.counts.items():
-            if count > SHOWN_WARNINGS:
-                self.logger.warning("%d more lines: %s", count - SHOWN_WARNINGS, kind)
-        self.counts.clear()

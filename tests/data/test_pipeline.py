@@ -21,6 +21,7 @@ from admin_nmt.data.state import locked
 from admin_nmt.data.text_pipeline import TextPipeline
 from admin_nmt.errors import UserError
 from admin_nmt.evaluation.preparation import read_preparation
+from tests.odd_lines import ODD_LINES
 
 
 def lines_of(path: Path) -> list[str]:
@@ -212,7 +213,6 @@ SMALL = Corpus(
     tokenizer_langs=("de", "en"),
     sources={name: (Source(name + ".{lang}"),) for name in ("train", "valid", "test")},
     archives={},
-    refuse_empty=True,
     cleaning=Cleaning("after_bpe", 2.0, 1, 30),
     bpe_tokens=60,
 )
@@ -223,8 +223,11 @@ def binarized_count(path: Path) -> int:
     return struct.unpack("<Q", path.read_bytes()[18:26])[0]
 
 
-def test_the_prepared_folder_is_complete_and_true(custom, tmp_path):
-    """With the real fairseq-preprocess."""
+def test_the_prepared_folder_is_complete_and_true(custom, tmp_path, caplog):
+    """With the real fairseq-preprocess, and lines that must not shift those behind them."""
+    for path in custom.values():
+        odd = ODD_LINES if path.suffix == ".de" else ODD_LINES[::-1]
+        path.write_bytes(path.read_bytes() + "".join(f"{line}\n" for line in odd).encode())
     data = prepare(SMALL, tmp_path / "out", workers=2, files=custom)
     content = json.loads((data / "preparation.json").read_text())
     for name, count in content["lines"].items():
@@ -235,6 +238,8 @@ def test_the_prepared_folder_is_complete_and_true(custom, tmp_path):
                 raw = data / content["raw"][name][language]
                 assert raw.read_bytes() == custom[f"{name}.{language}"].read_bytes()
                 assert (tmp_path / "out" / "raw" / raw.name).read_bytes() == raw.read_bytes()
+    assert content["lines"]["valid"] == 12 + len(ODD_LINES)
+    assert f"{custom['test.de']}, line 10 is empty: it is kept as it is" in caplog.text
     assert set(content["inputs"]) == set(custom)
     assert {"codes", "dict.de.txt", "dict.en.txt", "train.de-en.de.bin"} <= set(content["outputs"])
     present = {str(path.relative_to(data)) for path in data.rglob("*") if path.is_file()}
@@ -361,12 +366,13 @@ def test_foreign_and_busy_folders_are_left_alone(custom, tmp_path):
         prepare(SMALL, tmp_path / "mine" / "thesis.tex" / "out", workers=1, files=custom)
 
 
-def test_empty_lines_in_valid_and_test_are_refused_with_their_number(custom, tmp_path):
+def test_a_corpus_can_refuse_empty_lines_in_valid_and_test_with_their_number(custom, tmp_path):
     lines = custom["test.en"].read_text().splitlines()
     lines[4] = " \t"
     custom["test.en"].write_text("\n".join(lines) + "\n")
+    strict = replace(SMALL, refuse_empty=True)
     with pytest.raises(UserError, match=r"test\.en, line 5 is empty"):
-        prepare(SMALL, tmp_path / "out", workers=1, files=custom)
+        prepare(strict, tmp_path / "out", workers=1, files=custom)
 
 
 @pytest.mark.parametrize("when", ["before_bpe", "after_bpe"])

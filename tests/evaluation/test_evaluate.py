@@ -190,15 +190,6 @@ def test_bad_input_is_found_before_translating(tiny_run, tmp_path, arguments, me
     assert not output.exists()
 
 
-def test_sentences_longer_than_a_batch_are_one_line(tiny_run, tmp_path):
-    path = tiny_run / "checkpoints" / "checkpoint1.pt"
-    result = run(tiny_run / "data-bin", "--path", path, "--cpu", "--max-tokens", "2",
-                 "--output", tmp_path)  # fmt: skip
-    assert result.returncode == 2 and "Traceback" not in result.stderr
-    last = result.stderr.strip().splitlines()[-1]
-    assert "error: --max-tokens 2: sentence " in last and "of subset test has" in last
-
-
 def test_folders_without_preparation_are_taken_as_they_are(tmp_path):
     assert read_preparation(tmp_path) == Preparation(lowercase=False, raw={})
 

@@ -59,11 +59,6 @@ def test_sentences_come_in_corpus_order_whatever_the_batches(decoder):
     assert sum(counts) == 7 and small.references == whole.references[:7]
 
 
-def test_what_cannot_be_translated_is_found_before_translating(decoder):
-    with pytest.raises(UsageError, match=r"--decode-max-tokens 3: sentence \d+ of subset test has"):
-        decoder(SearchOptions(max_tokens=3, cpu=True), max_tokens_option="--decode-max-tokens")
-
-
 def test_a_full_gpu_is_one_line(decoder, monkeypatch):
     full = decoder()
 

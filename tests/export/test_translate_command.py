@@ -12,6 +12,7 @@ import pytest
 from admin_nmt.cli.main import main
 from tests.conftest import BIN
 from tests.export.test_bundle import ENGLISH, GERMAN
+from tests.odd_lines import ODD_LINES
 
 
 def translate(
@@ -37,14 +38,18 @@ def fails(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, str]:
 
 
 def test_anything_from_standard_input_keeps_its_line(exported: Path) -> None:
-    """Empty lines, broken bytes, over-long lines and a last line without end, in a C locale."""
+    """Odd and empty lines, broken bytes, long lines and a last line without end, in a C locale."""
     lines = [line.encode() for line in GERMAN]
+    odd = [line.encode() for line in ODD_LINES]
     long = " ".join(["Hund"] * 100).encode()
-    data = b"\n".join([*lines, b"Hund \xff.", long, lines[0]])
+    data = b"\n".join([*lines, b"Hund \xff.", long, *odd, lines[0]])
     result = translate(exported, "--threads", 1, data=data)
     output = result.stdout.decode().split("\n")
     assert output[: len(GERMAN)] == ENGLISH
-    assert output[len(GERMAN) + 2 :] == [ENGLISH[0], ""]
+    assert len(output) == len(GERMAN) + 2 + len(odd) + 2
+    found = dict(zip(ODD_LINES, output[len(GERMAN) + 2 :], strict=False))
+    assert [line for line, text in found.items() if not text] == ["", " \t ", "\x00", "\u2028"]
+    assert output[-2:] == [ENGLISH[0], ""]
     said = result.stderr.decode()
     assert "line 6 is not valid UTF-8" in said
     assert "line 7 has 10" in said and "translated in 2 pieces" in said

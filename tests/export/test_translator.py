@@ -7,15 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from admin_nmt.data.odd_lines import SHOWN_WARNINGS
 from admin_nmt.errors import UsageError
 from admin_nmt.export.backends import Hypothesis, Search, Sentence, output_limit
-from admin_nmt.export.translator import (
-    SHOWN_WARNINGS,
-    Translation,
-    Translator,
-    batch_by_tokens,
-    split_long,
-)
+from admin_nmt.export.translator import Translation, Translator, batch_by_tokens
 
 
 class Reversal:
@@ -58,19 +53,6 @@ def test_every_line_gets_its_own_translation_in_order(
     translator = Translator(Reversal(), Words(), batch_tokens)
     found = [found[0].text for found in translator.stream(lines, chunk_lines=chunk_lines)]
     assert found == [" ".join([*line.split()[::-1], "0"]) if line else "" for line in lines]
-
-
-@given(st.lists(words, max_size=60), st.integers(1, 20))
-def test_pieces_are_the_sentence_and_short_enough(sentence: list[str], limit: int) -> None:
-    pieces = split_long(sentence, limit)
-    assert [word for piece in pieces for word in piece] == sentence
-    assert all(1 <= len(piece) <= limit for piece in pieces)
-
-
-def test_pieces_end_after_sentences_else_between_words_else_anywhere() -> None:
-    assert split_long("a b c . d e f g".split(), 6) == ["a b c .".split(), "d e f g".split()]
-    assert split_long("a b c d@@ e@@ f g".split(), 5) == ["a b c".split(), "d@@ e@@ f g".split()]
-    assert split_long("a@@ b@@ c@@ d".split(), 2) == ["a@@ b@@".split(), "c@@ d".split()]
 
 
 @given(st.lists(st.integers(1, 30), max_size=40), st.integers(1, 60))

@@ -1,0 +1,127 @@
+"""One odd sentence stops no job: empty lines stay empty, long ones go in pieces or are left out by name."""
+
+import json
+import logging
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from admin_nmt.cli.main import main
+from admin_nmt.evaluation.batches import batches_of
+from admin_nmt.evaluation.decoding import Decoder, SearchOptions
+from admin_nmt.evaluation.generation import load_ensemble
+from admin_nmt.evaluation.text import read_lines
+
+#: More subwords than the 1,023 that the model reads, in words of two.
+LONG = ["ein@@", "e"] * 700
+REST = 5
+
+
+def write_subset(data: Path, name: str, pairs: list[tuple[list[str], list[str]]]) -> None:
+    """Add a subset to a binarised folder, as `fairseq-preprocess` writes it."""
+    from fairseq.data import Dictionary, indexed_dataset
+
+    for side, language in enumerate(("de", "en")):
+        words = Dictionary.load(str(data / f"dict.{language}.txt"))
+        stem = str(data / f"{name}.de-en.{language}")
+        builder = indexed_dataset.make_builder(f"{stem}.bin", "mmap", vocab_size=len(words))
+        for pair in pairs:
+            builder.add_item(torch.IntTensor([*map(words.index, pair[side]), words.eos()]))
+        builder.finalize(f"{stem}.idx")
+
+
+@pytest.fixture(scope="session")
+def odd_data(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of `tiny_run` with a subset `odd`, where a real test set's oddities are among
+    ordinary lines, and one `pieces`, where its long line stands in pieces."""
+    data = tmp_path_factory.mktemp("odd") / "data-bin"
+    shutil.copytree(tiny_run / "data-bin", data)
+    rng = random.Random(4)
+    plain = [(rng.choices(["haus", "gut", "."], k=4), ["good", "door", "."]) for _ in range(REST)]
+    long = (LONG, ["a"] * 30)
+    long_reference = (["gut", "."], ["good"] * 1500)
+    write_subset(data, "odd", [plain[0], ([], ["a"]), *plain[1:3], long, ([], []), long_reference,
+                               (["haus"], []), *plain[3:]])  # fmt: skip
+    write_subset(data, "pieces", [*plain, (LONG[:1022], []), (LONG[1022:], []), long_reference])
+    return data
+
+
+@pytest.fixture
+def decoder(tiny_run: Path, odd_data: Path) -> Callable[..., Decoder]:
+    def make(subset: str, **options: Any) -> Decoder:
+        search = SearchOptions(beam=1, cpu=True, **options)
+        path = str(tiny_run / "checkpoints" / "checkpoint2.pt")
+        loaded = load_ensemble(odd_data, path, subset, "de", "en", search)
+        return Decoder(*loaded, subset, search)
+
+    return make
+
+
+def test_long_sentences_are_translated_in_pieces_and_all_keep_their_place(
+    decoder: Callable[..., Decoder], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The pieces are those of `admin-nmt translate`; a long reference matters to nobody."""
+    *plain, first, second, beside_long = decoder("pieces").decode()
+    with caplog.at_level(logging.WARNING):
+        odd = decoder("odd")
+    assert [record.getMessage() for record in caplog.records] == [
+        "line 5 of subset odd has 1400 subwords, the model reads 1023: translated in 2 pieces"
+    ]
+    counts: list[int] = []
+    found = odd.decode(counts.append)
+    assert first and second and all(plain) and beside_long
+    assert found[:7] == [plain[0], "", *plain[1:3], f"{first} {second}", "", beside_long]
+    assert found[7] and found[8:] == plain[3:]
+    assert sum(counts) == len(found) == 10
+    assert decoder("odd", max_tokens=50).decode() == found  # less than a piece
+
+
+def test_batches_hold_a_sentence_of_any_length(decoder: Callable[..., Decoder]) -> None:
+    dataset = decoder("odd").dataset
+    order = dataset.ordered_indices().tolist()
+    batches = batches_of(dataset, order, 20)
+    assert sorted(n for batch in batches for n in batch) == list(range(10))
+    assert [4] in batches and [6] in batches and max(map(len, batches)) > 1
+    assert batches_of(dataset, [], 20) == []
+
+
+PIECES = "line 5 of subset odd has 1400 subwords, the model reads 1023: translated in 2 pieces"
+LEFT_OUT = "line 5 of subset odd is left out: it has 1401 source and 31 target tokens, the model reads 1024 and 1024"
+LONG_TARGET = "line 7 of subset odd is left out: it has 3 source and 1501 target tokens, the model"
+QUICK = "--beam 1 --max-sentences 7"
+COMMANDS = {
+    "evaluate": ("--gen-subset odd --beam 1", [PIECES]),
+    "ablate": (f"--gen-subset odd {QUICK} --experiments one-head --kinds A --paired-bs-n 9 "
+               "--paired-ar-n 9", [PIECES]),
+    "prune-sweep": (f"--gen-subset odd {QUICK} --subset odd --step 0.5 --largest 0.5 --groups EAD "
+                    "--random-orders 0", [PIECES, LEFT_OUT, LONG_TARGET]),
+    "importance": ("--subset odd", [LEFT_OUT, LONG_TARGET]),
+    "analyze": ("--gen-subset odd", [LEFT_OUT, LONG_TARGET]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("command", "options", "told"), [(k, *v) for k, v in COMMANDS.items()])
+def test_no_command_stops_at_an_odd_sentence(
+    tiny_run: Path, odd_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture,
+    command: str, options: str, told: list[str],
+) -> None:  # fmt: skip
+    path, output = tiny_run / "checkpoints" / "checkpoint2.pt", tmp_path / "out"
+    with caplog.at_level(logging.WARNING):
+        assert main([command, str(odd_data), "--path", str(path), "--cpu", *options.split(),
+                     "--output", str(output)]) == 0  # fmt: skip
+    for line in told:
+        assert caplog.text.count(line) == 1
+    assert "have invalid sizes" not in caplog.text  # fairseq's own line, which names no line
+    if command == "evaluate":
+        assert json.loads((output / "scores.json").read_text())["num_sentences"] == 10
+        hypotheses = read_lines(output / "hypotheses.detok")
+        assert [number for number, line in enumerate(hypotheses, 1) if not line] == [2, 6]
+        assert len(read_lines(output / "references.tok")) == 10
+    if command == "importance":
+        (measured,) = json.loads(output.read_text())["measurements"]
+        assert measured["settings"]["num_examples"]["D"] == REST * 4 + 2 + 1 + 1
