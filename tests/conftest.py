@@ -28,6 +28,18 @@ TINY = [
 ]
 
 
+#: Fixtures that train for long: the tests that need one run in one worker, which trains once.
+TRAINED = ("word_model", "tiny_run")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of each of `TRAINED` together."""
+    for item in items:
+        for name in TRAINED:
+            if name in getattr(item, "fixturenames", ()):
+                item.add_marker(pytest.mark.xdist_group(name))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """Tiny tensors gain nothing from threads, and xdist runs several processes."""
