@@ -9,7 +9,8 @@ a chain must be able to: it resumes (`fairseq-train`) or replaces its output (`-
 import datetime
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,3 +76,19 @@ def run(steps: Sequence[Step], folder: Path, deadline: float | None = None) -> N
                 "seconds": round(time.monotonic() - start, 3),
             },
         )
+
+
+def run_all(chains: Mapping[Path, Sequence[Step]], jobs: int = 1) -> None:
+    """Run several chains, `jobs` at a time; a chain that fails leaves the others running.
+
+    Args:
+        chains: folder -> steps.
+        jobs: how many at a time.
+
+    Raises:
+        UserError: a program failed.
+    """
+    with ThreadPoolExecutor(jobs) as pool:
+        waiting = [pool.submit(run, steps, folder) for folder, steps in chains.items()]
+        for future in waiting:
+            future.result()

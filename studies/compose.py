@@ -15,18 +15,16 @@ import logging
 import shlex
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from admin_nmt.documents import read_json, write_json
+from admin_nmt.documents import write_json
 from admin_nmt.errors import UserError
-from admin_nmt.evaluation.scoring import detokenized_scores
-from admin_nmt.evaluation.significance import compare_systems
 from admin_nmt.evaluation.text import read_lines
-from studies import chain, study
+from studies import chain, steps, study
 from studies.chain import Step, step
-from studies.effects import COMMON, PLAIN, RDROP
+from studies.measures import bleu_and_chrf, num_bytes, num_parameters, p_value, raw_texts
+from studies.steps import FINE_TUNING, PLAIN, RDROP
 
 SIZES = {
     "small": "--encoder-layers 6 --decoder-layers 3 --encoder-embed-dim 128 "
@@ -49,26 +47,22 @@ SETTINGS = {
 }
 #: Shares of the heads that go, by kind: what docs/results/head-pruning.md says each can spare.
 BUDGET = "--encoder-self 0.5 --cross 0.25 --decoder-self 0.25"
-FINE_TUNING = "--lr 1e-3 --warmup-updates 100 --max-epoch 4"
 
 
 def training(
-    args: argparse.Namespace, name: str, seed: int, folder: Path, *more: object
+    args: argparse.Namespace, name: str, seed: int, folder: Path, more: str = ""
 ) -> tuple[object, ...]:
-    """`fairseq-train` of a setting into `folder`; later options win."""
-    return (
-        "fairseq-train", args.data, *study.DEVICES[args.device], *COMMON,
-        *shlex.split(SIZES[args.size]), *shlex.split(SETTINGS[name]), "--seed", seed,
-        "--save-dir", folder, *shlex.split(args.options), *more,
-    )  # fmt: skip
+    """`fairseq-train` of a setting into `folder`; `more` options win."""
+    return steps.training(
+        args.data, folder, args.device, seed, SIZES[args.size], SETTINGS[name], args.options, more
+    )
 
 
 def scored(args: argparse.Namespace, name: str, checkpoint: Path, folder: Path) -> Step:
     """`admin-nmt evaluate` of a checkpoint."""
-    return step(
-        f"evaluate-{name}", "admin-nmt", "evaluate", args.data, "--path", checkpoint,
-        *study.DEVICES[args.device], "--output", folder / f"scores-{name}",
-    )  # fmt: skip
+    return steps.scored(
+        f"evaluate-{name}", args.data, checkpoint, args.device, folder / f"scores-{name}"
+    )
 
 
 def pruning(
@@ -83,8 +77,9 @@ def pruning(
         ),
         scored(args, "pruned", pruned, folder),
         step(
-            "fine-tune", *training(args, setting, seed, tuned, *shlex.split(FINE_TUNING)),
-            "--finetune-from-model", pruned, *shlex.split(args.fine_tuning_options),
+            "fine-tune",
+            *training(args, setting, seed, tuned, f"{FINE_TUNING} {args.fine_tuning_options}"),
+            "--finetune-from-model", pruned,
         ),
         scored(args, "fine-tuned", tuned / "checkpoint_best.pt", folder),
     ]  # fmt: skip
@@ -113,21 +108,7 @@ def exporting(args: argparse.Namespace, folder: Path) -> list[Step]:
     ]  # fmt: skip
 
 
-def raw_texts(data: Path) -> tuple[Path, Path]:
-    """The test set before preparation: source, target.
-
-    Raises:
-        UserError: the folder was not made by `admin-nmt prepare`.
-    """
-    path = data / "preparation.json"
-    if not path.exists():
-        raise UserError(f"{data}: no preparation.json; give a data-bin of admin-nmt prepare")
-    preparation = read_json(path)
-    raw = preparation["raw"]["test"]
-    return tuple(data / raw[preparation[f"{side}_lang"]] for side in ("source", "target"))
-
-
-def steps(args: argparse.Namespace, setting: str, seed: int) -> list[Step]:
+def chain_of(args: argparse.Namespace, setting: str, seed: int) -> list[Step]:
     """The chain of one setting."""
     folder = args.output / f"{setting}-{seed}"
     found = [
@@ -165,31 +146,6 @@ def systems(args: argparse.Namespace, setting: str, seed: int) -> list[dict[str,
     return found
 
 
-def num_parameters(checkpoint: Path, data: Path) -> int:
-    """Parameters of the model; the file of a 16-bit training has shared ones several times."""
-    from fairseq import checkpoint_utils
-
-    import admin_nmt  # noqa: F401
-
-    models, *_ = checkpoint_utils.load_model_ensemble_and_task(
-        [str(checkpoint)], arg_overrides={"data": str(data)}
-    )
-    model: Any = models[0]
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
-def num_bytes(path: Path) -> int:
-    """Of a file, or of all files in a folder."""
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    return sum(file.stat().st_size for file in files)
-
-
-def p_value(base: Path, other: Path, reference: Sequence[str]) -> float | None:
-    """Approximate randomisation of BLEU."""
-    texts = {"base": read_lines(base), "other": read_lines(other)}
-    return compare_systems(texts, reference, metrics=["bleu"]).results[1].p_randomisation
-
-
 def report(args: argparse.Namespace) -> None:
     """`compose.json`, `compose.csv` and the table."""
     _, target = raw_texts(args.data)
@@ -203,14 +159,10 @@ def report(args: argparse.Namespace) -> None:
             for system in systems(args, setting, seed):
                 if setting == first:
                     baseline = system["text"]
-                scores = {
-                    s.name: s.score
-                    for s in detokenized_scores(read_lines(system["text"]), reference)
-                }
                 int8 = system["stage"] == "int8"
                 rows.append({
                     "setting": setting, "seed": seed, "stage": system["stage"],
-                    "BLEU": round(scores["BLEU"], 2), "chrF2": round(scores["chrF2"], 2),
+                    **bleu_and_chrf(system["text"], reference),
                     # A trained model against the first setting, a later stage against the one before.
                     "p": None if before is None else p_value(before, system["text"], reference),
                     "parameters": None if int8 else num_parameters(system["path"], args.data),
@@ -249,22 +201,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the chains, report."""
     args = parse_arguments(arguments)
     logging.disable(logging.INFO)
-    try:
-        raw_texts(args.data)
-        if not args.report:
-            chains = [(name, seed) for seed in args.seeds for name in args.settings]
-            with ThreadPoolExecutor(args.jobs) as pool:
-                waiting = [
-                    pool.submit(chain.run, steps(args, *one), args.output / "{}-{}".format(*one))
-                    for one in chains
-                ]
-                for future in waiting:
-                    future.result()
-        report(args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return study.exit_status(conduct, args)
+
+
+def conduct(args: argparse.Namespace) -> None:
+    """The chains, and the report."""
+    raw_texts(args.data)
+    if not args.report:
+        chains = {(n, seed): chain_of(args, n, seed) for seed in args.seeds for n in args.settings}
+        chain.run_all(
+            {args.output / f"{name}-{seed}": one for (name, seed), one in chains.items()}, args.jobs
+        )
+    report(args)
 
 
 if __name__ == "__main__":

@@ -13,40 +13,34 @@ above the other's, by update and by minute. Interrupted, the same command goes o
 """
 
 import argparse
-import json
 import logging
 import math
-import os
-import shlex
-import shutil
 import statistics
-import subprocess
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
-from tqdm import tqdm
 
 from admin_nmt.analysis.plots import plot_panels
-from admin_nmt.analysis.training_log import read_curve
-from admin_nmt.errors import UserError
-from admin_nmt.evaluation.significance import compare_systems
+from admin_nmt.analysis.training_log import TrainingLog, read_log
+from admin_nmt.documents import read_json, write_json
 from admin_nmt.evaluation.text import read_lines
-from studies.study import DEVICES, ENVIRONMENT, write_csv
+from studies import chain, steps, study
+from studies.chain import Step, step
+from studies.measures import p_value
+from studies.steps import PLAIN, RDROP
 
-COMMON = [
-    "--eval-bleu-args",
-    '{"beam": 1, "max_len_a": 1.2, "max_len_b": 10}',
-    *"--bf16 --arch admin_transformer --share-all-embeddings --encoder-attention-heads 4 "
-    "--decoder-attention-heads 4 --dropout 0.2 --optimizer radam --adam-betas (0.9,0.98) --lr 2e-3 "
-    "--lr-scheduler inverse_sqrt --warmup-updates 500 --warmup-init-lr 1e-7 --label-smoothing 0.1 "
-    "--max-tokens 1500 --num-workers 0 --log-format json --log-interval 50 --keep-last-epochs 1 "
-    "--validate-interval 2 --eval-bleu --eval-bleu-detok moses --eval-bleu-remove-bpe "
-    "--best-checkpoint-metric bleu --maximize-best-checkpoint-metric".split(),
-]
+#: Of every run, in its folder.
+LOG = "train.log"
+BY_UPDATE, BY_MINUTE = "BLEU by update", "by minute"
+#: Title of a panel -> name in fairseq's log.
+CURVES = {
+    "training loss": "train_nll_loss",
+    "validation loss": "valid_nll_loss",
+    BY_UPDATE: "valid_bleu",
+}
 #: Of `results.csv`, a row per run.
 COLUMNS = (
     "test_bleu", "p", "best_valid_bleu", "valid_nll_loss", "updates", "best_update", "minutes",
@@ -59,8 +53,6 @@ SIZES = {
     "rdrop": "--encoder-layers 2 --decoder-layers 2 --encoder-embed-dim 256 --encoder-ffn-embed-dim 512",
     "realformer": "--encoder-layers 6 --decoder-layers 3 --encoder-embed-dim 128 --encoder-ffn-embed-dim 256",
 }
-PLAIN = "--criterion admin_label_smoothed_cross_entropy"
-RDROP = "--criterion label_smoothed_cross_entropy_rdrop --rdrop-alpha"
 PRE_LN = "--init-type default --encoder-normalize-before --decoder-normalize-before"
 #: Study -> setting -> options; the first setting is what the others are compared with.
 STUDIES = {
@@ -81,21 +73,22 @@ STUDIES = {
 }
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("study", choices=list(STUDIES))
-    parser.add_argument("data", metavar="DATA")
+    parser.add_argument("data", metavar="DATA", type=Path)
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
     parser.add_argument("--settings", nargs="+", metavar="NAME", help="default: all of the study")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--device", choices=list(DEVICES), default="cpu")
+    parser.add_argument("--device", choices=list(study.DEVICES), default="cpu")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
     parser.add_argument("--max-epoch", type=int, default=60)
     parser.add_argument("--patience", type=int, default=5)
     parser.add_argument("--options", default="", help="more options for every training")
     parser.add_argument("--report", action="store_true", help="train nothing")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
+    args.data, args.output = args.data.resolve(), args.output.resolve()
     args.settings = args.settings or list(STUDIES[args.study])
     unknown = set(args.settings) - set(STUDIES[args.study])
     if unknown:
@@ -103,78 +96,62 @@ def parse_arguments() -> argparse.Namespace:
     return args
 
 
-def program(*command: object, log: Path | None = None) -> None:
-    """Run a program beside this Python; its output is added to `log`."""
-    path = Path(sys.executable).parent / str(command[0])
-    stream: Any = log.open("a") if log else subprocess.DEVNULL
-    try:
-        subprocess.run(
-            [path, *map(str, command[1:])], check=True, stdout=stream, stderr=stream,
-            env=os.environ | ENVIRONMENT,
-        )  # fmt: skip
-    finally:
-        if log:
-            stream.close()
+def chain_of(args: argparse.Namespace, name: str, seed: int) -> list[Step]:
+    """One run to `--max-epoch`, and its translations.
 
-
-def is_trained(folder: Path, max_epoch: int) -> bool:
-    """Whether the run in `folder` reached `max_epoch`, or stopped before because BLEU did not rise."""
-    done = folder / "done"
-    if not done.exists():
-        return False
-    text = done.read_text()
-    return text == "converged" or int(text) >= max_epoch
-
-
-def train_and_translate(args: argparse.Namespace, name: str, seed: int) -> None:
-    """One run to its end, and its translations; steps that are done are skipped."""
+    A higher `--max-epoch` makes other steps: `fairseq-train` goes on from its last checkpoint, unless
+    BLEU had stopped rising.
+    """
     folder = args.output / f"{name}-{seed}"
-    folder.mkdir(parents=True, exist_ok=True)
-    if not is_trained(folder, args.max_epoch):
-        shutil.rmtree(folder / "scores", ignore_errors=True)  # of an earlier, shorter training
-        program(
-            "fairseq-train", args.data, *DEVICES[args.device], *COMMON, *SIZES[args.study].split(),
-            *shlex.split(STUDIES[args.study][name]),
-            "--seed", seed, "--max-epoch", args.max_epoch, "--patience", args.patience,
-            "--save-dir", folder, *shlex.split(args.options), log=folder / "train.log",
-        )  # fmt: skip
-        stopped = "early stop since" in (folder / "train.log").read_text()
-        (folder / "done").write_text("converged" if stopped else str(args.max_epoch))
-    if not (folder / "scores" / "scores.json").exists():
-        program(
-            "admin-nmt", "evaluate", args.data, "--path", folder / "checkpoint_best.pt",
-            *DEVICES[args.device], "--output", folder / "scores", log=folder / "evaluate.log",
-        )  # fmt: skip
+    words = steps.training(
+        args.data, folder, args.device, seed, SIZES[args.study], STUDIES[args.study][name],
+        ("--max-epoch", args.max_epoch, "--patience", args.patience, "--log-file", folder / LOG),
+        args.options,
+    )  # fmt: skip
+    return [
+        step(f"train-{args.max_epoch}", *words),
+        steps.scored(
+            f"evaluate-{args.max_epoch}", args.data, folder / "checkpoint_best.pt", args.device, folder / "scores"
+        ),
+    ]  # fmt: skip
 
 
-def minutes(log: Path) -> dict[int, float]:
+def points(log: TrainingLog, name: str) -> Curve:
+    """A curve of the log; empty if it has none."""
+    found = log.curves.get(name)
+    return (found.updates, found.values) if found else ((), ())
+
+
+def minutes(log: TrainingLog) -> dict[int, float]:
     """Updates at the ends of epochs -> minutes of training so far, without validation."""
-    curve = read_curve(log, "train_train_wall")  # of each epoch alone
     total, found = 0.0, {}
-    for update, seconds in zip(curve.updates, curve.values, strict=True):
+    for update, seconds in zip(
+        *points(log, "train_train_wall"), strict=True
+    ):  # of each epoch alone
         total += seconds / 60
         found[update] = total
     return found
 
 
-def summary(folder: Path) -> dict[str, Any] | None:
-    """What one run reached; None before its first validation."""
-    try:
-        bleu = read_curve(folder / "train.log", "valid_bleu")
-        loss = read_curve(folder / "train.log", "valid_nll_loss")
-        time = minutes(folder / "train.log")
-    except UserError:
+def ended(args: argparse.Namespace, folder: Path) -> str | None:
+    """Why a run's training is over: its BLEU had stopped rising, or its length; None before."""
+    if chain.done(folder, f"train-{args.max_epoch}") is None:
         return None
-    best = max(range(len(bleu.values)), key=bleu.values.__getitem__)
-    done = folder / "done"
-    found = {
-        "done": done.read_text() if done.exists() else None, "updates": bleu.updates[-1],
-        "best_update": bleu.updates[best], "best_valid_bleu": bleu.values[best],
-        "valid_nll_loss": loss.values[best], "minutes": time.get(bleu.updates[best]),
+    early = "early stop since" in (folder / LOG).read_text(encoding="utf-8")
+    return "converged" if early else str(args.max_epoch)
+
+
+def summary(args: argparse.Namespace, folder: Path, log: TrainingLog) -> dict[str, Any]:
+    """What one run that has been validated reached."""
+    updates, bleu = points(log, "valid_bleu")
+    best = max(range(len(bleu)), key=bleu.__getitem__)
+    found: dict[str, Any] = {
+        "done": ended(args, folder), "updates": updates[-1], "best_update": updates[best],
+        "best_valid_bleu": bleu[best], "valid_nll_loss": points(log, "valid_nll_loss")[1][best],
+        "minutes": minutes(log).get(int(updates[best])),
     }  # fmt: skip
-    scores = folder / "scores" / "scores.json"
-    if scores.exists():
-        found["test"] = json.loads(scores.read_text())
+    if chain.done(folder, f"evaluate-{args.max_epoch}") is not None:
+        found["test"] = read_json(folder / "scores" / "scores.json")
     return found
 
 
@@ -186,15 +163,14 @@ def test_bleu(run: dict[str, Any]) -> float | None:
     return None
 
 
-def p_value(args: argparse.Namespace, name: str, seed: int) -> float | None:
-    """Approximate randomisation of BLEU against the first setting with the same seed."""
+def against_first(args: argparse.Namespace, name: str, seed: int) -> float | None:
+    """p of BLEU against the first setting with the same seed; None where there is nothing to compare."""
     folders = [args.output / f"{setting}-{seed}" / "scores" for setting in (args.settings[0], name)]
     if name == args.settings[0] or not all((f / "scores.json").exists() for f in folders):
         return None
-    reference = json.loads((folders[0] / "scores.json").read_text())["reference"]
-    systems = {str(folder): read_lines(folder / "hypotheses.detok") for folder in folders}
-    found = compare_systems(systems, read_lines(reference), metrics=["bleu"])
-    return found.results[1].p_randomisation
+    reference = read_lines(read_json(folders[0] / "scores.json")["reference"])
+    base, other = (folder / "hypotheses.detok" for folder in folders)
+    return p_value(base, other, reference)
 
 
 def crossing(curve: Curve, base: Curve) -> float | None:
@@ -215,19 +191,20 @@ def report(args: argparse.Namespace) -> None:
     """Table, JSON and plots of all runs that have been validated."""
     rows: list[list[Any]] = []
     results: dict[str, dict[str, Any]] = {}
-    panels: dict[str, dict[str, Any]] = {
-        title: {} for title in ("training loss", "validation loss", "BLEU by update", "by minute")
-    }
+    panels: dict[str, dict[str, Any]] = {title: {} for title in (*CURVES, BY_MINUTE)}
     for name in args.settings:
         runs = {}
         for seed in args.seeds:
             folder = args.output / f"{name}-{seed}"
-            found = summary(folder)
-            if found is None:
+            if not (folder / LOG).exists():
                 continue
-            found["test_bleu"], found["p"] = test_bleu(found), p_value(args, name, seed)
-            add_curves(panels, f"{name}-{seed}", folder / "train.log")
-            for key, title in (("passes_update", "BLEU by update"), ("passes_minute", "by minute")):
+            log = read_log(folder / LOG)
+            if "valid_bleu" not in log.curves:
+                continue
+            found = summary(args, folder, log)
+            found["test_bleu"], found["p"] = test_bleu(found), against_first(args, name, seed)
+            add_curves(panels, f"{name}-{seed}", log)
+            for key, title in (("passes_update", BY_UPDATE), ("passes_minute", BY_MINUTE)):
                 base = panels[title].get(f"{args.settings[0]}-{seed}")
                 found[key] = None
                 if base is not None and name != args.settings[0]:
@@ -249,18 +226,18 @@ def report(args: argparse.Namespace) -> None:
     ]
     table = tabulate(rows, headers=headers, tablefmt="github", floatfmt=".2f")
     (args.output / "results.md").write_text(table + "\n")
-    (args.output / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    write_json(args.output / "results.json", results)
     cells = [
         {"setting": name, "seed": seed} | {key: run.get(key) for key in COLUMNS}
         for name, result in results.items()
         for seed, run in result["runs"].items()
     ]
     if cells:
-        write_csv(args.output / "results.csv", cells)
+        study.write_csv(args.output / "results.csv", cells)
     for title, curves in panels.items():
         if curves:
             path = args.output / f"{title.replace(' ', '-')}.png"
-            xlabel = "minutes of training" if title == "by minute" else "updates"
+            xlabel = "minutes of training" if title == BY_MINUTE else "updates"
             ylabel = (
                 "BLEU of valid, greedy" if title.startswith(("BLEU", "by")) else "bits per token"
             )
@@ -283,37 +260,39 @@ def row(name: str, runs: list[dict[str, Any]]) -> list[Any]:
     ]  # fmt: skip
 
 
-def add_curves(panels: dict[str, dict[str, Any]], label: str, log: Path) -> None:
+def add_curves(panels: dict[str, dict[str, Any]], label: str, log: TrainingLog) -> None:
     """Add the curves of one run to the panels."""
-    for title, name in (
-        ("training loss", "train_nll_loss"),
-        ("validation loss", "valid_nll_loss"),
-        ("BLEU by update", "valid_bleu"),
-    ):
-        curve = read_curve(log, name)
-        panels[title][label] = (curve.updates, curve.values)
+    for title, name in CURVES.items():
+        panels[title][label] = points(log, name)
     time = minutes(log)
-    points = [
-        (time[update], value)
-        for update, value in zip(*panels["BLEU by update"][label], strict=True)
+    by_minute = [
+        (time[int(update)], value)
+        for update, value in zip(*panels[BY_UPDATE][label], strict=True)
         if update in time
     ]
-    panels["by minute"][label] = tuple(zip(*points, strict=True)) if points else ((), ())
+    panels[BY_MINUTE][label] = tuple(zip(*by_minute, strict=True)) if by_minute else ((), ())
 
 
-def main() -> None:
+def conduct(args: argparse.Namespace) -> None:
     """Train, translate, report."""
-    args = parse_arguments()
-    logging.disable(logging.INFO)
     if not args.report:
-        runs = [(name, seed) for seed in args.seeds for name in args.settings]
-        with ThreadPoolExecutor(args.jobs) as pool, tqdm(total=len(runs), unit=" runs") as bar:
-            waiting = [pool.submit(train_and_translate, args, *run) for run in runs]
-            for future in waiting:
-                future.result()
-                bar.update()
+        chain.run_all(
+            {
+                args.output / f"{name}-{seed}": chain_of(args, name, seed)
+                for seed in args.seeds
+                for name in args.settings
+            },
+            args.jobs,
+        )
     report(args)
 
 
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line."""
+    args = parse_arguments(arguments)
+    logging.disable(logging.INFO)
+    return study.exit_status(conduct, args)
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -26,13 +26,12 @@ from typing import Any
 
 from admin_nmt.documents import read_json, write_json
 from admin_nmt.errors import UserError
-from admin_nmt.evaluation.scoring import detokenized_scores
 from admin_nmt.evaluation.text import read_lines
 from admin_nmt.pruning.policies import num_to_remove
-from studies import chain, study
+from studies import chain, steps, study
 from studies.chain import Step, step
-from studies.compose import FINE_TUNING, num_parameters, p_value, raw_texts
-from studies.effects import COMMON, PLAIN
+from studies.measures import bleu_and_chrf, num_parameters, p_value, raw_texts
+from studies.steps import FINE_TUNING, PLAIN
 
 SIZES = {
     "small": "--encoder-layers 6 --decoder-layers 6 --encoder-embed-dim 128 "
@@ -104,21 +103,18 @@ def removed_at(sweep: Mapping[str, Any], order: str, fraction: float) -> list[st
     raise UserError(f"no curve in order {order} of all kinds at {fraction:g}")
 
 
-def training(args: argparse.Namespace, folder: Path, *more: object) -> tuple[object, ...]:
-    """`fairseq-train` of the model into `folder`."""
-    return (
-        "fairseq-train", args.data, *study.DEVICES[args.device], *COMMON,
-        *shlex.split(SIZES[args.size]), *shlex.split(TRAINING), "--seed", args.seed,
-        "--save-dir", folder, *shlex.split(args.options), *more,
-    )  # fmt: skip
+def training(args: argparse.Namespace, folder: Path, more: str = "") -> tuple[object, ...]:
+    """`fairseq-train` of the model into `folder`; `more` options win."""
+    return steps.training(
+        args.data, folder, args.device, args.seed, SIZES[args.size], TRAINING, args.options, more
+    )
 
 
 def evaluation(args: argparse.Namespace, name: str, checkpoint: Path) -> Step:
     """`admin-nmt evaluate` of a checkpoint on the test set."""
-    return step(
-        f"evaluate-{name}", "admin-nmt", "evaluate", args.data, "--path", checkpoint,
-        *study.DEVICES[args.device], "--output", args.output / f"scores-{name}",
-    )  # fmt: skip
+    return steps.scored(
+        f"evaluate-{name}", args.data, checkpoint, args.device, args.output / f"scores-{name}"
+    )
 
 
 def measuring(args: argparse.Namespace) -> list[Step]:
@@ -216,9 +212,9 @@ def policy_steps(args: argparse.Namespace, name: str, options: Sequence[str]) ->
         ),
         evaluation(args, name, pruned),
         step(
-            f"fine-tune-{name}", *training(args, tuned, *shlex.split(FINE_TUNING)),
-            "--save-interval", "1", "--finetune-from-model", pruned,
-            *shlex.split(args.fine_tuning_options),
+            f"fine-tune-{name}",
+            *training(args, tuned, f"{FINE_TUNING} --save-interval 1 {args.fine_tuning_options}"),
+            "--finetune-from-model", pruned,
         ),
         evaluation(args, f"{name}-fine-tuned", tuned / "checkpoint_best.pt"),
     ]  # fmt: skip
@@ -236,12 +232,11 @@ def report(args: argparse.Namespace) -> None:
         policy, _, tuned = name.partition("-")
         text = args.output / f"scores-{name}" / "hypotheses.detok"
         base = args.output / f"scores-global{'-fine-tuned' if tuned else ''}" / "hypotheses.detok"
-        scores = {s.name: s.score for s in detokenized_scores(read_lines(text), reference)}
         compared = policy not in ("whole", "global") and base.exists()
         checkpoint = "train/checkpoint_best.pt" if policy == "whole" else f"{policy}.pt"
         rows.append({
-            "policy": policy, "fine_tuned": bool(tuned), "BLEU": round(scores["BLEU"], 2),
-            "chrF2": round(scores["chrF2"], 2),
+            "policy": policy, "fine_tuned": bool(tuned),
+            **bleu_and_chrf(text, reference),
             "p against global": p_value(base, text, reference) if compared else None,
             "parameters": num_parameters(args.output / checkpoint, args.data), "seed": args.seed,
         })  # fmt: skip
@@ -272,17 +267,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the chain, report."""
     args = parse_arguments(arguments)
     logging.disable(logging.INFO)
-    try:
-        raw_texts(args.data)
-        chain.run(measuring(args), args.output)
-        chain.run([during_training(args)], args.output)
-        for name, options in policies(args).items():
-            chain.run(policy_steps(args, name, options), args.output)
-        report(args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return study.exit_status(conduct, args)
+
+
+def conduct(args: argparse.Namespace) -> None:
+    """The chain, policy by policy, and the report."""
+    raw_texts(args.data)
+    chain.run(measuring(args), args.output)
+    chain.run([during_training(args)], args.output)
+    for name, options in policies(args).items():
+        chain.run(policy_steps(args, name, options), args.output)
+    report(args)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from admin_nmt.errors import UsageError, UserError
+from admin_nmt.errors import UsageError
 from studies import chain, study
 from studies.chain import Step, step
 
@@ -201,28 +201,28 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prepare, run the studies."""
     args = parse_arguments(arguments)
-    names = NAMES if args.name == "all" else (args.name,)
     if args.size == "full":
-        print(describe_full(names))
+        print(describe_full(NAMES if args.name == "all" else (args.name,)))
         return 0
-    try:
-        if args.corpus is None:
-            raise UsageError("--corpus DIR is needed: archives of Multi30k, or your own text")
-        output = args.output.resolve()
-        data = output / "prepared" / "data-bin"
-        plans = {"prepared": preparation(args, output / "prepared")}
-        plans |= {name: studies_of(name, args, data, output / name) for name in names}
-        for name, steps in plans.items():
-            if name in NAMES:
-                print(f"{name}: {COSTS[name, args.size]}")
-            if args.dry_run:
-                print("\n".join(f"  {shlex.join(one.command)}" for one in steps))
-            else:
-                chain.run(steps, output / name)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return study.exit_status(conduct, args)
+
+
+def conduct(args: argparse.Namespace) -> None:
+    """The studies of a size that runs here."""
+    if args.corpus is None:
+        raise UsageError("--corpus DIR is needed: archives of Multi30k, or your own text")
+    names = NAMES if args.name == "all" else (args.name,)
+    output = args.output.resolve()
+    data = output / "prepared" / "data-bin"
+    plans = {"prepared": preparation(args, output / "prepared")}
+    plans |= {name: studies_of(name, args, data, output / name) for name in names}
+    for name, steps in plans.items():
+        if name in NAMES:
+            print(f"{name}: {COSTS[name, args.size]}")
+        if args.dry_run:
+            print("\n".join(f"  {shlex.join(one.command)}" for one in steps))
+        else:
+            chain.run(steps, output / name)
 
 
 if __name__ == "__main__":

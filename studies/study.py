@@ -306,6 +306,16 @@ def last_mean(found: dict[str, list], count: int = 2) -> float:
     return sum(found["values"][-count:]) / len(found["values"][-count:])
 
 
+def exit_status(conduct: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
+    """0, or that of a mistake, which is told in one line."""
+    try:
+        conduct(args)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
 def main(
     description: str, default_results: str, runs: Sequence[Run],
     report: Callable[[argparse.Namespace, list[dict[str, Any]]], None],
@@ -313,14 +323,13 @@ def main(
     """The command line of a study."""
     args = parser(description, default_results).parse_args()
     args.data, args.work, args.results = (p.resolve() for p in (args.data, args.work, args.results))
-    try:
+
+    def conduct_and_report(args: argparse.Namespace) -> None:
         if not args.report:
             conduct(runs, args)
         found = results(args, runs)
         if not found:
             raise UserError(f"no results in {args.results} yet")
         report(args, found)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+
+    return exit_status(conduct_and_report, args)

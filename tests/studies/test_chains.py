@@ -1,15 +1,17 @@
 """Chains of programs (compose, heads, reproduce): run once, resumed, recorded; their small parts."""
 
+import csv
+import json
 import re
 import shlex
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from admin_nmt.errors import UserError
-from studies import chain, compose, heads, reproduce, study
+from studies import chain, compose, effects, heads, reproduce, study
 from studies.chain import step
 
 REPOSITORY = Path(__file__).parents[2]
@@ -141,13 +143,103 @@ def test_reproduce_refuses_what_it_cannot_use(
     assert "no preparation.json" in capsys.readouterr().err
 
 
-def test_effects_is_given_settings_that_it_has(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from studies import effects
-
+def test_effects_is_given_settings_that_it_has(tmp_path: Path) -> None:
     args = reproduce.parse_arguments(["rdrop", "--corpus", str(tmp_path), "--size", "medium"])
     for name in ("rdrop", "realformer"):
         words = reproduce.studies_of(name, args, tmp_path, tmp_path)[0].command
-        monkeypatch.setattr(sys, "argv", list(words[2:]))
-        assert effects.parse_arguments().study == name
+        assert effects.parse_arguments(words[3:]).study == name
+
+
+def value_of(words: Sequence[str], option: str) -> str:
+    return words[words.index(option) + 1]
+
+
+@pytest.fixture
+def programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
+    """The commands of a chain, which are not run: a training logs two epochs of 10 updates more than
+    before, with a BLEU that its seed and criterion decide, and an evaluation translates two lines."""
+    ran: list[list[str]] = []
+    reference = tmp_path / "reference"
+    reference.write_text("one two three four\nfive six seven eight\n")
+
+    def call(words: Sequence[object], log: Path, deadline: float | None) -> None:
+        given = [str(word) for word in words]
+        ran.append(given)
+        rdrop = "label_smoothed_cross_entropy_rdrop" in given
+        if given[0].endswith("fairseq-train"):
+            with Path(value_of(given, "--log-file")).open("a") as stream:
+                first = int(value_of(given, "--max-epoch")) - 1
+                for epoch in (first, first + 1):
+                    bleu, update = 2 * epoch + rdrop * (epoch - 2), str(10 * epoch)
+                    train = {"train_nll_loss": str(9 - epoch), "train_train_wall": "60"}
+                    valid = {"valid_bleu": str(bleu), "valid_nll_loss": "3"}
+                    for prefix, values in (("train", train), ("valid", valid)):
+                        record = {f"{prefix}_num_updates": update, "epoch": epoch} | values
+                        stream.write(f"x | INFO | {prefix} | {json.dumps(record)}\n")
+                if rdrop and first > 2:
+                    stream.write("early stop since valid performance hasn't improved\n")
+        else:
+            folder = Path(value_of(given, "--output"))
+            folder.mkdir(exist_ok=True)
+            text = reference.read_text() if "a5" in str(folder) else "one two\nfive six\n"
+            (folder / "hypotheses.detok").write_text(text)
+            scores = {"scores": [{"name": "BLEU", "score": 7.5}], "reference": str(reference)}
+            (folder / "scores.json").write_text(json.dumps(scores))
+
+    monkeypatch.setattr(chain, "call", call)
+    return ran
+
+
+def test_effects_trains_translates_compares_and_goes_on(
+    programs: list[list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    words = [
+        "rdrop",
+        str(tmp_path),
+        "--output",
+        str(output),
+        "--settings",
+        "ls",
+        "a5",
+        "--seeds",
+        "3",
+    ]
+    assert effects.main([*words, "--max-epoch", "2"]) == 0
+    assert [Path(one[0]).name for one in programs] == ["fairseq-train", "admin-nmt"] * 2
+    runs = {
+        name: json.loads((output / "results.json").read_text())[name]["runs"]["3"]
+        for name in ("ls", "a5")
+    }
+    assert [runs[name]["best_valid_bleu"] for name in runs] == [4, 4]
+    assert (
+        runs["a5"]["done"] == "2"
+        and runs["a5"]["minutes"] == 2
+        and runs["a5"]["passes_update"] is None
+    )
+    assert effects.main([*words, "--max-epoch", "2"]) == 0
+    assert len(programs) == 4
+
+    # Longer: both go on, are translated again, and R-Drop passes the other in epoch 3.
+    assert effects.main([*words, "--max-epoch", "4"]) == 0
+    assert len(programs) == 8
+    table = capsys.readouterr().out
+    found = json.loads((output / "results.json").read_text())
+    ls, a5 = (found[name]["runs"]["3"] for name in ("ls", "a5"))
+    assert ls["done"] == "4" and a5["done"] == "converged"
+    assert (ls["best_valid_bleu"], a5["best_valid_bleu"]) == (8, 10)
+    assert (a5["passes_update"], a5["passes_minute"]) == (30, 3)
+    assert ls["p"] is None and 0 < a5["p"] <= 1
+    assert "| a5 " in table and "7.50" in table
+    rows = list(csv.DictReader((output / "results.csv").open()))
+    assert [row["setting"] for row in rows] == ["ls", "a5"] and rows[1]["passes_update"] == "30"
+    for name in ("BLEU-by-update", "by-minute", "training-loss", "validation-loss"):
+        assert (output / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_one_chain_that_fails_leaves_the_others_running(tmp_path: Path) -> None:
+    lines = tmp_path / "lines"
+    chains = {tmp_path / name: [touch(name, lines, name == "a")] for name in "abc"}
+    with pytest.raises(UserError, match="a program failed"):
+        chain.run_all(chains, jobs=1)
+    assert sorted(lines.read_text().split()) == ["a", "b", "c"]
