@@ -124,12 +124,13 @@ def points(log: TrainingLog, name: str) -> Curve:
 
 def minutes(log: TrainingLog) -> dict[int, float]:
     """Updates at the ends of epochs -> minutes of training so far, without validation."""
-    total, found = 0.0, {}
+    total = 0.0
+    found: dict[int, float] = {}
     for update, seconds in zip(
         *points(log, "train_train_wall"), strict=True
     ):  # of each epoch alone
         total += seconds / 60
-        found[update] = total
+        found[int(update)] = total
     return found
 
 
