@@ -23,7 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "analysis": {"evaluation", "initialization", "models", "modules"},
     "report": {"analysis", "checkpoints", "evaluation", "models", "modules"},
     "export": {"checkpoints", "data", "initialization", "models", "modules"},
-    "pruning": {"checkpoints", "data", "evaluation", "models", "modules"},
+    "pruning": {"checkpoints", "evaluation", "models", "modules"},
     "interop": {"checkpoints", "initialization", "models", "modules"},
 }
 #: What everything may import.

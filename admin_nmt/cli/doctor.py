@@ -45,6 +45,8 @@ def facts() -> dict[str, str]:
         "NVIDIA apex": "yes" if apex() == "nvidia" else "no (not required)",
         "Triton": installed("triton") or "no",
         "CTranslate2": installed("ctranslate2") or "no (`admin-nmt export` needs it)",
+        "SentencePiece": installed("sentencepiece")
+        or "no (`admin-nmt prepare --subword sentencepiece` needs it)",
         "autoload": "on" if autoload() else "off: --user-dir admin_nmt or import admin_nmt",
     }
 

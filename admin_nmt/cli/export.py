@@ -20,6 +20,9 @@ def add_text_arguments(parser: argparse.ArgumentParser) -> None:
         "only for a DATA folder that 'admin-nmt prepare' did not make",
     )
     group.add_argument("--bpe-codes", metavar="FILE", help="BPE codes of subword-nmt")
+    group.add_argument(
+        "--sentencepiece-model", metavar="FILE", help="or a model of SentencePiece over raw text"
+    )
     group.add_argument("--source-lang", "-s", metavar="LANG")
     group.add_argument("--target-lang", "-t", metavar="LANG")
     group.add_argument(
@@ -44,6 +47,7 @@ def text_options(args: argparse.Namespace) -> Any:
         "normalize",
         "aggressive_hyphens",
         "lowercase",
+        "sentencepiece_model",
     )
     return TextOptions(**{name: getattr(args, name) for name in names})
 

@@ -38,7 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = parser.add_argument_group(
         "text",
         "Defaults are in the corpus file. For custom: no normalisation, hyphens and case as they "
-        "are, ratio 9, 1 to 175 words, 10000 merges, two vocabularies.",
+        "are, ratio 9, 1 to 175 words (with sentencepiece: pieces), 10000 merges or pieces, two "
+        "vocabularies.",
     )
     text.add_argument("--normalize", action=switch, help="punctuation, non-printing characters")
     text.add_argument("--aggressive-hyphens", action=switch, help="a-b becomes a @-@ b")
@@ -62,7 +63,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text.add_argument(
         "--max-length", type=int, metavar="N", help="longest sentence to keep, in words"
     )
-    text.add_argument("--bpe-tokens", type=int, metavar="N", help="number of BPE merges")
+    text.add_argument(
+        "--subword",
+        metavar="KIND",
+        help="subword-nmt: BPE over Moses tokens (default); sentencepiece: pieces of raw text, with no "
+        "tokenisation before (pip install sentencepiece)",
+    )
+    text.add_argument(
+        "--bpe-tokens",
+        type=int,
+        metavar="N",
+        help="number of BPE merges, or of SentencePiece pieces",
+    )
+    text.add_argument("--sentencepiece-model-type", metavar="TYPE", help="unigram (default) or bpe")
+    text.add_argument(
+        "--sentencepiece-character-coverage",
+        type=float,
+        metavar="R",
+        help="share of the characters of the text that become pieces (default 1; 0.9995 for "
+        "scripts with thousands of characters)",
+    )
     text.add_argument("--joined-dictionary", action=switch, help="one vocabulary for both")
     custom = parser.add_argument_group("custom: parallel files, plain or .gz")
     custom.add_argument("--source-lang", metavar="LANG")
@@ -109,8 +129,9 @@ def _overrides(args: argparse.Namespace, corpus: Any) -> dict[str, Any]:
     """The fields of the corpus that options change."""
     from admin_nmt.data.corpora import SETS
 
-    names = ("aggressive_hyphens", "lowercase", "bpe_tokens", "joined_dictionary")
+    names = ("aggressive_hyphens", "lowercase", "subword", "bpe_tokens", "joined_dictionary")
     changes = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    changes |= _subword_overrides(args, corpus)
     if args.normalize is not None:
         changes["normalize"] = (corpus.normalize or SETS) if args.normalize else ()
     cleaning = {
@@ -122,6 +143,9 @@ def _overrides(args: argparse.Namespace, corpus: Any) -> dict[str, Any]:
         )
         if value is not None
     }
+    if args.name == "custom" and changes.get("subword") == "sentencepiece":
+        # Words are no measure of raw text: scripts without spaces have one in a line.
+        cleaning["when"] = "after_bpe"
     changes["cleaning"] = replace(corpus.cleaning, **cleaning)
     rules = dict(zip(corpus.languages, corpus.tokenizer_langs, strict=True))
     for item in args.tokenizer_lang:
@@ -134,6 +158,34 @@ def _overrides(args: argparse.Namespace, corpus: Any) -> dict[str, Any]:
         rules[language] = other
     changes["tokenizer_langs"] = tuple(rules[language] for language in corpus.languages)
     return changes
+
+
+def _subword_overrides(args: argparse.Namespace, corpus: Any) -> dict[str, Any]:
+    """The fields that follow from the kind of subwords, and those of SentencePiece."""
+    given = {
+        name: value
+        for name, value in (
+            ("model_type", args.sentencepiece_model_type),
+            ("character_coverage", args.sentencepiece_character_coverage),
+        )
+        if value is not None
+    }
+    kind = args.subword or corpus.subword
+    if kind != "sentencepiece":
+        for name in given:
+            option = f"--sentencepiece-{name.replace('_', '-')}"
+            raise UsageError(f"{option} goes with --subword sentencepiece, not with {kind}")
+        return {}
+    for option, unwanted in (
+        ("--aggressive-hyphens", args.aggressive_hyphens),
+        ("--tokenizer-lang", args.tokenizer_lang),
+    ):
+        if unwanted:
+            raise UsageError(f"{option} is about Moses tokens: sentencepiece takes raw text")
+    return {
+        "aggressive_hyphens": False,
+        "sentencepiece": replace(corpus.sentencepiece, **given),
+    }
 
 
 def _custom_corpus(args: argparse.Namespace) -> tuple[Any, dict[str, Path]]:

@@ -14,6 +14,8 @@ from typing import Any
 
 import yaml
 
+from admin_nmt.data.sentence_pieces import MODEL_TYPES
+from admin_nmt.data.subwords import KINDS
 from admin_nmt.errors import UsageError, UserError
 
 SETS = ("train", "valid", "test")
@@ -85,6 +87,14 @@ class Cleaning:
 
 
 @dataclass(frozen=True)
+class SentencePieceSettings:
+    """How SentencePiece learns; see `sentence_pieces.learn`."""
+
+    model_type: str = "unigram"
+    character_coverage: float = 1.0
+
+
+@dataclass(frozen=True)
 class Corpus:
     """Everything that determines the prepared text.
 
@@ -97,7 +107,10 @@ class Corpus:
         normalize: sets whose punctuation and non-printing characters are normalised.
         invalid_utf8: `error` refuses bytes that are not UTF-8, `replace` reads them as U+FFFD.
         refuse_empty: an empty line in a valid or test file is an error; else it is named and stays.
-        bpe_tokens: number of BPE merges, learned on both languages together.
+        subword: one of `subwords.KINDS`; `sentencepiece` takes raw text in place of Moses tokens.
+        sentencepiece: how it learns.
+        bpe_tokens: number of BPE merges, or of pieces of SentencePiece; learned on both languages
+            together.
         joined_dictionary: one vocabulary for both languages.
     """
 
@@ -113,6 +126,8 @@ class Corpus:
     invalid_utf8: str = "error"
     refuse_empty: bool = False
     cleaning: Cleaning = Cleaning()
+    subword: str = next(iter(KINDS))
+    sentencepiece: SentencePieceSettings = SentencePieceSettings()
     bpe_tokens: int = 10000
     joined_dictionary: bool = False
     variant: str | None = None
@@ -229,6 +244,10 @@ def _parse_corpus(content: dict[str, Any], path: Path, variant: str | None) -> C
         invalid_utf8=text.take("invalid_utf8", str, "error"),
         refuse_empty=text.take("refuse_empty", bool, False),
         cleaning=_parse_cleaning(fields.take("cleaning", dict, {}), f"{path}: cleaning"),
+        subword=fields.take("subword", str, Corpus.subword),
+        sentencepiece=_parse_sentencepiece(
+            fields.take("sentencepiece", dict, {}), f"{path}: sentencepiece"
+        ),
         bpe_tokens=fields.take("bpe_tokens", int),
         joined_dictionary=fields.take("joined_dictionary", bool, False),
         variant=variant,
@@ -334,6 +353,16 @@ def _parse_cleaning(content: dict[str, Any], where: str) -> Cleaning:
     return cleaning
 
 
+def _parse_sentencepiece(content: dict[str, Any], where: str) -> SentencePieceSettings:
+    fields, default = _Fields(content, where), SentencePieceSettings()
+    settings = SentencePieceSettings(
+        fields.take("model_type", str, default.model_type),
+        fields.take("character_coverage", float, default.character_coverage),
+    )
+    fields.finish()
+    return settings
+
+
 def _require_known_archives(
     sources: dict[str, tuple[Source, ...]],
     archives: dict[str, Archive],
@@ -357,8 +386,18 @@ def check_corpus(corpus: Corpus, where: str, kind: type[UserError] = UserError) 
     Raises:
         UserError: names the setting and its value.
     """
-    cleaning = corpus.cleaning
+    cleaning, pieces = corpus.cleaning, corpus.sentencepiece
     problems = {
+        f"subword must be {' or '.join(KINDS)}, not {corpus.subword!r}": (
+            corpus.subword not in KINDS
+        ),
+        f"model_type of sentencepiece must be {' or '.join(MODEL_TYPES)}, not "
+        f"{pieces.model_type!r}": pieces.model_type not in MODEL_TYPES,
+        f"character_coverage of sentencepiece must be over 0 and at most 1, not "
+        f"{pieces.character_coverage}": not 0 < pieces.character_coverage <= 1,
+        "aggressive_hyphens go with subword-nmt only: sentencepiece takes raw text": (
+            corpus.subword == "sentencepiece" and corpus.aggressive_hyphens
+        ),
         f"invalid_utf8 must be error or replace, not {corpus.invalid_utf8!r}": (
             corpus.invalid_utf8 not in ("error", "replace")
         ),

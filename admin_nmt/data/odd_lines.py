@@ -9,7 +9,8 @@ import logging
 import re
 from collections import Counter
 
-from admin_nmt.data import bpe
+from admin_nmt.data.bpe import SEPARATOR
+from admin_nmt.data.sentence_pieces import WORD_BEGINS
 
 #: Subwords.
 Sentence = list[str]
@@ -81,12 +82,24 @@ def split_long(sentence: Sentence, limit: int) -> list[Sentence]:
 
 def _cut(head: Sentence, limit: int) -> int:
     """Where to end a piece, from 1 to `limit`."""
+    raw = any(piece.startswith(WORD_BEGINS) for piece in head)
     between_words = [
         place
         for place in range(limit, limit // 2, -1)
-        if not head[place - 1].endswith(bpe.SEPARATOR)
+        if (_ends_raw_word if raw else _ends_word)(head[place - 1], head[place])
     ]
     for place in between_words:
         if _END_OF_SENTENCE.search(head[place - 1]):
             return place
     return between_words[0] if between_words else limit
+
+
+def _ends_word(piece: str, following: str) -> bool:
+    """Whether a word ends between two pieces of subword-nmt."""
+    return not piece.endswith(SEPARATOR)
+
+
+def _ends_raw_word(piece: str, following: str) -> bool:
+    """Whether a word, or a sentence of a script without spaces, ends between two pieces of
+    SentencePiece."""
+    return following.startswith(WORD_BEGINS) or piece.endswith(("。", "！", "？"))

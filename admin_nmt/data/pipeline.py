@@ -1,9 +1,11 @@
 """From archives to a folder that `fairseq-train` reads, in steps that can be interrupted.
 
     tokenize    archives -> tokenized/SET.LANG; valid is cut from train; cleaning, if before BPE
-    learn_bpe   tokenized/train.* -> codes
+    learn_bpe   tokenized/train.* -> codes, or sentencepiece.model
     apply_bpe   tokenized/* -> bpe/*; cleaning, if after BPE; raw/SET.LANG, aligned with the result
     binarize    bpe/* -> data-bin/, with codes, raw text and preparation.json
+
+With SentencePiece, `tokenized/` holds raw text in which single spaces stand between words.
 
 Every step streams: text is read in chunks, a bounded number of which is under way in the worker
 processes, and written in order, so that memory does not grow with the number of lines and the
@@ -21,7 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-from admin_nmt.data import bpe, text_pipeline
+from admin_nmt.data import bpe, sentence_pieces, text_pipeline
 from admin_nmt.data.archives import read_pairs
 from admin_nmt.data.binarize import binarize
 from admin_nmt.data.clean import clean_pair
@@ -30,6 +32,7 @@ from admin_nmt.data.download import download, local_archives
 from admin_nmt.data.odd_lines import Warnings
 from admin_nmt.data.parallel import chunks, ordered_map
 from admin_nmt.data.state import State, locked, require_own_folder
+from admin_nmt.data.subwords import KINDS, Subwords
 from admin_nmt.data.tokenization import LineTokenizer, require_known_language
 from admin_nmt.documents import write_json
 from admin_nmt.errors import UserError
@@ -64,13 +67,13 @@ class _TokenizePairs:
 
 @dataclass(frozen=True)
 class _SplitPairs:
-    """Applies BPE to a chunk of tokenised pairs; cleans it if `cleaning` is given."""
+    """Splits the words of a chunk of tokenised pairs; cleans it if `cleaning` is given."""
 
-    codes: Path
+    subwords: Subwords
     cleaning: Cleaning | None
 
     def __call__(self, rows: list[tuple[str, ...]]) -> list[Kept]:
-        pairs = ((bpe.split(row[0], self.codes), bpe.split(row[1], self.codes)) for row in rows)
+        pairs = ((self.subwords.split(row[0]), self.subwords.split(row[1])) for row in rows)
         return _clean(pairs, self.cleaning)
 
 
@@ -108,12 +111,17 @@ class Preparation:
         self.files = files
         self.archives = archives
         self.sets = [name for name in SETS if name in corpus.sources or self._is_cut(name)]
+        kind = KINDS[corpus.subword]
+        self.subwords = kind(output / kind.file_name)
         self.state = State(output, _settings(corpus))
 
     def run(self) -> Path:
         """Do the steps that are not done yet; returns the folder for `fairseq-train`."""
-        for language in self.corpus.tokenizer_langs:
-            require_known_language(language)
+        if self.subwords.moses:
+            for language in self.corpus.tokenizer_langs:
+                require_known_language(language)
+        else:
+            sentence_pieces.require_sentencepiece()
         if self.files is not None:
             self.state.require_same_inputs(self._inputs(self.files))
         # The last step needs nothing of the others, so what they made may have been deleted.
@@ -209,7 +217,11 @@ class Preparation:
         early = name == "train" and corpus.cleaning.when == "before_bpe"
         source, target = (
             LineTokenizer(
-                language, name in corpus.normalize, corpus.aggressive_hyphens, corpus.lowercase
+                language,
+                name in corpus.normalize,
+                corpus.aggressive_hyphens,
+                corpus.lowercase,
+                self.subwords.moses,
             )
             for language in corpus.tokenizer_langs
         )
@@ -262,12 +274,19 @@ class Preparation:
                     bar.update(len(lines))
         if not counts:
             self._refuse_empty("train")
-        codes = self.output / "codes"
-        logger.info("learning %d merges on %d words", self.corpus.bpe_tokens, len(counts))
-        learned = bpe.learn(counts, self.corpus.bpe_tokens, codes)
-        if learned < self.corpus.bpe_tokens:
-            logger.warning("only %d merges could be learned: the text is small", learned)
-        return [codes], {"words": len(counts), "merges": learned}
+        wanted, path = self.corpus.bpe_tokens, self.subwords.path
+        noun = "merges" if self.subwords.moses else "pieces"
+        logger.info("learning %d %s on %d words", wanted, noun, len(counts))
+        if self.subwords.moses:
+            learned = bpe.learn(counts, wanted, path)
+        else:
+            settings = self.corpus.sentencepiece
+            learned = sentence_pieces.learn(
+                counts, wanted, settings.model_type, settings.character_coverage, path
+            )
+        if learned < wanted:
+            logger.warning("only %d %s could be learned: the text is small", learned, noun)
+        return [path], {"words": len(counts), noun: learned}
 
     def _refuse_empty(self, name: str) -> NoReturn:
         cleaning = self.corpus.cleaning
@@ -299,9 +318,7 @@ class Preparation:
                     inputs += self._paths("tokenized", name, ".raw")
                     outputs += self._paths("raw", name)
                 streams = [stack.enter_context(atomic_write(path)) for path in outputs]
-                function = _SplitPairs(
-                    self.output / "codes", self.corpus.cleaning if cleaned else None
-                )
+                function = _SplitPairs(self.subwords, self.corpus.cleaning if cleaned else None)
                 counts[name] = self._split_set(name, function, inputs, streams)
                 paths += outputs
                 if not counts[name]:
@@ -313,7 +330,7 @@ class Preparation:
     ) -> int:
         kept = 0
         rows = zip(*map(_lines, inputs), strict=True)
-        with progress(logger, f"apply BPE to {name}", "lines", unit_scale=True) as bar:
+        with progress(logger, f"split words of {name}", "lines", unit_scale=True) as bar:
             for chunk, results in ordered_map(function, chunks(rows, CHUNK_LINES), self.workers):
                 for index, *texts in results:
                     _write(streams, [*texts, *chunk[index][2:]])
@@ -337,7 +354,7 @@ class Preparation:
                 joined_dictionary=self.corpus.joined_dictionary,
                 workers=self.workers,
             )
-            shutil.copyfile(self.output / "codes", temporary / "codes")
+            shutil.copyfile(self.subwords.path, temporary / self.subwords.file_name)
             shutil.copytree(self.output / "raw", temporary / "raw")
             write_json(temporary / text_pipeline.FILE_NAME, self._describe(temporary))
             shutil.rmtree(final, ignore_errors=True)
@@ -363,12 +380,7 @@ class Preparation:
             "lowercase": corpus.lowercase,
             "cleaning": asdict(corpus.cleaning),
             "valid_every": corpus.valid_every,
-            "bpe": {
-                "codes": "codes",
-                "separator": bpe.SEPARATOR,
-                "merges_wanted": corpus.bpe_tokens,
-                "merges": state.info("learn_bpe")["merges"],
-            },
+            **self._describe_subwords(),
             "joined_dictionary": corpus.joined_dictionary,
             "raw": {
                 name: {language: f"raw/{name}.{language}" for language in corpus.languages}
@@ -383,8 +395,19 @@ class Preparation:
                 for path in sorted(folder.rglob("*"))
                 if path.is_file()
             },
-            "versions": versions(_LIBRARIES),
+            "versions": versions(_LIBRARIES + ("sentencepiece",) * (not self.subwords.moses)),
         }
+
+    def _describe_subwords(self) -> dict[str, Any]:
+        """The part of `preparation.json` that names the file of subwords, and how it was learned."""
+        wanted, info = self.corpus.bpe_tokens, self.state.info("learn_bpe")
+        ((name, settings),) = self.subwords.settings(self.subwords.file_name).items()
+        if self.subwords.moses:
+            settings |= {"merges_wanted": wanted, "merges": info["merges"]}
+        else:
+            settings |= asdict(self.corpus.sentencepiece)
+            settings |= {"pieces_wanted": wanted, "pieces": info["pieces"]}
+        return {name: settings}
 
 
 def prepare(
@@ -426,6 +449,11 @@ def _settings(corpus: Corpus) -> dict[str, Any]:
     del content["refuse_empty"]  # it stops the work or changes nothing
     cleaning = content.pop("cleaning")
     content |= {f"clean_{key}": value for key, value in cleaning.items()}
+    pieces = content.pop("sentencepiece")
+    if corpus.subword == "sentencepiece":
+        content |= {f"sentencepiece_{key}": value for key, value in pieces.items()}
+    else:
+        del content["subword"]  # folders that were made before there was a choice have none
     settings: dict[str, Any] = json.loads(json.dumps(content))
     return settings
 

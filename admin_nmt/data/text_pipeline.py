@@ -8,7 +8,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from admin_nmt.data import bpe
+from admin_nmt.data import subwords
+from admin_nmt.data.subwords import Subwords
 from admin_nmt.data.tokenization import LineTokenizer
 from admin_nmt.errors import UserError
 
@@ -19,18 +20,18 @@ FILE_NAME = "preparation.json"
 class TextPipeline:
     """Source text in, target text out.
 
-    Small and picklable; the work is done by sacremoses and subword-nmt.
+    Small and picklable; the work is done by sacremoses and subword-nmt, or by SentencePiece.
 
     Attributes:
         source: tokenises the source language as the training text was: with normalisation if that
             was normalised, even where the published test set is not.
         target: the same for the target language.
-        codes: file of BPE codes.
+        subwords: splits and joins words.
     """
 
     source: LineTokenizer
     target: LineTokenizer
-    codes: Path
+    subwords: Subwords
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> "TextPipeline":
@@ -40,20 +41,22 @@ class TextPipeline:
             folder: the `data-bin` folder, or the `--output` folder around it.
 
         Raises:
-            UserError: there is no `preparation.json` or no codes file, or it has another form.
+            UserError: there is no `preparation.json`, or it or the file that it names for subwords
+                is missing or has another form.
         """
         path = Path(folder) / FILE_NAME
         if not path.exists():
             path = Path(folder) / "data-bin" / FILE_NAME
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            codes = path.parent / content["bpe"]["codes"]
+            pieces = subwords.read(content, path.parent)
             source, target = (
                 LineTokenizer(
                     content["tokenizer_langs"][content[side]],
                     normalize=content["normalize"],
                     aggressive_hyphens=content["aggressive_hyphens"],
                     lowercase=content["lowercase"],
+                    moses=pieces.moses,
                 )
                 for side in ("source_lang", "target_lang")
             )
@@ -63,17 +66,17 @@ class TextPipeline:
             ) from None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"cannot read {path}: {type(error).__name__}: {error}") from error
-        bpe.load(codes)
-        return cls(source, target, codes)
+        pieces.require()
+        return cls(source, target, pieces)
 
     def encode(self, line: str) -> str:
         """Subwords of a line of source text, joined by spaces."""
-        return bpe.split(self.source(line), self.codes)
+        return self.subwords.split(self.source(line))
 
     def encode_target(self, line: str) -> str:
         """Subwords of a line of target text, for forced decoding."""
-        return bpe.split(self.target(line), self.codes)
+        return self.subwords.split(self.target(line))
 
     def decode(self, line: str) -> str:
         """Text from subwords of the target language; lower-cased text stays so."""
-        return self.target.undo(bpe.merge(line))
+        return self.target.undo(self.subwords.merge(line))

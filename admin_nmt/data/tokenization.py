@@ -1,4 +1,4 @@
-"""Raw text to Moses tokens and back, with sacremoses."""
+"""Raw text to Moses tokens and back, with sacremoses; or to raw text in a tidy form."""
 
 import re
 from dataclasses import dataclass
@@ -70,22 +70,31 @@ class LineTokenizer:
             Moses' `normalize-punctuation.perl` and `remove-non-printing-char.perl`.
         aggressive_hyphens: split `a-b` into `a @-@ b`.
         lowercase: lower-case afterwards.
+        moses: tokenise. False keeps raw text, for SentencePiece, with single spaces between words;
+            `language` then matters for normalisation only and may be any, and no hyphen is split.
     """
 
     language: str
     normalize: bool = False
     aggressive_hyphens: bool = False
     lowercase: bool = False
+    moses: bool = True
 
     def __call__(self, line: str) -> str:
         """Tokens joined by spaces; characters special to Moses are escaped (`&apos;`)."""
         if self.normalize:
             line = _non_printing().sub(" ", _normalizer(self.language).normalize(line))
+        text = self._tokens(line) if self.moses else " ".join(line.split())
+        return text.lower() if self.lowercase else text
+
+    def _tokens(self, line: str) -> str:
         text: str = _tokenizer(self.language).tokenize(
             line, aggressive_dash_splits=self.aggressive_hyphens, return_str=True
         )
-        return text.lower() if self.lowercase else text
+        return text
 
     def undo(self, tokens: str) -> str:
         """Text from tokens; case stays as it is."""
+        if not self.moses:
+            return tokens
         return _detokenizer(self.language).detokenize(re.split(r"\s+", tokens.strip()))

@@ -5,6 +5,8 @@ Three kinds of figures, never to be mixed up:
 - on detokenised text against untouched references: sacreBLEU, chrF2, chrF2++, TER, COMET;
 - tokenised BLEU, on the tokens of the data folder with BPE joined;
 - the same after splitting compounds, as WMT14 En-De papers report it.
+
+A folder prepared with SentencePiece has no tokens, so only the first kind.
 """
 
 import dataclasses
@@ -15,7 +17,6 @@ from pathlib import Path
 
 from admin_nmt.checkpoints.checkpoint import Checkpoint
 from admin_nmt.checkpoints.direction import find_direction, require_fitting_vocabulary
-from admin_nmt.data import bpe
 from admin_nmt.data.binarised import num_sentences
 from admin_nmt.documents import write_json
 from admin_nmt.errors import UserError
@@ -30,7 +31,7 @@ from admin_nmt.evaluation.scoring import (
     score_table,
     tokenized_bleu,
 )
-from admin_nmt.evaluation.text import detokenize, read_lines, require_equal_counts
+from admin_nmt.evaluation.text import read_lines, require_equal_counts
 from admin_nmt.files import atomic_write, make_directory
 
 HYPOTHESES = "hypotheses.detok"
@@ -126,12 +127,12 @@ def evaluate(
     directory = make_directory(output or default_directory(path, subset, source, target))
     translations = translate(data, path, subset, source, target, options)
 
-    texts = _texts(translations.hypotheses, translations.references, chosen, target)
+    texts = _texts(translations.hypotheses, translations.references, chosen, preparation, target)
     raw_source = preparation.raw.get(subset, {}).get(source)
     texts[SOURCES] = (
         read_lines(raw_source)
         if raw_source is not None and raw_source.exists()
-        else detokenize([bpe.merge(line) for line in translations.sources], source)
+        else preparation.text(translations.sources, source)
     )
     # Before scoring: whatever goes wrong there, the translation is not lost.
     _keep(directory, texts)
@@ -185,14 +186,17 @@ def _texts(
     hypotheses: Sequence[str],
     references: Sequence[str] | None,
     chosen: Sequence[Reference],
+    preparation: Preparation,
     target: str,
 ) -> dict[str, list[str]]:
     """File name -> lines, of all that is kept."""
-    tokenized = [bpe.merge(line) for line in hypotheses]
-    texts = {TOKENIZED_HYPOTHESES: tokenized, HYPOTHESES: detokenize(tokenized, target)}
+    texts = {HYPOTHESES: preparation.text(hypotheses, target)}
+    if preparation.subwords.moses:
+        texts[TOKENIZED_HYPOTHESES] = preparation.words(hypotheses)
     if references is not None:
-        texts[TOKENIZED_REFERENCES] = [bpe.merge(line) for line in references]
-        texts[REFERENCES] = detokenize(texts[TOKENIZED_REFERENCES], target)
+        texts[REFERENCES] = preparation.text(references, target)
+        if preparation.subwords.moses:
+            texts[TOKENIZED_REFERENCES] = preparation.words(references)
     for name, reference in zip(_reference_files(len(chosen)), chosen, strict=True):
         if reference.lines is not None:
             texts[name] = reference.lines

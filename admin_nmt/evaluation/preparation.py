@@ -4,13 +4,19 @@
 """
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from admin_nmt.data import subwords
+from admin_nmt.data.subwords import SubwordNmt, Subwords
 from admin_nmt.documents import read_json
 from admin_nmt.errors import UserError
+from admin_nmt.evaluation.text import detokenize
 
 FILE_NAME = "preparation.json"
+#: Where nothing is said. Words are joined without a file.
+_BPE = SubwordNmt(Path(SubwordNmt.file_name))
 
 
 @dataclass(frozen=True)
@@ -20,10 +26,21 @@ class Preparation:
     Attributes:
         lowercase: the text was lower-cased, so scores against cased text must ignore case.
         raw: subset -> language -> file of untouched text, one sentence a line.
+        subwords: how pieces become words again; without `preparation.json` as subword-nmt's do.
     """
 
     lowercase: bool = False
     raw: dict[str, dict[str, Path]] = field(default_factory=dict)
+    subwords: Subwords = _BPE
+
+    def words(self, lines: Iterable[str]) -> list[str]:
+        """Lines of pieces with the words joined: Moses tokens, or text where there are none."""
+        return [self.subwords.merge(line) for line in lines]
+
+    def text(self, lines: Iterable[str], language: str) -> list[str]:
+        """Lines of pieces as text that people read."""
+        words = self.words(lines)
+        return detokenize(words, language) if self.subwords.moses else words
 
 
 def read_preparation(data: str | os.PathLike[str]) -> Preparation:
@@ -43,6 +60,8 @@ def read_preparation(data: str | os.PathLike[str]) -> Preparation:
             subset: {language: Path(data) / name for language, name in files.items()}
             for subset, files in content.get("raw", {}).items()
         }
-        return Preparation(bool(content.get("lowercase", False)), raw)
-    except (AttributeError, TypeError) as error:
+        named = {"bpe", "sentencepiece"} & content.keys()
+        pieces = subwords.read(content, Path(data)) if named else _BPE
+        return Preparation(bool(content.get("lowercase", False)), raw, pieces)
+    except (AttributeError, KeyError, TypeError) as error:
         raise UserError(f"{path} does not have the form that admin-nmt prepare writes") from error

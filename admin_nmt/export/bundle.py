@@ -2,7 +2,7 @@
 
 model/              converted model and its vocabularies
 dict.LANG.txt       fairseq's dictionaries
-codes               BPE codes
+codes               BPE codes, or sentencepiece.model
 preparation.json    tokenisation settings
 README.md           what it is and how to use it
 export.json         where it is from, and SHA-256 of every file above
@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from admin_nmt.data.subwords import Subwords
 from admin_nmt.data.text_pipeline import FILE_NAME as PREPARATION
 from admin_nmt.documents import read_document, write_document, write_json
 from admin_nmt.errors import UserError
@@ -92,7 +93,7 @@ def export_bundle(
         write_text_files(text, folder, made)
         content = describe(opened, settings, text, quantization)
         content["verification"] = _verify(opened, folder, text, made, content)
-        _finish(made, content)
+        _finish(made, content, text)
     return content
 
 
@@ -123,11 +124,12 @@ def folder_in_place_of(output: Path) -> Iterator[Path]:
 
 
 def write_text_files(text: Text, folder: Path, made: Path) -> None:
-    """Dictionaries, BPE codes and tokenisation settings, into the folder `made`."""
+    """Dictionaries, subwords and tokenisation settings, into the folder `made`."""
     for language in (text.source_lang, text.target_lang):
         shutil.copyfile(folder / f"dict.{language}.txt", made / f"dict.{language}.txt")
-    shutil.copyfile(text.pipeline.codes, made / "codes")
-    write_json(made / PREPARATION, text.settings("codes"))
+    subwords = text.pipeline.subwords
+    shutil.copyfile(subwords.path, made / subwords.file_name)
+    write_json(made / PREPARATION, text.settings(subwords.file_name))
 
 
 def describe(
@@ -148,7 +150,7 @@ def describe(
             "num_updates": checkpoint.num_updates,
         },
         "model": {name: _json(value) for name, value in sorted(vars(settings).items())},
-        "versions": versions(_LIBRARIES),
+        "versions": versions(_LIBRARIES + ("sentencepiece",) * (not text.pipeline.subwords.moses)),
     }
 
 
@@ -170,16 +172,25 @@ def _verify(checkpoint: Any, folder: Path, text: Text, made: Path, content: dict
     )
 
 
-def _finish(made: Path, content: dict[str, Any]) -> None:
+def _finish(made: Path, content: dict[str, Any], text: Text) -> None:
     """Write README.md and, last, export.json with the hashes of all files."""
     with atomic_write(made / "README.md") as stream:
-        stream.write(_readme(content))
+        stream.write(_readme(content, text.pipeline.subwords))
     files = sorted(path for path in made.rglob("*") if path.is_file())
     content["files"] = {path.relative_to(made).as_posix(): sha256(path) for path in files}
     write_document(made / MANIFEST, DOCUMENT, VERSION, content)
 
 
-def _readme(content: dict[str, Any]) -> str:
+def _readme(content: dict[str, Any], subwords: Subwords) -> str:
+    packages, preparation = (
+        ("admin-nmt ctranslate2", f"BPE with `{subwords.file_name}` (subword-nmt)")
+        if subwords.moses
+        else ("admin-nmt ctranslate2 sentencepiece", f"`{subwords.file_name}` (SentencePiece)")
+    )
+    if subwords.moses:
+        preparation = (
+            f"Moses tokenisation with the settings in `preparation.json`, then {preparation}"
+        )
     source, target = content["source_lang"], content["target_lang"]
     checkpoint = content["checkpoint"]
     return f"""# {source}-{target} translation model
@@ -200,8 +211,8 @@ from admin_nmt.export import load_translator
 print(load_translator(".").translate(["..."]))
 ```
 
-Needed: `pip install admin-nmt ctranslate2`; no GPU. With CTranslate2 alone, `model/` translates tokenised
-text in subwords: Moses tokenisation with the settings in `preparation.json`, then BPE with `codes` (subword-nmt).
+Needed: `pip install {packages}`; no GPU. With CTranslate2 alone, `model/` translates
+text in subwords: {preparation}.
 """
 
 

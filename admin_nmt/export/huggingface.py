@@ -97,6 +97,7 @@ def export_huggingface(
     opened = Checkpoint.open(checkpoint)
     weights, settings = _plain_model(opened)
     text = load_text(data, opened.languages, options)
+    _require_bpe(text)
     folder = data_folder(data)
     require_fitting_vocabulary(opened, folder, text.source_lang, text.target_lang)
     with folder_in_place_of(output) as made, _without_progress_bars(transformers):
@@ -137,6 +138,19 @@ def _plain_model(checkpoint: Checkpoint) -> tuple[dict[str, Tensor], Namespace]:
     settings = Namespace(**plain_settings(model_settings(checkpoint)))
     _require_fitting(checkpoint.path, settings)
     return widened(checkpoint.weights), settings
+
+
+def _require_bpe(text: Text) -> None:
+    """Refuse subwords that FSMT's tokenizer does not know.
+
+    Raises:
+        UserError: with the way around.
+    """
+    if not text.pipeline.subwords.moses:
+        raise UserError(
+            "FSMT's tokenizer of transformers knows BPE codes only, and this data was prepared with "
+            "SentencePiece: export it with --format ctranslate2"
+        )
 
 
 def _require_fitting(path: Path, settings: Namespace) -> None:
@@ -211,7 +225,7 @@ def _write_model(
 def _write_tokenizer(text: Text, settings: Namespace, folder: Path, made: Path) -> None:
     for side, language in (("src", text.source_lang), ("tgt", text.target_lang)):
         write_json(made / f"vocab-{side}.json", _vocabulary(folder / f"dict.{language}.txt"))
-    codes = text.pipeline.codes.read_text(encoding="utf-8").splitlines()
+    codes = text.pipeline.subwords.path.read_text(encoding="utf-8").splitlines()
     merges = [line for line in codes if line.strip() and not line.startswith("#version")]
     with atomic_write(made / "merges.txt") as stream:
         stream.write("".join(f"{line}\n" for line in merges))

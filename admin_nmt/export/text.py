@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from admin_nmt.data import bpe
+from admin_nmt.data.subwords import SentencePiece, SubwordNmt, Subwords
 from admin_nmt.data.text_pipeline import FILE_NAME, TextPipeline
 from admin_nmt.data.tokenization import LineTokenizer, require_known_language
 from admin_nmt.documents import read_json
@@ -23,6 +23,7 @@ class TextOptions:
         normalize: the training text was normalised (punctuation, non-printing characters).
         aggressive_hyphens: it was tokenised with hyphens split off.
         lowercase: it was lower-cased.
+        sentencepiece_model: model file of SentencePiece, in place of BPE codes; the text was raw.
     """
 
     bpe_codes: str | os.PathLike[str] | None = None
@@ -31,6 +32,7 @@ class TextOptions:
     normalize: bool = False
     aggressive_hyphens: bool = False
     lowercase: bool = False
+    sentencepiece_model: str | os.PathLike[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,15 @@ class Text:
     target_lang: str
     pipeline: TextPipeline
 
-    def settings(self, codes: str) -> dict[str, Any]:
-        """Content of a `preparation.json` that gives this pipeline; `codes` is relative to it."""
+    def settings(self, file_name: str) -> dict[str, Any]:
+        """Content of a `preparation.json` that gives this pipeline.
+
+        Args:
+            file_name: of the subwords' file, relative to it.
+        """
         source, target = asdict(self.pipeline.source), asdict(self.pipeline.target)
         languages = source.pop("language"), target.pop("language")
+        del source["moses"]  # the kind of subwords says so
         return {
             "format": 1,
             "source_lang": self.source_lang,
@@ -53,7 +60,7 @@ class Text:
                 zip((self.source_lang, self.target_lang), languages, strict=True)
             ),
             **source,
-            "bpe": {"codes": codes, "separator": bpe.SEPARATOR},
+            **self.pipeline.subwords.settings(file_name),
         }
 
 
@@ -103,17 +110,19 @@ def load_text(
 
 def _prepared(folder: Path, source: str | None, target: str | None, options: TextOptions) -> Text:
     """From `preparation.json`, in its direction or the reverse one."""
-    if options.bpe_codes:
-        raise UsageError(
-            f"--bpe-codes {options.bpe_codes}: {folder} has a {FILE_NAME} that names its codes"
-        )
+    for name, given in (
+        ("--bpe-codes", options.bpe_codes),
+        ("--sentencepiece-model", options.sentencepiece_model),
+    ):
+        if given:
+            raise UsageError(f"{name} {given}: {folder} has a {FILE_NAME} that names its subwords")
     pipeline = TextPipeline.load(folder)
     content = read_json(folder / FILE_NAME)
     first, second = content["source_lang"], content["target_lang"]
     if source in (None, first) and target in (None, second):
         return Text(first, second, pipeline)
     if source in (None, second) and target in (None, first):
-        reverse = TextPipeline(pipeline.target, pipeline.source, pipeline.codes)
+        reverse = TextPipeline(pipeline.target, pipeline.source, pipeline.subwords)
         return Text(second, first, reverse)
     raise UserError(
         f"{folder} was prepared for {first} and {second}, not for {source or 'any'} to "
@@ -123,19 +132,37 @@ def _prepared(folder: Path, source: str | None, target: str | None, options: Tex
 
 def _described(folder: Path, source: str | None, target: str | None, options: TextOptions) -> Text:
     """From the options alone."""
-    if not (options.bpe_codes and source and target):
+    subwords = _subwords(options)
+    if not (subwords and source and target):
         raise UserError(
-            f"{folder} has no {FILE_NAME} (admin-nmt prepare writes it): give --bpe-codes FILE, "
-            "--source-lang and --target-lang"
+            f"{folder} has no {FILE_NAME} (admin-nmt prepare writes it): give --bpe-codes FILE or "
+            "--sentencepiece-model FILE, --source-lang and --target-lang"
         )
     tokenizers = []
     for language in (source, target):
-        require_known_language(language)
+        if subwords.moses:
+            require_known_language(language)
         tokenizers.append(
             LineTokenizer(
-                language, options.normalize, options.aggressive_hyphens, options.lowercase
+                language,
+                options.normalize,
+                options.aggressive_hyphens,
+                options.lowercase,
+                subwords.moses,
             )
         )
-    codes = Path(options.bpe_codes)
-    bpe.load(codes)
-    return Text(source, target, TextPipeline(tokenizers[0], tokenizers[1], codes))
+    subwords.require()
+    return Text(source, target, TextPipeline(tokenizers[0], tokenizers[1], subwords))
+
+
+def _subwords(options: TextOptions) -> Subwords | None:
+    """The subwords that options name."""
+    if options.sentencepiece_model:
+        for name, given in (
+            ("--bpe-codes", options.bpe_codes),
+            ("--aggressive-hyphens", options.aggressive_hyphens),
+        ):
+            if given:
+                raise UsageError(f"{name} does not go with --sentencepiece-model")
+        return SentencePiece(Path(options.sentencepiece_model))
+    return SubwordNmt(Path(options.bpe_codes)) if options.bpe_codes else None

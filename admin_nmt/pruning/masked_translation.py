@@ -14,14 +14,13 @@ from typing import Any
 
 import torch
 
-from admin_nmt.data import bpe
 from admin_nmt.documents import read_json, write_json
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.evaluation.decoding import Decoder, SearchOptions
 from admin_nmt.evaluation.evaluate import choose_reference
 from admin_nmt.evaluation.preparation import read_preparation
 from admin_nmt.evaluation.scoring import build_metrics
-from admin_nmt.evaluation.text import detokenize, read_lines, require_equal_counts
+from admin_nmt.evaluation.text import read_lines, require_equal_counts
 from admin_nmt.files import atomic_write, make_directory
 from admin_nmt.models.heads import attentions
 from admin_nmt.modules.heads import Head
@@ -81,6 +80,7 @@ class TestSet:
         if max_sentences is not None and max_sentences < 1:
             raise UsageError(f"--max-sentences {max_sentences}: give a number of at least 1")
         preparation = read_preparation(data)
+        self.preparation = preparation
         self.subset = subset
         self.target = target
         self.options = options
@@ -114,7 +114,7 @@ class TestSet:
         """Choose the reference: the given one, else the binarised one, detokenised."""
         lines = self.given.lines
         if lines is None:
-            lines = detokenize([bpe.merge(line) for line in binarised], self.target)
+            lines = self.preparation.text(binarised, self.target)
         else:
             lines = lines[: self.max_sentences]
         require_equal_counts(self.given.origin, lines, f"subset {self.subset}", binarised)
@@ -172,7 +172,7 @@ class MaskedTranslator:
         """Detokenised translations in corpus order with the heads `removed` masked."""
         path = self.path(removed)
         if not path.exists():
-            lines = detokenize(self._decode(removed), self.test_set.target)
+            lines = self.test_set.preparation.text(self._decode(removed), self.test_set.target)
             with atomic_write(path) as stream:
                 stream.writelines(f"{line}\n" for line in lines)
         # Read back in any case: what is scored does not depend on when it was translated.
@@ -182,4 +182,4 @@ class MaskedTranslator:
 
     def _decode(self, removed: Collection[Head]) -> list[str]:
         with masked(self.loaded.model, removed):
-            return [bpe.merge(line) for line in self.decoder.decode()]
+            return self.decoder.decode()

@@ -55,7 +55,7 @@ def test_the_exported_settings_give_the_same_pipeline(
     text = load_text(prepared_folder, trained)
     new = tmp_path / "new"
     new.mkdir()
-    shutil.copyfile(text.pipeline.codes, new / "codes")
+    shutil.copyfile(text.pipeline.subwords.path, new / "codes")
     (new / "preparation.json").write_text(json.dumps(text.settings("codes")))
     again = TextPipeline.load(new)
     assert (again.source, again.target) == (text.pipeline.source, text.pipeline.target)
@@ -72,7 +72,7 @@ def test_a_folder_that_is_not_prepared_is_described_by_options(
         prepared_folder / "codes", "de", "en", normalize=True, aggressive_hyphens=True, lowercase=True
     )  # fmt: skip
     assert load_text(other, options=options).pipeline == TextPipeline.load(prepared_folder)
-    with pytest.raises(UserError, match="give --bpe-codes FILE, --source-lang and --target-lang"):
+    with pytest.raises(UserError, match="give --bpe-codes FILE or --sent"):
         load_text(other, ("de", "en"))
 
 
@@ -81,7 +81,7 @@ def test_a_folder_that_is_not_prepared_is_described_by_options(
     [
         (("de", "en"), {"source_lang": "en"}, "--source-lang en: the checkpoint was trained with"),
         (("de", "en"), {"target_lang": "fr"}, "--target-lang fr: the checkpoint was trained with"),
-        ((None, None), {"bpe_codes": "codes"}, "has a preparation.json that names its codes"),
+        ((None, None), {"bpe_codes": "codes"}, "has a preparation.json that names its subwords"),
         (("fr", "en"), {}, "was prepared for de and en, not for fr to en"),
     ],
 )
