@@ -140,7 +140,7 @@ def test_evaluate_and_ablate_score_text_against_raw_text(
     assert read_lines(output / "references.detok") == raw["xx"]
     assert not list(output.glob("*.tok"))
     scores = json.loads((output / "scores.json").read_text())["scores"]
-    assert [row["name"] for row in scores] == ["BLEU", "chrF2", "TER"]
+    assert [row["name"] for row in scores] == ["BLEU", "chrF2", "chrF2++", "TER"]
 
     output = tmp_path / "ablation"
     command = ["ablate", data, "--path", path, "--cpu", "--output", str(output), "--kinds", "E"]
