@@ -1,7 +1,9 @@
-"""Which distributions are installed, for records and for advice."""
+"""Which distributions are installed, and on what machine, for records and for advice."""
 
+import platform
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 #: Distributions under which fairseq comes, all with the import name `fairseq`. `ve-fairseq` and
 #: `fairseq-fixed` have the same code for translation.
@@ -24,3 +26,18 @@ def fairseq_builds() -> dict[str, str]:
 def versions(distributions: Iterable[str]) -> dict[str, str | None]:
     """Distribution -> version or None; with every build of fairseq that there is."""
     return {name: installed(name) for name in distributions} | fairseq_builds()
+
+
+def machine(device: str = "cpu") -> str:
+    """Processor or card, PyTorch and Python, in one line; `device` is `cpu` or `cuda`."""
+    import torch
+
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if device == "cuda":
+        name = torch.cuda.get_device_name()
+    elif cpuinfo.exists():
+        lines = cpuinfo.read_text().splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        name = names[0] if names else name
+    return f"{name}, torch {torch.__version__}, Python {platform.python_version()}"

@@ -1,19 +1,30 @@
-"""What the benchmarks share: `--smoke`, models by shape, real batches, interleaved timing."""
+"""What the benchmarks share: `--smoke`, `--json`, models by shape, real batches, interleaved timing."""
 
 import argparse
+import datetime
+import shlex
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from itertools import cycle, islice
+from pathlib import Path
 from typing import Any
 
 import torch
+from tabulate import tabulate
+
+from admin_nmt.documents import write_json
+from admin_nmt.installed import machine
 
 Shape = tuple[int, int, int]
 
 
 def parse(parser: argparse.ArgumentParser, **smoke: Any) -> argparse.Namespace:
-    """The command line, with `--smoke`, which replaces the options named by `smoke`."""
+    """The command line, with `--json`, and `--smoke`, which replaces the options named by `smoke`."""
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="keep the tables, with command, date and machine"
+    )
     parser.add_argument(
         "--smoke",
         action="store_true",
@@ -21,10 +32,45 @@ def parse(parser: argparse.ArgumentParser, **smoke: Any) -> argparse.Namespace:
         "say; its figures mean nothing",
     )
     args = parser.parse_args()
+    args.tables = []  # of `show`
     if args.smoke:
         assert vars(args).keys() >= smoke.keys()
         vars(args).update(smoke)
     return args
+
+
+def show(
+    args: argparse.Namespace,
+    headers: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    floatfmt: str = ".3f",
+    note: str = "",
+) -> None:
+    """Print a table, and add it to the file of `--json`.
+
+    Args:
+        args: of `parse`.
+        headers: of the columns, all different.
+        rows: of the table.
+        floatfmt: as printed; the file has all digits.
+        note: what was measured, printed above.
+    """
+    assert len(set(headers)) == len(headers)
+    if note:
+        print(note)
+    print(tabulate(rows, headers=headers, floatfmt=floatfmt), end="\n\n", flush=True)
+    if args.json is None:
+        return
+    args.tables.append({
+        "note": note, "rows": [dict(zip(headers, row, strict=True)) for row in rows],
+    })  # fmt: skip
+    content = {
+        "command": shlex.join([f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "date": datetime.date.today().isoformat(),
+        "machine": machine(getattr(args, "device", "cpu")),
+        "tables": args.tables,
+    }
+    write_json(args.json, content)
 
 
 def parse_shapes(texts: Sequence[str]) -> list[Shape]:

@@ -15,8 +15,7 @@ os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "40000")
 os.environ.setdefault("LRU_CACHE_CAPACITY", "40000")
 
 import torch
-from common import batches, build, interleaved, medians, parse, parse_shapes, shape_name
-from tabulate import tabulate
+from common import batches, build, interleaved, medians, parse, parse_shapes, shape_name, show
 
 CRITERIONS = {
     "label smoothing": ("admin_label_smoothed_cross_entropy",),
@@ -62,7 +61,7 @@ def main() -> None:
             single, half = medians(interleaved(runs, args.batches, warm_up))
             rows.append([shape_name(shape), name, single, half, single / half])
     headers = ["shape", "criterion", "float32, s", "bfloat16, s", "ratio"]
-    print(tabulate(rows, headers=headers, tablefmt="github", floatfmt=".3f"))
+    show(args, headers, rows)
 
 
 if __name__ == "__main__":

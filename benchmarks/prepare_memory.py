@@ -18,8 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import parse
-from tabulate import tabulate
+from common import parse, show
 
 STEPS = ("tokenize", "learn_bpe", "apply_bpe", "binarize")
 ADMIN_NMT = Path(sys.executable).parent / "admin-nmt"
@@ -99,7 +98,7 @@ def main() -> None:
             peaks, seconds = measure(Path(name), args.workers)
         rows.append([num_lines, *(round(peaks[step]) for step in STEPS), round(seconds)])
         print(f"{num_lines} lines: done in {seconds:.0f} s", flush=True)
-    print(tabulate(rows, ["pairs", *(f"{step}, MiB" for step in STEPS), "seconds"]))
+    show(args, ["pairs", *(f"{step}, MiB" for step in STEPS), "seconds"], rows)
 
 
 if __name__ == "__main__":

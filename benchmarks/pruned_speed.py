@@ -17,8 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from common import interleaved, medians, parse
-from tabulate import tabulate
+from common import interleaved, medians, parse, show
 
 import admin_nmt  # noqa: F401
 from admin_nmt.pruning.measuring import gate_gradients
@@ -189,9 +188,11 @@ def main() -> None:
         rows.append([name, before, after, before / after])
     step, gates = seconds([train(task, whole, batch), importance(whole, batch)], args)
     rows.append(["importance (not training)", step, gates, step / gates])
-    print(f"batch of {args.sentences} x {args.length} tokens, {args.threads} threads, medians of "
-          f"{args.rounds}")  # fmt: skip
-    print(tabulate(rows, headers=["", "whole s", "pruned s", "ratio"], floatfmt=".3f"))
+    note = (
+        f"batch of {args.sentences} x {args.length} tokens, {args.threads} threads, "
+        f"medians of {args.rounds}"
+    )
+    show(args, ["", "whole s", "pruned s", "ratio"], rows, note=note)
 
 
 if __name__ == "__main__":

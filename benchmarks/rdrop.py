@@ -21,8 +21,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import Shape, batches, build, interleaved, medians, parse, parse_shapes, shape_name
-from tabulate import tabulate
+from common import (
+    Shape,
+    batches,
+    build,
+    interleaved,
+    medians,
+    parse,
+    parse_shapes,
+    shape_name,
+    show,
+)
 from torch import Tensor, nn
 
 import admin_nmt  # noqa: F401
@@ -248,7 +257,7 @@ def main() -> None:
     args = parse_arguments()
     be_quiet(args)
     shapes = parse_shapes(args.shape or ("3-3-256", "6-6-512"))
-    print(f"{args.max_tokens} tokens a batch, {args.threads} threads, medians of {args.batches}")
+    note = f"{args.max_tokens} tokens a batch, {args.threads} threads, medians of {args.batches}"
     rows = [
         row
         for shape in shapes
@@ -262,16 +271,16 @@ def main() -> None:
         "fairseq s",
         "ours s",
         "ratio",
-        "MiB",
-        "MiB",
-        "ratio",
+        "fairseq MiB",
+        "ours MiB",
+        "ratio of MiB",
     ]
-    print(tabulate(rows, headers=headers, floatfmt=".3f"), flush=True)
+    show(args, headers, rows, note=note)
     if not args.no_steps:
         rows = [row for shape in shapes for row in measure_steps(args, shape)]
         headers = ["shape", "training step", "fairseq s", "our loss s", "all ours s"]
         headers += ["ratio, our loss", "ratio, all ours"]
-        print(tabulate(rows, headers=headers, floatfmt=".3f"))
+        show(args, headers, rows)
 
 
 if __name__ == "__main__":

@@ -26,8 +26,17 @@ from typing import Any
 from unittest import mock
 
 import torch
-from common import Shape, batches, build, interleaved, medians, parse, parse_shapes, shape_name
-from tabulate import tabulate
+from common import (
+    Shape,
+    batches,
+    build,
+    interleaved,
+    medians,
+    parse,
+    parse_shapes,
+    shape_name,
+    show,
+)
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
@@ -165,13 +174,13 @@ def main() -> None:
     logging.disable(logging.INFO)
     torch.set_num_threads(args.threads)
     shapes = parse_shapes(args.shape or ("6-6-256", "6-6-512", "60-12-64"))
-    print(f"{args.max_tokens} tokens a batch, {args.threads} threads, medians of {args.batches}")
+    note = f"{args.max_tokens} tokens a batch, {args.threads} threads, medians of {args.batches}"
     headers = ["seconds", *KINDS, "residual/plain", "residual/fairseq", "residual/naive"]
     rows = [measure_time(args, shape) for shape in shapes]
-    print(tabulate(rows, headers=headers, floatfmt=".3f"))
+    show(args, headers, rows, note=note)
     headers = ["layers, peak MB", *KINDS, "score tensors below naive"]
     rows = [measure_memory(args, depth) for depth in args.depth or (6, 12, 24)]
-    print(tabulate(rows, headers=headers, floatfmt=".2f"))
+    show(args, headers, rows, floatfmt=".2f")
 
 
 if __name__ == "__main__":

@@ -23,8 +23,8 @@ from common import (
     parse,
     parse_shapes,
     shape_name,
+    show,
 )
-from tabulate import tabulate
 
 import admin_nmt  # noqa: F401
 from admin_nmt.optim.radam import RAdam
@@ -89,9 +89,10 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     shapes = parse_shapes(args.shape or ("6-6-256", "60-12-64"))
     rows = [measure(args, shape) for shape in shapes]
-    headers = ["shape", "ours s", "fairseq s", "ratio", "optim s", "fairseq s", "ratio"]
-    print(f"{args.max_tokens} tokens a batch, {args.threads} threads, medians of {args.batches}")
-    print(tabulate(rows, headers=headers, floatfmt=".3f"))
+    headers = ["shape", "ours s", "fairseq s", "ratio"]
+    headers += ["optimizer, ours s", "torch s", "optimizer, ratio"]
+    note = f"{args.max_tokens} tokens a batch, {args.threads} threads, medians of {args.batches}"
+    show(args, headers, rows, note=note)
 
 
 if __name__ == "__main__":

@@ -31,9 +31,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import parse
+from common import parse, show
 from sacrebleu.metrics import BLEU
-from tabulate import tabulate
 
 import admin_nmt  # noqa: F401
 from admin_nmt.checkpoints import Checkpoint
@@ -200,7 +199,7 @@ def main() -> None:
         print_runs(args, runs, reference)
         if not args.skip_folded:
             rows = forward_table(args, text, paths)
-            print(tabulate(rows, ["forward pass", "CPU s", "ratio"], floatfmt=".3f"))
+            show(args, ["forward pass", "CPU s", "ratio"], rows)
 
 
 def print_runs(args: argparse.Namespace, runs: dict[str, list[Run]], reference: list[str]) -> None:
@@ -214,10 +213,11 @@ def print_runs(args: argparse.Namespace, runs: dict[str, list[Run]], reference: 
         bleu = BLEU().corpus_score(output, [reference]).score
         same = sum(a == b for a, b in zip(output, first[0][1], strict=True))
         rows.append([system, len(output) / seconds, base / seconds, bleu, same])
-    print(f"{len(reference)} sentences, beam {args.beam}, {args.threads} threads, ", end="")
-    print(f"medians of {args.rounds} rounds")
-    headers = ["system", "sentences/s", "ratio", "BLEU", "same"]
-    print(tabulate(rows, headers, floatfmt=".2f"), end="\n\n", flush=True)
+    note = (
+        f"{len(reference)} sentences, beam {args.beam}, {args.threads} threads, "
+        f"medians of {args.rounds} rounds"
+    )
+    show(args, ["system", "sentences/s", "ratio", "BLEU", "same"], rows, floatfmt=".2f", note=note)
 
 
 if __name__ == "__main__":

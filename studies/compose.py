@@ -21,6 +21,7 @@ from typing import Any
 from admin_nmt.documents import write_json
 from admin_nmt.errors import UserError
 from admin_nmt.evaluation.text import read_lines
+from admin_nmt.installed import machine
 from studies import chain, steps, study
 from studies.chain import Step, step
 from studies.measures import bleu_and_chrf, num_bytes, num_parameters, p_value, raw_texts
@@ -174,7 +175,7 @@ def report(args: argparse.Namespace) -> None:
         raise UserError(f"no results in {args.output} yet")
     write_json(
         args.output / "compose.json",
-        {"machine": study.machine(args.device), "settings": SETTINGS, "rows": rows},
+        {"machine": machine(args.device), "settings": SETTINGS, "rows": rows},
     )
     study.write_table(args.output / "compose.csv", rows)
 

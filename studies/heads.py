@@ -27,6 +27,7 @@ from typing import Any
 from admin_nmt.documents import read_json, write_json
 from admin_nmt.errors import UserError
 from admin_nmt.evaluation.text import read_lines
+from admin_nmt.installed import machine
 from admin_nmt.pruning.policies import num_to_remove
 from studies import chain, steps, study
 from studies.chain import Step, step
@@ -242,7 +243,7 @@ def report(args: argparse.Namespace) -> None:
         })  # fmt: skip
     write_json(
         args.output / "heads.json",
-        {"machine": study.machine(args.device), "policies": policies(args), "rows": rows},
+        {"machine": machine(args.device), "policies": policies(args), "rows": rows},
     )
     study.write_table(args.output / "heads.csv", rows)
 

@@ -137,15 +137,18 @@ def studies_of(name: str, args: argparse.Namespace, data: Path, folder: Path) ->
                 "--minutes", 10, "--data", data, *device, "--output", folder / "gpu-check",
             )
         ]  # fmt: skip
-    benchmarks = REPOSITORY / "benchmarks"
+    measured: dict[str, tuple[object, ...]] = {
+        "train_step": (data, "--max-tokens", 1000),
+        "rdrop": (data, "--shape", "3-3-256", "--batches", 3),
+        "residual_attention": (data, "--shape", "6-6-256", "--batches", 4, "--max-tokens", 2000),
+        "pruned_speed": (),
+    }
     return [
-        step("train-step", "python", benchmarks / "train_step.py", data, "--max-tokens", 1000),
-        step("rdrop", "python", benchmarks / "rdrop.py", data, "--shape", "3-3-256", "--batches", 3),
         step(
-            "residual-attention", "python", benchmarks / "residual_attention.py", data, "--shape",
-            "6-6-256", "--batches", 4, "--max-tokens", 2000,
-        ),
-        step("pruned-speed", "python", benchmarks / "pruned_speed.py"),
+            name.replace("_", "-"), "python", REPOSITORY / "benchmarks" / f"{name}.py", *words,
+            "--json", folder / f"{name}.json",
+        )
+        for name, words in measured.items()
     ]  # fmt: skip
 
 

@@ -12,7 +12,6 @@ import csv
 import datetime
 import json
 import os
-import platform
 import shlex
 import shutil
 import signal
@@ -33,6 +32,7 @@ from admin_nmt.analysis.training_log import Curve, read_curve
 from admin_nmt.documents import read_json, write_json
 from admin_nmt.errors import UserError
 from admin_nmt.files import atomic_write
+from admin_nmt.installed import machine
 
 BIN = Path(sys.executable).parent
 #: One thread a process: narrow models gain nothing from more. glibc keeps the memory it got, and
@@ -198,22 +198,6 @@ def curve(log: Path, name: str) -> dict[str, list]:
     return {"updates": found.updates, "values": [round(value, 4) for value in found.values]}
 
 
-def machine(device: str = "cpu") -> str:
-    """Processor or card and PyTorch, for the record."""
-    import torch
-
-    versions = f"torch {torch.__version__}, Python {platform.python_version()}"
-    if device == "cuda":
-        return f"{torch.cuda.get_device_name()}, {versions}"
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        lines = cpuinfo.read_text().splitlines()
-        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-        model = names[0] if names else model
-    return f"{model}, one thread, {versions}"
-
-
 def thinned(found: dict[int, dict[str, Any]]) -> dict[str, Any]:
     """Of all probes: the share at each; gradients and omegas of the first, of update 1,000 or the
     one nearest to it, and of the last."""
@@ -240,7 +224,7 @@ def complete(run: Run, args: argparse.Namespace, deadline: float | None) -> None
         "command": shlex.join(
             command(run, Path("DATA"), Path(run.name), run.updates, args.device)[1:]
         ),
-        "date": datetime.date.today().isoformat(), "machine": machine(args.device),
+        "date": datetime.date.today().isoformat(), "machine": f"{machine(args.device)}, one thread",
         "seconds": round(seconds), "train_ppl": curve(log, "ppl"),
         "train_nll_loss": curve(log, "nll_loss"), "valid_nll_loss": curve(log, "valid_nll_loss"),
         **looked,

@@ -4,10 +4,10 @@ import os
 import platform
 import shutil
 import subprocess
-from importlib import metadata
 
 import torch
 
+from admin_nmt.installed import installed
 from gpu_check import rates
 from gpu_check.stage import Context
 
@@ -15,14 +15,6 @@ PACKAGES = (
     "admin-nmt", "ve-fairseq", "fairseq-fixed", "torch", "triton", "numpy", "hydra-core", "omegaconf",
     "sacrebleu", "ctranslate2", "apex",
 )  # fmt: skip
-
-
-def version(package: str) -> str:
-    """Of an installed package, or `missing`."""
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "missing"
 
 
 def driver() -> str:
@@ -41,7 +33,7 @@ def run(context: Context) -> None:
     report.row("versions", name="python", version=platform.python_version())
     report.row("versions", name="processor", version=f"{os.cpu_count()} x {platform.machine()}")
     for package in PACKAGES:
-        report.row("versions", name=package, version=version(package))
+        report.row("versions", name=package, version=installed(package) or "missing")
     if context.device == "cuda":
         properties = torch.cuda.get_device_properties(0)
         report.row("versions", name="card", version=properties.name)
