@@ -22,7 +22,8 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +102,9 @@ def second_shard(data: Path, folder: Path) -> Path:
     return folder
 
 
-def start(command: Sequence[str], log: Path) -> int:
-    """Start `fairseq-train` with the words of `command`; its process number. Output goes to `log`."""
+def start(command: Sequence[str], log: Path, prepare: Callable[[], None] = lambda: None) -> int:
+    """Start `fairseq-train` with the words of `command`, after `prepare`; its process number. Output
+    goes to `log`."""
     sys.stdout.flush()
     process = os.fork()
     if process:
@@ -113,12 +115,13 @@ def start(command: Sequence[str], log: Path) -> int:
             os.dup2(stream.fileno(), 1)
             os.dup2(stream.fileno(), 2)
         sys.argv = [*command]
+        prepare()
         cli_main()
         code = 0
     except SystemExit as leave:
         code = leave.code if isinstance(leave.code, int) else 1
-    except BaseException as error:
-        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+    except BaseException:
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -1,6 +1,7 @@
 """Options that fairseq offers, where it takes a GPU or TPU for granted."""
 
 import argparse
+import logging
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -9,6 +10,9 @@ from typing import Any
 import torch
 
 from admin_nmt.host.patch import Patch, Scope
+from admin_nmt.host.updates import UpdateLeftOutError, log_of_now
+
+logger = logging.getLogger(__name__)
 
 
 def _bf16_without_tpu(parse: Callable) -> Callable:
@@ -67,6 +71,44 @@ def _fp16_on_cpu(build: Callable) -> Callable:
     return classmethod(build_optimizer)  # type: ignore[return-value]
 
 
+class _OverflowError(UpdateLeftOutError):
+    """Gradients overflow in 16 bits; the loss scale has been lowered."""
+
+
+def _overflow_seen(clip_grad_norm: Callable) -> Callable:
+    """`--fp16` on the CPU: fairseq's way to leave out an update whose gradients overflow asks for CUDA
+    and ends in a traceback; this one does not."""
+
+    @wraps(clip_grad_norm)
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return clip_grad_norm(self, *args, **kwargs)
+        except OverflowError as error:
+            if self.cuda:
+                raise
+            raise _OverflowError(str(error)) from error
+
+    return wrapped
+
+
+def _overflow_left_out(train_step: Callable) -> Callable:
+    """`--fp16` on the CPU: an update whose gradients overflow is left out, as on a GPU."""
+
+    @wraps(train_step)
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
+        restore_log = log_of_now()
+        try:
+            return train_step(self, *args, **kwargs)
+        except _OverflowError as error:
+            restore_log()
+            logger.info(f"NOTE: gradient overflow detected, ignoring gradient, {error}")
+            self.zero_grad()
+            return None
+
+    return wrapped
+
+
+_TRAINER = "fairseq.trainer:Trainer"
 PATCHES = (
     Patch("fairseq.options", "parse_args_and_arch", _bf16_without_tpu, Scope.FAILURES),
     Patch("fairseq.models", "DistributedFairseqModel", _ddp_on_cpu, Scope.FAILURES),
@@ -76,4 +118,6 @@ PATCHES = (
         _fp16_on_cpu,
         Scope.FAILURES,
     ),
+    Patch(_TRAINER, "clip_grad_norm", _overflow_seen, Scope.FAILURES),
+    Patch(_TRAINER, "train_step", _overflow_left_out, Scope.FAILURES),
 )

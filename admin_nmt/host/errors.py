@@ -15,6 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
 
+import torch
+
 from admin_nmt.checkpoints.validation import of_another_repository
 from admin_nmt.errors import UserError
 from admin_nmt.host.patch import Patch, Scope
@@ -27,14 +29,21 @@ def describe(error: BaseException) -> str | None:
     if isinstance(error.__context__, UserError):
         # fairseq's trainer puts "architectures match" in the place of every error while loading.
         return str(error.__context__)
+    if out_of_memory(error):
+        return _NO_MEMORY.format(first_line(error))
     if isinstance(error, OSError):
         return str(error) if error.filename is None else f"{error.filename}: {error.strerror}"
     kind = type(error).__name__
     if kind == "ProcessRaisedException":  # a rank that torch spawned
-        found = re.findall(
-            r"^admin_nmt\.\S*(?:UserError|UsageError|DataError): (.*)$", str(error), re.M
+        found = re.findall(r"^admin_nmt\.\S*\w*Error: (.*)$", str(error), re.M)
+        if found:
+            return found[-1]
+        short = re.findall(
+            r"^(?:\S*OutOfMemoryError|MemoryError|RuntimeError: .*out of memory).*",
+            str(error),
+            re.M,
         )
-        return found[-1] if found else lost_rank(str(error))
+        return _NO_MEMORY.format(short[-1]) if short else lost_rank(str(error))
     if kind == "ProcessExitedException":  # a rank that torch spawned was killed
         return _lost_rank_line(str(error))
     for failed in (error, error.__context__):  # of fairseq's trainer, which hides why
@@ -42,6 +51,27 @@ def describe(error: BaseException) -> str | None:
         if told:
             return told
     return lost_rank(f"{kind}: {error}") if isinstance(error, RuntimeError) else None
+
+
+_NO_MEMORY = "out of memory ({}); smaller batches need less: lower --max-tokens or --batch-size"
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory did not suffice, of a GPU or of the host."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError)
+        and any(word in str(error) for word in ("out of memory", "DefaultCPUAllocator"))
+    )
+
+
+def first_line(error: BaseException) -> str:
+    """Kind and text of an error, as far as they fit into one short line.
+
+    >>> first_line(ValueError("first\\nsecond"))
+    'ValueError: first'
+    """
+    line = f"{type(error).__name__}: {error}".strip().splitlines()[0].rstrip(": ")
+    return line if len(line) <= 300 else f"{line[:297]}..."
 
 
 def _unexpected_names(text: str) -> str | None:

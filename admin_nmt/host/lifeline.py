@@ -26,7 +26,8 @@ from urllib.parse import urlparse
 
 import torch
 
-from admin_nmt.host.errors import collective_failed, describe, program, resume_line
+from admin_nmt.errors import UserError
+from admin_nmt.host.errors import collective_failed, describe, first_line, program, resume_line
 from admin_nmt.host.patch import Patch, Scope
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,10 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 #: Rank and cause; the cause is None where a rank has gone without a word.
 OnEnd = Callable[[int, str | None], None]
+
+
+class AllRanksError(UserError):
+    """Raised by all ranks at once, so that none has to tell the others."""
 
 
 class Connection:
@@ -239,9 +244,7 @@ def cause_of(error: BaseException) -> str:
     >>> cause_of(ValueError("first\\nsecond"))
     'ValueError: first'
     """
-    text = (isinstance(error, Exception) and describe(error)) or f"{type(error).__name__}: {error}"
-    line = next(iter(text.strip().splitlines()), "").rstrip(": ")
-    return line if len(line) <= 300 else f"{line[:297]}..."
+    return (isinstance(error, Exception) and describe(error)) or first_line(error)
 
 
 #: Held while a checkpoint is written, so that it is not cut off by the end of another rank.
@@ -317,7 +320,9 @@ def _telling() -> Iterator[None]:
     except BaseException as error:
         lifeline, _current = _current, None
         if lifeline is not None:
-            over = isinstance(error, SystemExit) and not error.code
+            over = isinstance(error, AllRanksError) or (
+                isinstance(error, SystemExit) and not error.code
+            )
             # Then the line of the other rank is under way, and after it the end of this process.
             followed = collective_failed(error) and lifeline.other_ended.wait(_PATIENCE)
             if followed or lifeline.other_ended.is_set():

@@ -28,6 +28,7 @@ from admin_nmt.host import (
     options,
     profiling,
     quiet,
+    rank_faults,
     recipes,
     resuming,
     starting,
@@ -62,6 +63,7 @@ TABLE: tuple[Patch | Addition, ...] = (
     *waiting.PATCHES,
     *update_checkpoints.PATCHES,
     *lifeline.PATCHES,
+    *rank_faults.PATCHES,
 )
 #: Without these, models of ours would train with the omegas of no profile, or with other heads.
 NEEDED = ("profiling", "heads")
