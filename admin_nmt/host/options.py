@@ -11,8 +11,6 @@ from admin_nmt.host.patch import Patch, Scope
 
 #: What `--replace-unk` without a file is on fairseq's command line.
 _NO_FILE = "@@ "
-#: Values of `--best-checkpoint-metric` that a better model has higher.
-_MORE_IS_BETTER = ("bleu", "accuracy")
 
 
 def _by_subset(find_extra_valid_paths: Callable) -> Callable:
@@ -70,27 +68,6 @@ def _without_a_file(load_align_dict: Callable) -> Callable:
     return wrapped
 
 
-def _maximised_where_more_is_better(init: Callable) -> Callable:
-    """`--best-checkpoint-metric bleu` without `--maximize-best-checkpoint-metric` would keep the worst
-    checkpoint and stop early while BLEU rises; our models refuse to start so."""
-
-    @wraps(init)
-    def wrapped(self: Any, cfg: Any, task: Any, model: Any, *args: Any, **kwargs: Any) -> None:
-        from admin_nmt.models.admin_transformer import AdminTransformerModel
-
-        saving = cfg.checkpoint
-        metric = saving.best_checkpoint_metric
-        forgotten = metric in _MORE_IS_BETTER and not saving.maximize_best_checkpoint_metric
-        if forgotten and isinstance(model, AdminTransformerModel):
-            raise UsageError(
-                f"--best-checkpoint-metric {metric} needs --maximize-best-checkpoint-metric: without "
-                "it the checkpoint with the lowest value counts as the best"
-            )
-        init(self, cfg, task, model, *args, **kwargs)
-
-    return wrapped
-
-
 _DATA_UTILS = "fairseq.data.data_utils"
 PATCHES = (
     Patch(_DATA_UTILS, "_find_extra_valid_paths", _by_subset, Scope.FAILURES),
@@ -101,6 +78,5 @@ PATCHES = (
         Scope.ERRORS,
     ),
     Patch("fairseq.tasks.translation", "load_langpair_dataset", _once_by_default, Scope.FAILURES),
-    Patch("fairseq.trainer:Trainer", "__init__", _maximised_where_more_is_better, Scope.OURS),
     Patch("fairseq.utils", "load_align_dict", _without_a_file, Scope.FAILURES),
 )

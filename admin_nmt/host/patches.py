@@ -10,6 +10,7 @@ from collections.abc import Callable
 from admin_nmt.errors import UsageError
 from admin_nmt.host import (
     batches,
+    best_checkpoints,
     checkpoints,
     command_line,
     compiling,
@@ -61,6 +62,7 @@ TABLE: tuple[Patch | Addition, ...] = (
     *compiling.PATCHES,
     *graphs.PATCHES,
     *waiting.PATCHES,
+    *best_checkpoints.PATCHES,
     *update_checkpoints.PATCHES,
     *lifeline.PATCHES,
     *rank_faults.PATCHES,

@@ -61,22 +61,3 @@ def test_unknown_words_are_replaced_without_a_dictionary(tmp_path: Path) -> None
     assert utils.load_align_dict("@@ ") == {} and utils.load_align_dict("") == {}
     assert utils.load_align_dict(None) is None
     assert utils.load_align_dict(str(tmp_path / "dict.txt")) == {"Haus": "house"}
-
-
-def test_bleu_that_would_be_minimised_is_refused(
-    parse: Any, build: Any, task: Any, tmp_path: Path
-) -> None:
-    from fairseq.trainer import Trainer
-
-    from admin_nmt.models.admin_transformer import AdminTransformerModel
-
-    def trainer(*options: str, arch: str = "admin_transformer_tiny") -> Any:
-        cfg = parse("--arch", arch, "--best-checkpoint-metric", "bleu", *options)
-        model = task.build_model(cfg.model)
-        assert isinstance(model, AdminTransformerModel) == arch.startswith("admin")
-        return Trainer(cfg, task, model, task.build_criterion(cfg.criterion))
-
-    with pytest.raises(UsageError, match="needs --maximize-best-checkpoint-metric"):
-        trainer()
-    assert trainer("--maximize-best-checkpoint-metric")
-    assert trainer("--encoder-layers", "1", "--decoder-layers", "1", arch="transformer")

@@ -1,0 +1,153 @@
+"""`--keep-best-checkpoints` keeps the best, and `--best-checkpoint-metric` is one that can work."""
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from fairseq import checkpoint_utils
+from fairseq.dataclass.configs import CheckpointConfig
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from admin_nmt.errors import UsageError
+from admin_nmt.host import best_checkpoints
+from tests.host.test_early_stopping import _forget
+from tests.host.test_exact_resume import load_checkpoint_file, train
+
+
+class Trainer:
+    """As much of one as saving needs; a checkpoint is a text file with its update."""
+
+    data_parallel_rank = 0
+    should_save_checkpoint_on_current_rank = True
+    checkpoint_suffix = ""
+    task = None
+    updates = 0
+
+    def consolidate_optimizer(self) -> None:
+        pass
+
+    def get_num_updates(self) -> int:
+        return self.updates
+
+    def save_checkpoint(self, path: str, extra_state: dict[str, Any]) -> str:
+        assert extra_state["val_loss"] is not None and extra_state["best"] is not None
+        Path(path).write_text(str(self.updates))
+        return path
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    values=st.lists(st.sampled_from([0.0, 9.9, 10.0, 20.5, 20.51, 100.0]), min_size=1, max_size=9),
+    most=st.integers(1, 4),
+    maximize=st.booleans(),
+    no_last=st.booleans(),
+    resumed_before=st.integers(0, 9),
+)
+def test_the_n_best_stay_and_the_best_is_among_them(
+    tmp_path_factory: pytest.TempPathFactory, values: list[float], most: int, maximize: bool,
+    no_last: bool, resumed_before: int,
+) -> None:  # fmt: skip
+    folder = tmp_path_factory.mktemp("run")
+    cfg = OmegaConf.structured(
+        CheckpointConfig(
+            save_dir=str(folder), keep_best_checkpoints=most, best_checkpoint_metric="bleu",
+            maximize_best_checkpoint_metric=maximize, no_epoch_checkpoints=True,
+            no_last_checkpoints=no_last,
+        )
+    )  # fmt: skip
+    trainer: Any = Trainer()
+    iterator = SimpleNamespace(epoch=1, end_of_epoch=lambda: True, state_dict=dict)
+    _forget()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(best_checkpoints, "is_ours", lambda trainer: True)
+        for update, value in enumerate(values, start=1):
+            if update == resumed_before and update > 1:
+                # Killed after its files were written, it saves the last one again.
+                _forget()
+                best = max if maximize else min
+                if update > 2:  # as the checkpoint before says
+                    checkpoint_utils.save_checkpoint.best = best(values[: update - 2])
+                checkpoint_utils.save_checkpoint(cfg, trainer, iterator, values[update - 2])
+            trainer.updates = update
+            checkpoint_utils.save_checkpoint(cfg, trainer, iterator, value)
+            sign = 1 if maximize else -1
+            expected = sorted(
+                range(1, update + 1), key=lambda number: (sign * values[number - 1], number)
+            )
+            files = {path.name: int(path.read_text()) for path in folder.glob("checkpoint.best*")}
+            assert sorted(files.values()) == sorted(expected[-most:])
+            assert files == {
+                best_checkpoints.name_of("bleu", values[number - 1], number): number
+                for number in expected[-most:]
+            }
+            assert int((folder / "checkpoint_best.pt").read_text()) == expected[-1]
+    assert cfg.keep_best_checkpoints == most
+
+
+def test_a_resumed_training_keeps_the_best(data_bin: Path, tmp_path: Path) -> None:
+    options = ("--keep-best-checkpoints", "2", "--lr", "5", "--save-interval-updates", "3")
+    for updates in (7, 12, 24):
+        _forget()
+        train(data_bin, tmp_path, updates, *options, "--keep-interval-updates", "99", validate=True)
+    _forget()
+    states = {path: load_checkpoint_file(path) for path in tmp_path.glob("checkpoint*.pt")}
+    losses = {
+        state["optimizer_history"][-1]["num_updates"]: state["extra_state"]["val_loss"]
+        for state in states.values()
+    }
+    assert len(losses) >= 8
+    best = sorted(losses, key=lambda number: (losses[number], -number))[:2]
+    assert losses[best[0]] < losses[24]  # else the last would be the best, whatever is done
+    kept = {
+        path.name: state["optimizer_history"][-1]["num_updates"]
+        for path, state in states.items()
+        if re.match(r"checkpoint(\.|_)best", path.name)
+    }
+    assert kept == {"checkpoint_best.pt": best[0]} | {
+        best_checkpoints.name_of("loss", losses[number], number): number for number in best
+    }
+
+
+def options(metric: str, maximize: bool) -> Any:
+    return SimpleNamespace(best_checkpoint_metric=metric, maximize_best_checkpoint_metric=maximize)
+
+
+@pytest.mark.parametrize(
+    ("metric", "maximize", "message"),
+    [
+        ("bleu", False, "bleu needs --maximize-best-checkpoint-metric"),
+        ("accuracy", False, "accuracy needs --report-accuracy"),
+        ("BLEU", True, "BLEU: it is written bleu"),
+        ("loss", True, r"--maximize-best-checkpoint-metric with --best-checkpoint-metric loss"),
+    ],
+)
+def test_what_cannot_work_is_refused(metric: str, maximize: bool, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        best_checkpoints.check(options(metric, maximize), {"bleu": True, "accuracy": False})
+
+
+@pytest.mark.parametrize(("metric", "maximize"), [("bleu", True), ("loss", False), ("f1", False)])
+def test_what_can_work_is_not(metric: str, maximize: bool) -> None:
+    best_checkpoints.check(options(metric, maximize), {"bleu": True, "accuracy": False})
+
+
+def test_a_trainer_refuses_bleu_that_nothing_computes(parse: Any, task: Any) -> None:
+    from fairseq.trainer import Trainer
+
+    from admin_nmt.models.admin_transformer import AdminTransformerModel
+
+    def trainer(*options: str, arch: str = "admin_transformer_tiny") -> Any:
+        best = ("--best-checkpoint-metric", "bleu", "--maximize-best-checkpoint-metric")
+        cfg = parse("--arch", arch, *best, *options)
+        model = task.build_model(cfg.model)
+        assert isinstance(model, AdminTransformerModel) == arch.startswith("admin")
+        return Trainer(cfg, task, model, task.build_criterion(cfg.criterion))
+
+    with pytest.raises(UsageError, match="bleu needs --eval-bleu"):
+        trainer()
+    assert trainer("--eval-bleu")
+    assert trainer("--encoder-layers", "1", "--decoder-layers", "1", arch="transformer")
