@@ -13,7 +13,8 @@ With p_i the softmax of pass i, e_y the one-hot target, m passes, `smoothing` (s
     + alpha / (m - 1) * (p_i * (d_i - <p_i, d_i> + 1) - mean_j p_j),   d_i = lp_i - mean_j lp_j
 
 whose second line for m = 2 is the gradient of alpha * (KL(p_1||p_2) + KL(p_2||p_1)) / 2
-(R-Drop, arXiv 2106.14448, eq. 2). The plain twin of all this is `admin_nmt.ops.rdrop.rdrop_loss`.
+(R-Drop, arXiv 2106.14448, eq. 2). The plain twin of all this is `admin_nmt.ops.rdrop.rdrop_loss`. For one
+pass there may be a teacher in place of other passes: `admin_nmt.ops.distillation`.
 
 Tokens that do not count (padding) are left out on the CPU, where less work is less time. Their number
 decides the sizes of everything after it, so on a GPU that would mean waiting until the GPU has come
@@ -33,6 +34,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from admin_nmt.ops.distillation import Teacher, distillation_and_gradient_
 from admin_nmt.ops.label_smoothing import LabelSmoothing
 from admin_nmt.ops.rdrop import LossSums
 from admin_nmt.ops.recording import recorded
@@ -114,6 +116,67 @@ def linear_rdrop(
     Raises:
         ValueError: shapes do not fit each other.
     """
+    return _linear_loss(
+        features, weight, bias, target, smoothing, alpha, None, ignore_index, chunk_tokens, count_correct
+    )  # fmt: skip
+
+
+def linear_distillation(
+    features: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target: Tensor,
+    smoothing: LabelSmoothing,
+    teacher: Teacher,
+    ignore_index: int | None = None,
+    chunk_tokens: int | None = None,
+    count_correct: bool = False,
+) -> LossSums:
+    """Likelihood and word-level distillation (`admin_nmt.ops.distillation`), summed over tokens.
+
+    The teacher's logits are made chunk by chunk as well. Gradients reach the student's `features`,
+    `weight` and `bias` only.
+
+    Args:
+        features: (..., D), the student's.
+        weight: (V, D).
+        bias: (V,) or None.
+        target: (...), indices of the true types.
+        smoothing: label smoothing of the likelihood term.
+        teacher: features (..., D_t) of the same tokens, its output projection, and its share.
+        ignore_index: tokens with this target do not count (padding).
+        chunk_tokens: tokens projected at a time; default by size and device.
+        count_correct: also count the tokens whose most likely type is the true one.
+
+    Raises:
+        ValueError: shapes do not fit each other.
+    """
+    if teacher.features.shape[:-1] != target.shape or len(teacher.weight) != len(weight):
+        raise ValueError(
+            f"the teacher's features {tuple(teacher.features.shape)} and weight "
+            f"{tuple(teacher.weight.shape)} do not fit target {tuple(target.shape)} and "
+            f"weight {tuple(weight.shape)}"
+        )
+    teacher = teacher._replace(features=teacher.features.flatten(0, -2))
+    return _linear_loss(
+        features.unsqueeze(0), weight, bias, target, smoothing, 0.0, teacher, ignore_index,
+        chunk_tokens, count_correct,
+    )  # fmt: skip
+
+
+def _linear_loss(
+    features: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target: Tensor,
+    smoothing: LabelSmoothing,
+    alpha: float,
+    teacher: Teacher | None,
+    ignore_index: int | None,
+    chunk_tokens: int | None,
+    count_correct: bool,
+) -> LossSums:
+    """The losses above, of features (m, ..., D); with a teacher, m is 1."""
     if features.shape[1:-1] != target.shape or features.shape[-1] != weight.shape[1]:
         raise ValueError(
             f"features {tuple(features.shape)}, weight {tuple(weight.shape)} and "
@@ -133,21 +196,12 @@ def linear_rdrop(
     m, V = features.shape[0], weight.shape[0]
     if chunk_tokens is None:
         chunk_tokens = default_chunk_tokens(m, V, device, features.dtype)
+    options = _Options(
+        smoothing, float(alpha), teacher, chunk_tokens, count_correct, masked, torch.is_grad_enabled()
+    )  # fmt: skip
     with torch.autocast(device, enabled=False):
         loss, nll, kl, correct = _LinearLoss.apply(
-            features.reshape(m, -1, features.shape[-1]),
-            weight,
-            bias,
-            target,
-            keep,
-            _Options(
-                smoothing,
-                float(alpha),
-                chunk_tokens,
-                count_correct,
-                masked,
-                torch.is_grad_enabled(),
-            ),
+            features.reshape(m, -1, features.shape[-1]), weight, bias, target, keep, options
         )
     return LossSums(loss, nll, kl, correct if count_correct else None)
 
@@ -171,6 +225,7 @@ class _Options(NamedTuple):
 
     smoothing: LabelSmoothing
     alpha: float
+    teacher: Teacher | None
     chunk_tokens: int
     count_correct: bool
     masked: bool
@@ -205,7 +260,10 @@ class _LinearLoss(Function):
         wanted = [options.gradients and needed for needed in ctx.needs_input_grad[:3]]
         kept = features if keep is None else features.index_select(1, keep)
         size = min(options.chunk_tokens, max(len(target), 1))
-        work = _Workspace(features, weight, bias, size, wanted)
+        teacher = options.teacher
+        if teacher is not None and keep is not None:
+            teacher = teacher._replace(features=teacher.features.index_select(0, keep))
+        work = _Workspace(features, weight, bias, size, wanted, fused=teacher is None)
         # (N, m, D): the rows of one chunk are contiguous, and their gradients take their place.
         m, N, D = kept.shape
         x = kept.new_empty((N, m, D), dtype=work.product_dtype).copy_(kept.transpose(0, 1))
@@ -217,7 +275,11 @@ class _LinearLoss(Function):
             work.project(rows)
             if options.count_correct:
                 sums[3] += work.correct(y)
-            sums[:3] += work.loss(y, options)
+            if teacher is None:
+                sums[:3] += work.loss(y, options)
+            else:
+                logits = teacher.logits(teacher.features[start : start + size])
+                sums[:3] += work.distillation(y, logits, options, teacher)
             work.accumulate(rows)
         ctx.save_for_backward(x if wanted[0] else None, keep, *work.gradients())
         ctx.shape, ctx.scale = features.shape, work.scale
@@ -261,6 +323,7 @@ class _Workspace:
         bias: Tensor | None,
         tokens: int,
         wanted: Sequence[bool],
+        fused: bool = True,
     ) -> None:
         self.features_wanted, weight_wanted, bias_wanted = wanted
         self.gradient = any(wanted)
@@ -274,7 +337,7 @@ class _Workspace:
         size = tokens * self.passes * weight.shape[0]
         self.logits = features.new_empty(size, dtype=self.product_dtype)
         self.fused_step = None
-        if features.is_cuda and features.dtype != torch.float64:
+        if fused and features.is_cuda and features.dtype != torch.float64:
             self.fused_step = _triton_step()
         self.wide, self.probs, self.mean = self.logits, None, None
         if self.fused_step is None:
@@ -315,9 +378,7 @@ class _Workspace:
         if self.fused_step is not None:
             return self.fused_step(self.chunk, target, smoothing, alpha, self.scale, self.gradient)
         c, m, V = self.chunk.shape
-        wide = self.wide[: c * m * V].view(c, m, V)
-        if wide.dtype != self.chunk.dtype:
-            wide.copy_(self.chunk)
+        wide = self._widened()
         probs = mean = None
         if m > 1:
             assert self.probs is not None and self.mean is not None
@@ -325,9 +386,33 @@ class _Workspace:
         sums = loss_and_gradient_(
             wide, target, smoothing, alpha, probs, mean, self.gradient, options.masked
         )
+        self._keep_gradient(wide)
+        return sums
+
+    def distillation(
+        self, target: Tensor, logits: Tensor, options: _Options, teacher: Teacher
+    ) -> Tensor:
+        """Sums (loss, nll, kl) of `chunk`, with the teacher's logits (c, V) for its tokens; it becomes
+        its gradient (times `scale`)."""
+        wide = self._widened()
+        sums = distillation_and_gradient_(
+            wide.squeeze(1), logits.to(wide.dtype), target, options.smoothing, teacher.share,
+            teacher.temperature, self.gradient, options.masked,
+        )  # fmt: skip
+        self._keep_gradient(wide)
+        return sums
+
+    def _widened(self) -> Tensor:
+        """The logits of `chunk` in the type of sums; `chunk` itself where that is its type."""
+        wide = self.wide[: self.chunk.numel()].view(self.chunk.shape)
+        if wide.dtype != self.chunk.dtype:
+            wide.copy_(self.chunk)
+        return wide
+
+    def _keep_gradient(self, wide: Tensor) -> None:
+        """What `wide` has become, back into `chunk`."""
         if self.gradient and wide.dtype != self.chunk.dtype:
             self.chunk.copy_(wide.mul_(self.scale) if self.scale != 1 else wide)
-        return sums
 
     def accumulate(self, rows: Tensor) -> None:
         """Multiply the gradient in `chunk` into those of weight and bias; `rows` become theirs."""
