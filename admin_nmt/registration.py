@@ -8,6 +8,7 @@ patches.apply()
 
 from admin_nmt.criterions import (  # noqa: E402, F401
     label_smoothed_cross_entropy,
+    label_smoothed_cross_entropy_distillation,
     label_smoothed_cross_entropy_rdrop,
 )
 from admin_nmt.models import admin_transformer  # noqa: E402, F401

@@ -15,7 +15,7 @@ ALLOWED: dict[str, set[str]] = {
     "modules": {"ops"},
     "optim": set(),
     "initialization": {"modules"},
-    "criterions": {"ops"},
+    "criterions": {"checkpoints", "ops"},
     "models": {"checkpoints", "initialization", "modules", "ops"},
     "evaluation": {"checkpoints", "data"},
     "host": {"checkpoints", "data", "initialization", "models", "modules"},

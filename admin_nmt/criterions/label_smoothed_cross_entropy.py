@@ -35,6 +35,10 @@ from admin_nmt.ops.rdrop import LossSums, rdrop_loss
 logger = logging.getLogger(__name__)
 
 
+#: In the log: between R-Drop's passes, and of the student from its teacher.
+DIVERGENCES = ("rdrop_kl", "teacher_kl")
+
+
 class Plan(NamedTuple):
     """How the loss of one batch is made.
 
@@ -42,11 +46,20 @@ class Plan(NamedTuple):
         passes: m, forward passes at once.
         alpha: weight of the divergence between them.
         scale: factor of the loss of all passes together.
+        divergence: name in the log of the divergence that is part of the loss, if one is.
     """
 
     passes: int
     alpha: float
     scale: float
+    divergence: str | None = None
+
+
+class OutputLayer(NamedTuple):
+    """Weight (V, D) and bias (V,) or None of a linear output layer."""
+
+    weight: Tensor
+    bias: Tensor | None
 
 
 @dataclass
@@ -71,7 +84,12 @@ class AdminLabelSmoothedCrossEntropyCriterion(FairseqCriterion):
 
     Where the model's output layer is not one matrix product (adaptive softmax, for example) the
     plain path is taken, with a line in the log.
+
+    Attributes:
+        recordable: `figures` never waits for the GPU, so that `--cuda-graphs` can record it.
     """
+
+    recordable = True
 
     def __init__(
         self,
@@ -154,8 +172,8 @@ class AdminLabelSmoothedCrossEntropyCriterion(FairseqCriterion):
             "loss": sums.loss.detach().sum() / plan.passes,
             "nll_loss": sums.nll.sum() / plan.passes,
         }
-        if plan.passes > 1:
-            found["rdrop_kl"] = sums.kl.sum()
+        if plan.divergence:
+            found[plan.divergence] = sums.kl.sum()
         if self.report_accuracy:
             assert sums.correct is not None
             found["n_correct"] = sums.correct.sum() / plan.passes
@@ -174,8 +192,8 @@ class AdminLabelSmoothedCrossEntropyCriterion(FairseqCriterion):
             "nsentences": sentences,
             "sample_size": sample_size,
         }
-        if plan.passes > 1:
-            log["rdrop_ntokens"] = sample["ntokens"]
+        if plan.divergence:
+            log[f"{plan.divergence}_ntokens"] = sample["ntokens"]
         return figures["objective"], sample_size, log
 
     def _find_output_layer(self, model: Any) -> None:
@@ -211,12 +229,8 @@ class AdminLabelSmoothedCrossEntropyCriterion(FairseqCriterion):
             features = by_pass(features, passes)[:, :, prefix:]
             weight: Any = self._output.weight
             bias: Any = getattr(self._output, "bias", None)
-            sums.append(
-                linear_rdrop(
-                    features, weight, bias, target[:, prefix:], self._smoothing(weight.shape[0]),
-                    alpha, self.padding_idx, count_correct=self.report_accuracy,
-                )
-            )  # fmt: skip
+            layer = OutputLayer(weight, bias)
+            sums.append(self.of_features(model, sample, features, layer, target[:, prefix:], alpha))
             return sums[0].loss
 
         with replaced_output_layer(self._decoder, loss_of):
@@ -245,6 +259,33 @@ class AdminLabelSmoothedCrossEntropyCriterion(FairseqCriterion):
         target = target[:, prefix:].reshape(-1)
         lprobs = by_pass(lprobs, passes)[:, :, prefix:]
         lprobs = lprobs.reshape(passes, len(target), -1)
+        return self.of_lprobs(model, sample, lprobs, target, alpha, reduce)
+
+    def of_features(
+        self,
+        model: Any,
+        sample: dict[str, Any],
+        features: Tensor,
+        layer: OutputLayer,
+        target: Tensor,
+        alpha: float,
+    ) -> LossSums:
+        """The loss from the decoder's features (m, B, T, D), target (B, T)."""
+        return linear_rdrop(
+            features, layer.weight, layer.bias, target, self._smoothing(len(layer.weight)), alpha,
+            self.padding_idx, count_correct=self.report_accuracy,
+        )  # fmt: skip
+
+    def of_lprobs(
+        self,
+        model: Any,
+        sample: dict[str, Any],
+        lprobs: Tensor,
+        target: Tensor,
+        alpha: float,
+        reduce: bool,
+    ) -> LossSums:
+        """The loss from log-probabilities (m, B * T, V), target (B * T,)."""
         smoothing = self._smoothing(lprobs.shape[-1])
         return rdrop_loss(
             lprobs, target, smoothing, alpha, self.padding_idx, reduce, self.report_accuracy
@@ -252,12 +293,13 @@ class AdminLabelSmoothedCrossEntropyCriterion(FairseqCriterion):
 
     @classmethod
     def reduce_metrics(cls, logging_outputs: list[dict[str, Any]]) -> None:
-        """Metrics of fairseq's criterion, plus `rdrop_kl` in bits per token where it was measured."""
+        """Metrics of fairseq's criterion, plus the divergences that were measured, in bits per token."""
         LabelSmoothedCrossEntropyCriterion.reduce_metrics(logging_outputs)
-        tokens = utils.item(sum(log.get("rdrop_ntokens", 0) for log in logging_outputs))
-        if tokens > 0:
-            kl = sum(log.get("rdrop_kl", 0) for log in logging_outputs)  # a tensor: nobody waits
-            metrics.log_scalar("rdrop_kl", kl / tokens / math.log(2), tokens, round=4)
+        for name in DIVERGENCES:
+            tokens = utils.item(sum(log.get(f"{name}_ntokens", 0) for log in logging_outputs))
+            if tokens > 0:
+                kl = sum(log.get(name, 0) for log in logging_outputs)  # a tensor: nobody waits
+                metrics.log_scalar(name, kl / tokens / math.log(2), tokens, round=4)
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:

@@ -121,7 +121,7 @@ class LabelSmoothedCrossEntropyRDropCriterion(AdminLabelSmoothedCrossEntropyCrit
         scale = 1.0 if self.average else float(self.passes)
         if self.alpha == 0 or self.num_updates % self.interval:
             return Plan(1, 0.0, scale)
-        return Plan(self.passes, self.alpha, scale / self.passes)
+        return Plan(self.passes, self.alpha, scale / self.passes, "rdrop_kl")
 
     def _check_dropout(self, model: nn.Module) -> None:
         """Warn once when all passes would be the same."""

@@ -21,7 +21,7 @@ def check(trainer: Any) -> None:
     Raises:
         UsageError: what stands in the way, by its name.
     """
-    if not hasattr(trainer.get_criterion(), "figures"):
+    if not getattr(trainer.get_criterion(), "recordable", False):
         raise UsageError(
             "--cuda-graphs needs --criterion admin_label_smoothed_cross_entropy or "
             "label_smoothed_cross_entropy_rdrop: other criterions wait for the GPU"

@@ -277,7 +277,7 @@ def test_metrics_are_bits_per_true_token(
     rdrop = criterion(*RDROP)
     logs = [
         {"loss": torch.tensor(8.0), "nll_loss": torch.tensor(6.0), "ntokens": 4, "sample_size": 4,
-         "nsentences": 1, "rdrop_kl": torch.tensor(2.0), "rdrop_ntokens": 4},
+         "nsentences": 1, "rdrop_kl": torch.tensor(2.0), "rdrop_kl_ntokens": 4},
         {"loss": torch.tensor(8.0), "nll_loss": torch.tensor(6.0), "ntokens": 4, "sample_size": 4,
          "nsentences": 1},
     ]  # fmt: skip

@@ -34,7 +34,7 @@ def test_the_numbers_are_fairseqs_and_nobody_waits(
     trainer = Trainer(cfg, task, task.build_model(cfg.model), task.build_criterion(cfg.criterion))
     logs = [
         {"loss": torch.tensor(30.0 + n), "nll_loss": torch.tensor(20.0), "ntokens": 9, "nsentences": 2,
-         "sample_size": 9, "rdrop_kl": torch.tensor(2.5), "rdrop_ntokens": 9}
+         "sample_size": 9, "rdrop_kl": torch.tensor(2.5), "rdrop_kl_ntokens": 9}
         for n in range(2)
     ]  # fmt: skip
     (patched, stock) = (Trainer._reduce_and_log_stats, Trainer._reduce_and_log_stats.__wrapped__)

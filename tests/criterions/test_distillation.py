@@ -1,0 +1,131 @@
+"""The criterion of word-level distillation: its objective, its teacher, and a training with it."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from admin_nmt.checkpoints import Checkpoint
+from admin_nmt.errors import UsageError, UserError
+from tests.criterions.conftest import OURS, SMOOTH, STILL
+from tests.pruning.conftest import checkpoint  # noqa: F401
+from tests.reference import distillation as reference
+
+KD = ("--criterion", "label_smoothed_cross_entropy_distillation", *SMOOTH)
+SHARED = ("--share-all-embeddings",)
+#: Another width and depth than the student's.
+TEACHER = (
+    *SHARED,
+    "--encoder-embed-dim",
+    "48",
+    "--decoder-embed-dim",
+    "48",
+    "--encoder-layers",
+    "3",
+)
+
+
+@pytest.fixture(scope="module")
+def teacher(checkpoint: Callable[..., Path]) -> Path:  # noqa: F811
+    return checkpoint(*TEACHER, "--dropout", "0.3", seed=4)
+
+
+def logits_of(path: Path, batch: Any, data: Path) -> Any:
+    from fairseq import checkpoint_utils
+
+    models, *_ = checkpoint_utils.load_model_ensemble_and_task(
+        [str(path)], arg_overrides={"data": str(data)}
+    )
+    with torch.no_grad():
+        return models[0].eval()(**batch["net_input"])[0].double().flatten(0, 1)
+
+
+@pytest.mark.parametrize("reduce", [True, False], ids=["fused", "plain"])
+def test_objective_is_the_papers(
+    build: Callable[..., Any], criterion: Callable[..., Any], batch: Any, data_bin: Path,
+    teacher: Path, reduce: bool,
+) -> None:  # fmt: skip
+    """Loss and gradients against loops over the logits of both models."""
+    model = build(*SHARED, *STILL).train()
+    options = ("--distillation-weight", "0.3", "--distillation-temperature", "2")
+    kd = criterion(*KD, "--teacher", str(teacher), *options)
+    loss, sample_size, log = kd(model, batch, reduce)
+    loss.sum().backward()
+    found = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+    logits = model(**batch["net_input"])[0].double().flatten(0, 1)
+    expected, nll, kl = reference.objective(
+        logits, logits_of(teacher, batch, data_bin), batch["target"].view(-1).tolist(), 0.1,
+        "others", 0.3, 2.0, 1,
+    )  # fmt: skip
+    expected.backward()
+    assert loss.sum().item() == pytest.approx(expected.item(), rel=1e-5)
+    assert float(log["nll_loss"]) == pytest.approx(nll, rel=1e-5)
+    assert float(log["teacher_kl"]) == pytest.approx(kl, rel=1e-4) and kl > 0.1
+    assert sample_size == batch["ntokens"] == log["teacher_kl_ntokens"]
+    for name, p in model.named_parameters():
+        scale = float(p.grad.abs().max())
+        torch.testing.assert_close(found[name], p.grad, rtol=1e-3, atol=1e-5 * scale, msg=name)
+
+
+def test_validation_is_that_of_the_student_alone(
+    build: Callable[..., Any], criterion: Callable[..., Any], batch: Any, teacher: Path
+) -> None:
+    model = build(*SHARED).eval()
+    log = criterion(*KD, "--teacher", str(teacher))(model, batch)[2]
+    plain = criterion(*OURS)(model, batch)[2]
+    assert log.keys() == plain.keys()
+    assert float(log["loss"]) == pytest.approx(float(plain["loss"]), rel=1e-6)
+
+
+def test_the_teacher_is_neither_trained_nor_kept(
+    build: Callable[..., Any], criterion: Callable[..., Any], batch: Any, teacher: Path
+) -> None:
+    model = build(*SHARED).to(torch.bfloat16).train()
+    kd = criterion(*KD, "--teacher", str(teacher))
+    kd.check_model(model)
+    kd.train()
+    kd(model, batch)[0].backward()
+    assert not list(kd.parameters()) and not kd.state_dict()
+    parameters = list(kd._load().model.parameters())
+    assert all(p.grad is None and p.dtype == torch.bfloat16 for p in parameters)
+    assert not kd._load().model.training
+
+
+def test_wrong_teachers_are_refused_before_training(
+    build: Callable[..., Any], criterion: Callable[..., Any], teacher: Path, tmp_path: Path
+) -> None:
+    model = build(*SHARED)
+    with pytest.raises(UsageError, match="needs --teacher FILE"):
+        criterion(*KD).check_model(model)
+    with pytest.raises(UserError, match=r"none\.pt"):
+        criterion(*KD, "--teacher", str(tmp_path / "none.pt")).check_model(model)
+    state = torch.load(teacher, weights_only=True)
+    for side in ("encoder", "decoder"):
+        name = f"{side}.embed_tokens.weight"
+        state["model"][name] = state["model"][name][:-1]
+    torch.save(state, tmp_path / "other.pt")
+    with pytest.raises(UserError, match="does not fit the vocabulary"):
+        criterion(*KD, "--teacher", str(tmp_path / "other.pt")).check_model(model)
+    for option, value in (("weight", "1.5"), ("weight", "-1"), ("temperature", "0")):
+        with pytest.raises(UsageError, match=f"--distillation-{option} must be"):
+            criterion(*KD, f"--distillation-{option}={value}")
+
+
+def test_a_training_learns_from_its_teacher(
+    program: Callable[..., Any], data_bin: Path, teacher: Path, tmp_path: Path
+) -> None:
+    said = program(
+        "fairseq-train", data_bin, "--arch", "admin_transformer_tiny", "--cpu", *SHARED, *KD,
+        "--teacher", teacher, "--distillation-weight", "1", "--max-tokens", "300", "--optimizer",
+        "radam", "--lr", "5e-3", "--max-update", "40", "--dropout", "0", "--save-dir", tmp_path,
+        "--no-epoch-checkpoints", "--log-format", "simple", "--log-interval", "4",
+    ).stdout  # fmt: skip
+    kl = [float(value) for value in re.findall(r"teacher_kl=([\d.]+)", said)]
+    assert kl[-1] < 0.8 * kl[0], kl
+    trained = Checkpoint.open(tmp_path / "checkpoint_last.pt")
+    assert trained.setting("model", "encoder_layers") == 2
+    assert not [name for name in trained.weights if "teacher" in name]
