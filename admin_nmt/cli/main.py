@@ -34,6 +34,7 @@ SUBCOMMANDS = {
     "fold": "fold",
     "export": "export",
     "translate": "translate",
+    "mbr": "mbr",
     "analyze": "analyze",
     "importance": "importance",
     "ablate": "ablate",

@@ -2,14 +2,14 @@
 
 import argparse
 import logging
-import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from admin_nmt.cli._streams import open_input, open_output
 from admin_nmt.cli.export import add_text_arguments, text_options
-from admin_nmt.errors import UserError
+from admin_nmt.errors import UsageError
 
 HELP = "translate raw text with an exported folder or a checkpoint"
 
@@ -32,6 +32,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write the N best, each as: line number, tab, score, tab, translation",
     )
     parser.add_argument("--lenpen", type=float, default=1.0, metavar="P", help="default 1")
+    parser.add_argument(
+        "--sampling",
+        action="store_true",
+        help="draw --nbest translations at random, without a beam",
+    )
+    for option, kind, metavar, meaning in (
+        ("--sampling-topk", int, "K", "draw from the K most probable subwords"),
+        ("--sampling-topp", float, "P", "draw from the most probable ones of probability P"),
+        ("--temperature", float, "T", "divide logits by T before drawing (default 1)"),
+        ("--seed", int, "N", "of the random numbers (default 1)"),
+    ):
+        parser.add_argument(option, type=kind, metavar=metavar, help=meaning)
     parser.add_argument("--threads", type=int, metavar="N", help="default: all cores")
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default)")
     parser.add_argument(
@@ -48,7 +60,8 @@ def run(args: argparse.Namespace) -> int:
     from admin_nmt.export.lines import count_lines, read_lines
     from admin_nmt.export.output import require_new_file
 
-    search = Search(args.beam, args.nbest or 1, args.lenpen)
+    nbest = 1 if args.nbest is None else args.nbest
+    search = Search(args.beam, nbest, args.lenpen, _sampling(args))
     if args.output:
         require_new_file(Path(args.output), args.force, args.input)
     total = count_lines(Path(args.input)) if args.input else None
@@ -65,8 +78,8 @@ def run(args: argparse.Namespace) -> int:
     from admin_nmt.progress import progress
 
     with ExitStack() as stack:
-        source = stack.enter_context(_input(args.input))
-        write = stack.enter_context(_output(args.output))
+        source = stack.enter_context(open_input(args.input))
+        write = stack.enter_context(open_output(args.output))
         # Somebody who types wants an answer after each line.
         chunk = {"chunk_lines": 1} if source.isatty() else {}
         results = translator.stream(read_lines(source), search, **chunk)
@@ -77,36 +90,26 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _sampling(args: argparse.Namespace) -> Any:
+    """The `Sampling` that was asked for, or None."""
+    from admin_nmt.export.backends import Sampling
+
+    given = {
+        "topk": args.sampling_topk,
+        "topp": args.sampling_topp,
+        "temperature": args.temperature,
+        "seed": args.seed,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    if given and not args.sampling:
+        raise UsageError(
+            "--sampling-topk, --sampling-topp, --temperature and --seed need --sampling"
+        )
+    return Sampling(**given) if args.sampling else None
+
+
 def _rows(number: int, found: Iterable[Any], nbest: int | None) -> str:
     """The output for one line of input."""
     if nbest is None:
         return next(iter(found)).text + "\n"
     return "".join(f"{number}\t{entry.score:.4f}\t{entry.text}\n" for entry in found)
-
-
-def _input(path: str | None) -> Any:
-    if path is None:
-        return nullcontext(sys.stdin.buffer)
-    try:
-        return Path(path).open("rb")
-    except OSError as error:
-        raise UserError(f"cannot read --input {path}: {error.strerror or error}") from error
-
-
-@contextmanager
-def _output(path: str | None) -> Iterator[Callable[[str], Any]]:
-    """A function that writes text; a file appears only when everything is written."""
-    from admin_nmt.files import atomic_write
-
-    if path is not None:
-        with atomic_write(path) as stream:
-            yield stream.write
-        return
-    # Lines go out as soon as they are there, in UTF-8 whatever the locale.
-    binary: IO[bytes] = sys.stdout.buffer
-
-    def write(text: str) -> None:
-        binary.write(text.encode("utf-8"))
-        binary.flush()
-
-    yield write

@@ -22,6 +22,34 @@ Sentence = list[str]
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """How to draw the next subword.
+
+    Attributes:
+        topk: from the so many most probable ones; 0 from all.
+        topp: from the most probable ones that together have this probability; 1 from all.
+        temperature: by which logits are divided; below 1 favours probable ones.
+        seed: of the random numbers.
+    """
+
+    topk: int = 0
+    topp: float = 1.0
+    temperature: float = 1.0
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        for option, value in (("--sampling-topk", self.topk), ("--seed", self.seed)):
+            if value < 0:
+                raise UsageError(f"{option} {value}: give a number of at least 0")
+        if not 0 < self.topp <= 1:
+            raise UsageError(f"--sampling-topp {self.topp}: give a number above 0, at most 1")
+        if not self.temperature > 0:
+            raise UsageError(f"--temperature {self.temperature}: give a number above 0")
+        if self.topk and self.topp < 1:
+            raise UsageError("--sampling-topk and --sampling-topp exclude each other")
+
+
+@dataclass(frozen=True)
 class Search:
     """How to search.
 
@@ -29,17 +57,19 @@ class Search:
         beam: hypotheses kept at every step.
         nbest: hypotheses returned for a sentence, at most `beam`.
         lenpen: exponent of the length by which scores are divided; above 1 favours long output.
+        sampling: draw `nbest` hypotheses at random, without a beam.
     """
 
     beam: int = 5
     nbest: int = 1
     lenpen: float = 1.0
+    sampling: Sampling | None = None
 
     def __post_init__(self) -> None:
         for option, value in (("--beam", self.beam), ("--nbest", self.nbest)):
             if value < 1:
                 raise UsageError(f"{option} {value}: give a number of at least 1")
-        if self.nbest > self.beam:
+        if self.sampling is None and self.nbest > self.beam:
             raise UsageError(f"--nbest {self.nbest} needs --beam of at least {self.nbest}")
 
 
@@ -63,7 +93,10 @@ class Backend(Protocol):
     def translate(
         self, batches: Iterable[list[Sentence]], search: Search
     ) -> Iterator[list[list[Hypothesis]]]:
-        """For every batch, in order: for every sentence its `search.nbest` hypotheses."""
+        """For every batch, in order: for every sentence its `search.nbest` hypotheses, best first."""
+
+    def seed(self, seed: int) -> None:
+        """Start the random numbers of sampling anew."""
 
 
 def output_limit(batch: list[Sentence], max_target: int) -> int:
@@ -92,13 +125,23 @@ class CTranslate2Backend:
         self.max_source = max_source
         self.max_target = max_target
         self.threads = threads
+        self.folder = folder
+        self.device = device
+        self.engine = self._load()
+
+    def _load(self) -> Any:
         try:
             # One core per batch beats several cores in one batch: no step waits for the others.
-            self.engine: Any = import_ctranslate2().Translator(
-                str(folder), device=device, inter_threads=threads, intra_threads=1
+            return import_ctranslate2().Translator(
+                str(self.folder), device=self.device, inter_threads=self.threads, intra_threads=1
             )
         except (RuntimeError, ValueError) as error:
-            raise UserError(f"CTranslate2 cannot load {folder}: {error}") from error
+            raise UserError(f"CTranslate2 cannot load {self.folder}: {error}") from error
+
+    def seed(self, seed: int) -> None:
+        """With new threads: each takes the seed when it draws its first random number."""
+        import_ctranslate2().set_random_seed(seed)
+        self.engine = self._load()
 
     def translate(
         self, batches: Iterable[list[Sentence]], search: Search
@@ -118,15 +161,25 @@ class CTranslate2Backend:
         return [sum(result.log_probs) / len(result.log_probs) for result in results]
 
     def _start(self, batch: list[Sentence], search: Search) -> list[Any]:
+        how: dict[str, Any] = {"beam_size": search.beam}
+        if search.sampling is not None:
+            how = {
+                "beam_size": 1,
+                "sampling_topk": search.sampling.topk,
+                "sampling_topp": search.sampling.topp,
+                "sampling_temperature": search.sampling.temperature,
+                # No beam finds these, but label smoothing gives them some probability.
+                "suppress_sequences": [["<s>"], ["<blank>"]],
+            }
         started: list[Any] = self.engine.translate_batch(
             batch,
             asynchronous=True,
-            beam_size=search.beam,
             num_hypotheses=search.nbest,
             length_penalty=search.lenpen,
             max_input_length=0,
             max_decoding_length=output_limit(batch, self.max_target),
             return_scores=True,
+            **how,
         )
         return started
 
@@ -212,12 +265,9 @@ class FairseqBackend:
     ) -> Iterator[list[list[Hypothesis]]]:
         """One batch after the other."""
         import torch
-        from fairseq.sequence_generator import SequenceGenerator
 
         words = self.task.target_dictionary
-        generator = SequenceGenerator(
-            self.models, words, beam_size=search.beam, len_penalty=search.lenpen
-        )
+        generator = self._generator(search)
         for batch in batches:
             generator.max_len_a, generator.max_len_b = 0, output_limit(batch, self.max_target)
             with torch.no_grad():
@@ -229,6 +279,28 @@ class FairseqBackend:
                 ]
                 for entries in found
             ]
+
+    def _generator(self, search: Search) -> Any:
+        from fairseq.search import Sampling as FairseqSampling
+        from fairseq.sequence_generator import SequenceGenerator
+
+        words = self.task.target_dictionary
+        how: dict[str, Any] = {"beam_size": search.beam}
+        if (sampling := search.sampling) is not None:
+            # There, what is not positive is off.
+            topp = sampling.topp if sampling.topp < 1 else -1.0
+            how = {
+                "beam_size": search.nbest,
+                "temperature": sampling.temperature,
+                "search_strategy": FairseqSampling(words, sampling.topk, topp),
+            }
+        return SequenceGenerator(self.models, words, len_penalty=search.lenpen, **how)
+
+    def seed(self, seed: int) -> None:
+        """PyTorch's random numbers, which nothing else draws on here."""
+        import torch
+
+        torch.manual_seed(seed)
 
     def scores(self, sources: list[Sentence], targets: list[Sentence]) -> list[float]:
         """Mean log-probability of each target's subwords and its end, given the source."""

@@ -72,6 +72,8 @@ class Translator:
         Lines with more subwords than the model reads are translated in pieces, with a warning.
         """
         search = search or Search()
+        if search.sampling is not None:
+            self.backend.seed(search.sampling.seed)
         warnings = Warnings(logger)
         numbered = enumerate(lines, start=1)
         while chunk := list(islice(numbered, chunk_lines)):
@@ -88,7 +90,9 @@ class Translator:
         flat = list(chain.from_iterable(lines))
         # Longest first: what needs most memory comes before the rest, and batches need little padding.
         order = sorted(range(len(flat)), key=lambda index: -len(flat[index]))
-        batches = list(batch_by_tokens(order, [len(piece) for piece in flat], self.batch_tokens))
+        batches = list(
+            batch_by_tokens(order, [len(piece) for piece in flat], self._batch_tokens(search))
+        )
         found: dict[int, list[Hypothesis]] = {}
         results = self.backend.translate(
             ([flat[index] for index in batch] for batch in batches), search
@@ -100,6 +104,10 @@ class Translator:
 
     def _subwords(self, line: str) -> Sentence:
         return self.text.encode(line).split() if line.strip() else []
+
+    def _batch_tokens(self, search: Search) -> int:
+        """Fewer where many samples of each sentence are held at once, as many as a beam of 5 holds."""
+        return self.batch_tokens * 5 // max(5, search.nbest if search.sampling else 5)
 
     def _join(self, pieces: list[list[Hypothesis]]) -> list[Translation]:
         """Translations of a line from those of its pieces: the k-th best of each together."""

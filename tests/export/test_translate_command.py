@@ -88,6 +88,30 @@ def test_nbest_lines_have_number_score_and_text(exported: Path, tmp_path: Path) 
     assert 0 > float(rows[0][1]) > float(rows[1][1])
 
 
+def test_both_engines_sample_by_seed(exported: Path, word_model: Path, tmp_path: Path) -> None:
+    """Many at a high temperature; at the most probable subword it is the search with a beam of 1."""
+    (tmp_path / "in").write_text("Hund läuft.\nKatze schläft.\n", encoding="utf-8")
+
+    def rows(model: Path, *options: object) -> list[list[str]]:
+        output = tmp_path / "out"
+        command = ["translate", model, "--input", tmp_path / "in", "--output", output, "--force"]
+        assert main([*map(str, command), "--threads", "1", *map(str, options)]) == 0
+        return [line.split("\t") for line in output.read_text(encoding="utf-8").splitlines()]
+
+    for model in (exported, word_model):
+        samples = ["--sampling", "--nbest", 20, "--temperature", 3]
+        first, again, other = (rows(model, *samples, "--seed", seed) for seed in (3, 3, 4))
+        assert first == again != other
+        assert [row[0] for row in first] == ["1"] * 20 + ["2"] * 20
+        scores = [float(row[1]) for row in first[:20]]
+        assert scores == sorted(scores, reverse=True) and len({row[2] for row in first[:20]}) > 10
+        assert not any(special in row[2] for row in first for special in ("<s>", "<blank>"))
+        greedy = rows(model, "--beam", 1)
+        sampling = ["--sampling", "--temperature", 3]
+        assert rows(model, *sampling, "--sampling-topk", 1) == greedy
+        assert rows(model, *sampling, "--sampling-topp", 1e-3) == greedy
+
+
 def test_bad_calls_are_one_line_and_lose_nothing(
     exported: Path,
     word_model: Path,
@@ -110,6 +134,7 @@ def test_bad_calls_are_one_line_and_lose_nothing(
         ((exported, "--output", tmp_path / "no" / "out"), 2, "there is no folder"),
         ((exported, "--beam", 0), 2, "--beam 0"),
         ((exported, "--beam", 2, "--nbest", 3), 2, "--nbest 3 needs --beam"),
+        ((exported, "--seed", 2), 2, "--temperature and --seed need --sampling"),
         ((exported, "--threads", 0), 2, "--threads 0"),
         ((exported, "--device", "tpu"), 2, "--device tpu: choose from auto, cpu, cuda"),
         ((exported, "--data", prepared), 2, "is an exported folder, which has all settings"),

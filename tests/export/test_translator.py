@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from admin_nmt.data.odd_lines import SHOWN_WARNINGS
 from admin_nmt.errors import UsageError
-from admin_nmt.export.backends import Hypothesis, Search, Sentence, output_limit
+from admin_nmt.export.backends import Hypothesis, Sampling, Search, Sentence, output_limit
 from admin_nmt.export.translator import Translation, Translator, batch_by_tokens
 
 
@@ -20,6 +21,10 @@ class Reversal:
 
     def __init__(self) -> None:
         self.batches: list[list[Sentence]] = []
+        self.seeds: list[int] = []
+
+    def seed(self, seed: int) -> None:
+        self.seeds.append(seed)
 
     def translate(
         self, batches: Iterable[list[Sentence]], search: Search
@@ -107,6 +112,15 @@ def test_nbest_are_in_order_with_scores_and_an_empty_line_has_one() -> None:
     assert found[1] == [Translation("", 0.0)]
 
 
+def test_samples_are_seeded_once_and_come_in_smaller_batches() -> None:
+    engine = Reversal()
+    translator = Translator(engine, Words(), batch_tokens=8)
+    search = Search(nbest=10, sampling=Sampling(seed=7))
+    found = list(translator.stream(["a b"] * 6, search, chunk_lines=3))
+    assert [len(samples) for samples in found] == [10] * 6 and engine.seeds == [7]
+    assert [len(batch) for batch in engine.batches] == [2, 1, 2, 1]
+
+
 def test_output_may_be_as_long_as_fairseqs_default() -> None:
     assert output_limit([["a"]], 1023) == 200
     assert output_limit([["a"] * 150, ["b"]], 1023) == 300
@@ -124,3 +138,19 @@ def test_output_may_be_as_long_as_fairseqs_default() -> None:
 def test_impossible_searches_are_refused(options: dict[str, int], reason: str) -> None:
     with pytest.raises(UsageError, match=reason):
         Search(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"topk": -1}, "--sampling-topk -1"),
+        ({"topp": 0.0}, "--sampling-topp 0.0"),
+        ({"topp": 1.5}, "--sampling-topp 1.5"),
+        ({"temperature": 0.0}, "--temperature 0.0"),
+        ({"seed": -1}, "--seed -1"),
+        ({"topk": 5, "topp": 0.5}, "--sampling-topk and --sampling-topp exclude"),
+    ],
+)
+def test_impossible_samplings_are_refused(options: dict[str, Any], reason: str) -> None:
+    with pytest.raises(UsageError, match=reason):
+        Sampling(**options)

@@ -1,0 +1,55 @@
+"""`admin-nmt mbr`: argument parsing of `evaluation.mbr`."""
+
+import argparse
+import logging
+from contextlib import ExitStack
+from pathlib import Path
+
+from admin_nmt.cli._streams import open_input, open_output
+
+HELP = "of each n-best list the translation most like all others (minimum Bayes risk)"
+
+logger = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The lists, the measure, the weights."""
+    parser.add_argument(
+        "nbest",
+        nargs="?",
+        metavar="NBEST",
+        help="what 'admin-nmt translate --nbest N' wrote (default: stdin)",
+    )
+    parser.add_argument("--output", metavar="FILE", help="translations (default: stdout)")
+    parser.add_argument("--force", action="store_true", help="replace an existing --output")
+    parser.add_argument(
+        "--utility",
+        choices=("chrf", "bleu"),
+        default="chrf",
+        help="how alike two translations are (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        metavar="T",
+        help="weigh translations by exp(score / T), for lists of beam search (default: all alike, "
+        "for samples)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """List after list."""
+    from admin_nmt.evaluation.mbr import choose, read_nbest
+    from admin_nmt.export.lines import read_lines
+    from admin_nmt.export.output import require_new_file
+    from admin_nmt.progress import progress
+
+    if args.output:
+        require_new_file(Path(args.output), args.force, args.nbest)
+    with ExitStack() as stack:
+        source = stack.enter_context(open_input(args.nbest, "the n-best lists"))
+        write = stack.enter_context(open_output(args.output))
+        lists = progress(logger, "choosing", "sentences", read_nbest(read_lines(source)))
+        for nbest in lists:
+            write(choose(nbest, args.utility, args.temperature) + "\n")
+    return 0
