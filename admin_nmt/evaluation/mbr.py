@@ -28,9 +28,9 @@ def mbr(hypotheses: Sequence[str], utility: Utility, weights: Sequence[float] | 
         utility: `chrf_utility`, `bleu_utility` or another.
         weights: n positive numbers, which need not sum to 1; None weighs all alike.
 
-    >>> mbr(["a cat", "the dog runs", "a dog runs"], chrf_utility)
+    >>> mbr(["a cat", "the dog runs", "this dog runs"], chrf_utility)
     2
-    >>> mbr(["a cat", "the dog runs", "a dog runs"], chrf_utility, [98, 1, 1])
+    >>> mbr(["a cat", "the dog runs", "this dog runs"], chrf_utility, [98, 1, 1])
     0
     """
     # Samples repeat: the utilities of copies are computed once.
