@@ -32,7 +32,15 @@ METHODS = {
 }
 OTHERS = "\n".join(
     (REPOSITORY / "docs" / f"{name}.md").read_text(encoding="utf-8")
-    for name in ("troubleshooting", "migrating", "gpu", "huggingface", "python-api", "papers")
+    for name in (
+        "troubleshooting",
+        "migrating",
+        "gpu",
+        "huggingface",
+        "python-api",
+        "papers",
+        "distillation",
+    )
 )
 
 #: Commands that other tests run (or that CI itself is), by their first words.
@@ -49,6 +57,10 @@ RUN_ELSEWHERE = {
     "sbatch": "tests/distributed",
     "bash scripts/": "tests/scripts/test_pipelines.py",
     "fairseq-hydra-train": "tests/configs",
+    "admin-nmt distill": "tests/export/test_distill.py",
+    "fairseq-train distilled/data-bin": "tests/export/test_distill.py",
+    "admin-nmt export checkpoint_best.pt DATA --quantization int8": "tests/export/test_distill.py",
+    "fairseq-train DATA --arch admin_transformer ... --label-smoothing": "tests/criterions/test_distillation.py",
     "admin-nmt report": "tests/report/test_report.py",
     "admin-nmt convert": "tests/interop/test_convert.py",
     "bash scripts/gpu-check.sh": "tests/gpu_check/test_gpu_check.py",
@@ -166,7 +178,11 @@ def test_criterion_table_lists_our_criterions_and_their_options() -> None:
 
     from admin_nmt.criterions.label_smoothed_cross_entropy_rdrop import RDropConfig
 
-    for name in ("admin_label_smoothed_cross_entropy", "label_smoothed_cross_entropy_rdrop"):
+    for name in (
+        "admin_label_smoothed_cross_entropy",
+        "label_smoothed_cross_entropy_rdrop",
+        "label_smoothed_cross_entropy_distillation",
+    ):
         assert f"`--criterion {name}`" in GUIDE
     inherited = LabelSmoothedCrossEntropyCriterionConfig.__dataclass_fields__
     for name in set(RDropConfig.__dataclass_fields__) - set(inherited):

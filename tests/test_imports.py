@@ -23,6 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "analysis": {"evaluation", "initialization", "models", "modules"},
     "report": {"analysis", "checkpoints", "evaluation", "models", "modules"},
     "export": {"checkpoints", "data", "initialization", "models", "modules"},
+    "distillation": {"checkpoints", "data", "export"},
     "pruning": {"checkpoints", "evaluation", "models", "modules"},
     "interop": {"checkpoints", "initialization", "models", "modules"},
 }

@@ -32,6 +32,7 @@ SUBCOMMANDS = {
     "compare": "compare",
     "convert": "convert",
     "fold": "fold",
+    "distill": "distill",
     "export": "export",
     "translate": "translate",
     "mbr": "mbr",

@@ -1,0 +1,55 @@
+"""`admin-nmt distill`: argument parsing of `distillation.sequence_level`."""
+
+import argparse
+import sys
+
+HELP = "training data whose targets a teacher has translated (sequence-level distillation)"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The teacher, the data, the search."""
+    parser.add_argument(
+        "teacher", metavar="DIR_OR_CKPT", help="folder made by 'admin-nmt export', or a checkpoint"
+    )
+    parser.add_argument("data", metavar="DATA", help="data folder that the teacher was trained on")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for everything")
+    parser.add_argument("--beam", type=int, default=5, metavar="N", help="default 5")
+    parser.add_argument("--lenpen", type=float, default=1.0, metavar="P", help="default 1")
+    parser.add_argument(
+        "--nbest",
+        type=int,
+        default=1,
+        metavar="N",
+        help="pairs with the N best of each (default 1)",
+    )
+    parser.add_argument(
+        "--keep-original", action="store_true", help="the original pairs stay, before the new ones"
+    )
+    parser.add_argument("--batch-tokens", type=int, default=4000, metavar="N", help="default 4000")
+    parser.add_argument("--threads", type=int, metavar="N", help="default: all cores")
+    parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Translate and write."""
+    from admin_nmt.distillation import distill
+    from admin_nmt.errors import UsageError
+    from admin_nmt.export.backends import Search
+
+    if args.batch_tokens < 1:
+        raise UsageError(f"--batch-tokens {args.batch_tokens}: give a number of at least 1")
+    found = distill(
+        args.teacher,
+        args.data,
+        args.output,
+        Search(args.beam, args.nbest, args.lenpen),
+        keep_original=args.keep_original,
+        threads=args.threads,
+        device=args.device,
+        batch_tokens=args.batch_tokens,
+    )
+    sys.stdout.write(
+        f"{found.data}: {found.num_pairs} training pairs from {found.num_sources} sentences "
+        f"({found.num_repeated} repeated pairs and {found.num_long} sentences left out)\n"
+    )
+    return 0

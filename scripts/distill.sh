@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# A small, fast student of a trained model: the teacher is exported to int8 and translates the training
+# text, the student trains on that, and is averaged, scored beside its teacher and exported to int8.
+#
+#   bash scripts/distill.sh TEACHER_CKPT DATA OUTPUT [--cpu] [-- OPTIONS OF THE STUDENT'S TRAINING...]
+#
+# TEACHER_CKPT is a checkpoint of `fairseq-train`, DATA the data folder (data-bin) it was trained on. The
+# default student is post-LN, 6L-1L, D = 256, trained for 20 epochs; what stands behind -- wins (from an
+# encoder as deep as the teacher's little is lost: the decoder is what takes time). Interrupted, the
+# same command goes on where it stopped.
+set -euo pipefail
+scripts=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+command -v admin-nmt >/dev/null || PATH="$scripts/../.venv/bin:$PATH"
+
+die() {
+    echo "distill.sh: error: $1 (see --help)" >&2
+    exit 2
+}
+if [[ ${1:-} == --help || ${1:-} == -h ]]; then
+    sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0"
+    exit
+fi
+[[ $# -ge 3 ]] || die "give TEACHER_CKPT, DATA and OUTPUT"
+teacher=$1 data=$2 output=$3
+shift 3
+cpu=() device=auto
+while [[ $# -gt 0 && $1 != -- ]]; do
+    [[ $1 == --cpu ]] || die "unknown option $1; options of the training go behind --"
+    cpu=(--cpu) device=cpu && shift
+done
+if [[ $# -gt 0 ]]; then shift; fi
+[[ -f $teacher ]] || die "no checkpoint $teacher"
+[[ -d $data ]] || die "$data is not a folder"
+mkdir -p "$output"
+
+[[ -d $output/teacher ]] || admin-nmt export "$teacher" "$data" --quantization int8 --output "$output/teacher"
+admin-nmt distill "$output/teacher" "$data" --output "$output/distilled" --device "$device"
+fairseq-train "$output/distilled/data-bin" ${cpu[@]+"${cpu[@]}"} --save-dir "$output/checkpoints" --seed 1 \
+    --arch admin_transformer --init-type default --share-all-embeddings \
+    --encoder-layers 6 --decoder-layers 1 --encoder-embed-dim 256 --encoder-ffn-embed-dim 1024 \
+    --encoder-attention-heads 4 --decoder-attention-heads 4 --dropout 0.1 \
+    --criterion admin_label_smoothed_cross_entropy --label-smoothing 0.1 \
+    --optimizer radam --adam-betas '(0.9, 0.98)' --clip-norm 1.0 \
+    --lr 1e-3 --lr-scheduler inverse_sqrt --warmup-updates 1000 --warmup-init-lr 1e-7 \
+    --max-tokens 4096 --max-epoch 20 --keep-last-epochs 5 --log-format json --log-interval 100 "$@"
+admin-nmt average --inputs "$output/checkpoints" --num-epoch-checkpoints 5 --output "$output/student.pt"
+admin-nmt evaluate "$data" --path "$teacher" --output "$output/scores-teacher" ${cpu[@]+"${cpu[@]}"}
+admin-nmt evaluate "$data" --path "$output/student.pt" --output "$output/scores-student" ${cpu[@]+"${cpu[@]}"}
+[[ -d $output/student ]] || admin-nmt export "$output/student.pt" "$data" --quantization int8 --output "$output/student"

@@ -1,0 +1,157 @@
+"""`admin-nmt distill`: the teacher's translations as training data, resumed, without repetitions."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from admin_nmt.checkpoints import Checkpoint
+from admin_nmt.cli.main import main
+from admin_nmt.distillation import distill, sequence_level
+from admin_nmt.errors import UsageError, UserError
+from admin_nmt.export import load_translator
+from admin_nmt.export.backends import Search
+from tests.conftest import BIN
+
+
+@pytest.fixture(scope="module")
+def small(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data folder with its 20 test pairs for a training set, the first three a second time, and an
+    empty source."""
+    from fairseq.data import Dictionary, data_utils
+    from fairseq.data.indexed_dataset import make_builder
+
+    data = tmp_path_factory.mktemp("small") / "data-bin"
+    shutil.copytree(prepared / "data-bin", data, ignore=shutil.ignore_patterns("train.*"))
+    for language in ("de", "en"):
+        dictionary = Dictionary.load(str(data / f"dict.{language}.txt"))
+        test = data_utils.load_indexed_dataset(str(data / f"test.de-en.{language}"), dictionary)
+        prefix = data / f"train.de-en.{language}"
+        builder = make_builder(f"{prefix}.bin", impl="mmap", vocab_size=len(dictionary))
+        for index in (*range(len(test)), 0, 1, 2):
+            builder.add_item(test[index].int())
+        empty = test[0].int()[-1:] if language == "de" else test[0].int()
+        builder.add_item(empty)
+        builder.finalize(f"{prefix}.idx")
+    return data
+
+
+def pairs(data: Path, subset: str = "train") -> list[tuple[str, str]]:
+    from fairseq.data import Dictionary, data_utils
+
+    sides = []
+    for language in ("de", "en"):
+        dictionary = Dictionary.load(str(data / f"dict.{language}.txt"))
+        path = str(data / f"{subset}.de-en.{language}")
+        sides.append(
+            [dictionary.string(x) for x in data_utils.load_indexed_dataset(path, dictionary)]
+        )
+    return list(zip(*sides, strict=True))
+
+
+def test_targets_are_what_the_teacher_translates(
+    small: Path, exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(["distill", str(exported), str(small), "--output", str(out), "--threads", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "20 training pairs from 24 sentences (3 repeated pairs and 1 sentences left out)" in said
+    found = pairs(out / "data-bin")
+    assert [source for source, _ in found] == [source for source, _ in pairs(small)][:20]
+    translator = load_translator(exported, threads=1)
+    raw = (small / "raw" / "test.de").read_text(encoding="utf-8").splitlines()
+    decoded = [translator.text.decode(target) for _, target in found]
+    assert decoded == translator.translate(raw)
+    # All else is as it was, so that every command takes the new folder.
+    before = {path.relative_to(small) for path in small.rglob("*")}
+    assert {path.relative_to(out / "data-bin") for path in (out / "data-bin").rglob("*")} == before
+    assert pairs(out / "data-bin", "valid") == pairs(small, "valid")
+
+
+def test_checkpoints_teach_too_and_originals_can_stay(
+    small: Path, word_model: Path, exported: Path, tmp_path: Path
+) -> None:
+    search = Search(beam=3, nbest=2)
+    teachers = {"checkpoint": word_model, "folder": exported}
+    found = {
+        name: distill(teacher, small, tmp_path / name, search, keep_original=True, threads=1)
+        for name, teacher in teachers.items()
+    }
+    assert pairs(found["checkpoint"].data)[:21] == pairs(small)[:20] + pairs(small)[23:]
+    results = [set(pairs(one.data)) for one in found.values()]
+    assert results[0] == results[1]
+    for one in found.values():
+        assert one.num_pairs == len(pairs(one.data)) == len(set(pairs(one.data)))
+        assert one.num_sources == 24 and one.num_long == 1
+        # 21 originals, and two translations of each of 20 different sentences, repetitions apart.
+        assert one.num_pairs + one.num_repeated == 24 + 2 * 23
+        assert one.num_pairs > 21
+
+
+def test_it_goes_on_where_it_was_interrupted(
+    small: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    translate: Callable[..., Any] = sequence_level._translate
+    calls = []
+
+    def interrupted(backend: Any, lines: Any, *rest: Any) -> Any:
+        calls.append(len(lines))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return translate(backend, lines, *rest)
+
+    monkeypatch.setattr(sequence_level, "_translate", interrupted)
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        distill(exported, small, out, threads=1, part_sentences=5)
+    assert not (out / "data-bin").exists() and len(list((out / "translations").glob("0*"))) == 2
+    distill(exported, small, out, threads=1, part_sentences=5)
+    assert calls == [5, 5, 5, 5, 5, 4]
+    whole = distill(exported, small, tmp_path / "whole", threads=1)
+    assert pairs(out / "data-bin") == pairs(whole.data)
+
+
+def test_what_does_not_belong_together_is_refused(
+    small: Path, exported: Path, tmp_path: Path
+) -> None:
+    distill(exported, small, tmp_path / "out", threads=1)
+    with pytest.raises(UserError, match="holds translations with another search"):
+        distill(exported, small, tmp_path / "out", Search(beam=2), threads=1)
+    other = shutil.copytree(small, tmp_path / "other")
+    with (other / "dict.en.txt").open("a") as stream:
+        stream.write("more 1\n")
+    with pytest.raises(UserError, match=r"another vocabulary than .* \(dict\.en\.txt\)"):
+        distill(exported, other, tmp_path / "new", threads=1)
+    with pytest.raises(UsageError, match="--nbest 3 needs --beam"):
+        Search(beam=2, nbest=3)
+    assert main(["distill", str(exported), str(small), "--output", "x", "--batch-tokens", "0"]) == 2
+
+
+@pytest.mark.slow
+def test_the_script_makes_a_student(small: Path, word_model: Path, tmp_path: Path) -> None:
+    """Everything from a teacher's checkpoint to an exported student."""
+    script = Path(__file__).parents[2] / "scripts" / "distill.sh"
+    command = [
+        "bash", str(script), str(word_model), str(small), str(tmp_path / "out"), "--cpu", "--",
+        *"--encoder-layers 1 --encoder-embed-dim 16 --encoder-ffn-embed-dim 16 --max-epoch 5 "
+        "--encoder-attention-heads 2 --decoder-attention-heads 2 --disable-validation".split(),
+    ]  # fmt: skip
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PATH": f"{BIN}:{os.environ['PATH']}"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    for name in ("scores-teacher", "scores-student"):
+        assert (tmp_path / "out" / name / "scores.json").exists()
+    assert Checkpoint.open(tmp_path / "out" / "student.pt").setting("model", "encoder_layers") == 1
+    assert len(load_translator(tmp_path / "out" / "student", threads=1).translate(["Hund."])) == 1
+    for words, said in (
+        (["none.pt", "x", "y"], "no checkpoint none.pt"),
+        (["x"], "give TEACHER_CKPT"),
+    ):
+        refused = subprocess.run(
+            ["bash", str(script), *words], capture_output=True, text=True, env=env
+        )
+        assert refused.returncode == 2 and said in refused.stderr
