@@ -40,6 +40,7 @@ OTHERS = "\n".join(
         "python-api",
         "papers",
         "distillation",
+        "serve",
     )
 )
 
@@ -62,6 +63,8 @@ RUN_ELSEWHERE = {
     "admin-nmt export checkpoint_best.pt DATA --quantization int8": "tests/export/test_distill.py",
     "fairseq-train DATA --arch admin_transformer ... --label-smoothing": "tests/criterions/test_distillation.py",
     "admin-nmt report": "tests/report/test_report.py",
+    "admin-nmt serve": "tests/export/test_served_model.py",
+    "curl": "tests/export/test_served_model.py",
     "admin-nmt convert": "tests/interop/test_convert.py",
     "bash scripts/gpu-check.sh": "tests/gpu_check/test_gpu_check.py",
     "admin-nmt export checkpoints/average.pt DATA --format huggingface": "tests/export/test_pages.py",

@@ -25,6 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "export": {"checkpoints", "data", "initialization", "models", "modules"},
     "distillation": {"checkpoints", "data", "export"},
     "pruning": {"checkpoints", "evaluation", "models", "modules"},
+    "serve": {"export"},
     "interop": {"checkpoints", "initialization", "models", "modules"},
 }
 #: What everything may import.

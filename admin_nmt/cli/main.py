@@ -36,6 +36,7 @@ SUBCOMMANDS = {
     "export": "export",
     "translate": "translate",
     "mbr": "mbr",
+    "serve": "serve",
     "analyze": "analyze",
     "importance": "importance",
     "ablate": "ablate",

@@ -229,6 +229,7 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
     content = read_document(path, DOCUMENT, VERSION, "admin-nmt export")
     try:
         limits = int(content["max_source"]), int(content["max_target"])
+        str(content["source_lang"]), str(content["target_lang"])
         files = {str(name): str(digest) for name, digest in content["files"].items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is incomplete: {error}; export again") from error

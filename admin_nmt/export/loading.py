@@ -58,7 +58,9 @@ def _exported(path: Path, threads: int, device: str) -> Translator:
     content = read_manifest(path)
     text = TextPipeline.load(path)
     limits = content["max_source"], content["max_target"]
-    return Translator(CTranslate2Backend(path / "model", *limits, threads, device), text)
+    backend = CTranslate2Backend(path / "model", *limits, threads, device)
+    languages = content["source_lang"], content["target_lang"]
+    return Translator(backend, text, languages=languages)
 
 
 def _checkpoint(
@@ -87,4 +89,4 @@ def _checkpoint(
     backend = FairseqBackend(
         checkpoint, data_folder(data), text.source_lang, text.target_lang, threads, device
     )
-    return Translator(backend, text.pipeline)
+    return Translator(backend, text.pipeline, languages=(text.source_lang, text.target_lang))

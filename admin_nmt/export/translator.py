@@ -40,12 +40,20 @@ class Translator:
         backend: the engine.
         text: turns lines into subwords and back.
         batch_tokens: most subwords in one batch, padding included.
+        languages: codes of source and target, where they are known.
     """
 
-    def __init__(self, backend: Backend, text: LineText, batch_tokens: int = 1500) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        text: LineText,
+        batch_tokens: int = 1500,
+        languages: tuple[str, str] | None = None,
+    ) -> None:
         self.backend = backend
         self.text = text
         self.batch_tokens = batch_tokens
+        self.languages = languages
 
     def translate(self, lines: Sequence[str], beam: int = 5, lenpen: float = 1.0) -> list[str]:
         """The best translation of every line; empty lines stay empty.

@@ -1,0 +1,87 @@
+"""`admin-nmt serve`: argument parsing of `serve.server`."""
+
+import argparse
+
+from admin_nmt.cli.export import add_text_arguments, text_options
+from admin_nmt.errors import UsageError, UserError
+
+HELP = "serve translations as a web page and as JSON (LibreTranslate's interface)"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The model, the address, the limits, the search."""
+    parser.add_argument(
+        "model", metavar="DIR_OR_CKPT", help="folder made by 'admin-nmt export', or a checkpoint"
+    )
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="default 127.0.0.1: this machine alone reaches it; 0.0.0.0 for all",
+    )
+    parser.add_argument(
+        "--port", type=int, default=5000, metavar="N", help="default 5000; 0 for any that is free"
+    )
+    parser.add_argument(
+        "--char-limit", type=int, default=5000, metavar="N", help="of a request (default 5000)"
+    )
+    parser.add_argument(
+        "--req-limit",
+        type=int,
+        default=600,
+        metavar="N",
+        help="requests of one address in a minute (default 600); 0 for no limit",
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        default=64,
+        metavar="N",
+        help="most lines translated together, of any requests (default 64)",
+    )
+    parser.add_argument("--beam", type=int, default=5, metavar="N", help="default 5")
+    parser.add_argument("--lenpen", type=float, default=1.0, metavar="P", help="default 1")
+    parser.add_argument("--threads", type=int, metavar="N", help="default: all cores")
+    parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default)")
+    parser.add_argument(
+        "--data",
+        metavar="DATA",
+        help="for a checkpoint: the data folder it was trained on (default: where that was)",
+    )
+    add_text_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Take the port, load the model, serve."""
+    from admin_nmt.export.backends import Search
+
+    for option, least in (("char_limit", 1), ("req_limit", 0), ("batch_size", 1), ("port", 0)):
+        if getattr(args, option) < least:
+            name = f"--{option.replace('_', '-')} {getattr(args, option)}"
+            raise UsageError(f"{name}: give a number of at least {least}")
+    Search(args.beam, lenpen=args.lenpen)
+    try:
+        from admin_nmt.serve.server import listen, serve
+    except ImportError as error:
+        raise UserError(
+            f"{error.name} is not installed, which serving needs: pip install admin_nmt[serve]"
+        ) from error
+    from admin_nmt.export.loading import load_translator
+
+    with listen(args.host, args.port) as listening:
+        translator = load_translator(
+            args.model,
+            data=args.data,
+            threads=args.threads,
+            device=args.device,
+            options=text_options(args),
+        )
+        serve(
+            translator,
+            listening,
+            beam=args.beam,
+            lenpen=args.lenpen,
+            char_limit=args.char_limit,
+            req_limit=args.req_limit,
+            batch_size=args.batch_size,
+        )
