@@ -233,14 +233,12 @@ def test_orders_of_a_sweep_are_measured_once(
     assert len(calls) == 6
 
 
-def test_too_few_tokens_in_a_batch_are_refused(
+def test_a_batch_of_no_tokens_is_refused(
     run: Callable[..., int], checkpoint: Callable[..., Path], tmp_path: Path, capsys: Any
 ) -> None:
     command = ("ablate", "--path", checkpoint(*ONE_LAYER), "--output", tmp_path / "out")
-    for number, message in ((0, "at least 1"), (2, "of subset test has")):
-        assert run(*command, "--decode-max-tokens", number) == 2
-        error = capsys.readouterr().err
-        assert f"--decode-max-tokens {number}" in error and message in error
+    assert run(*command, "--decode-max-tokens", 0) == 2
+    assert "--decode-max-tokens 0: give a number of at least 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
