@@ -3,6 +3,8 @@
 import argparse
 import sys
 
+from admin_nmt.cli.translate import add_search_arguments, search_options
+
 HELP = "training data whose targets a teacher has translated (sequence-level distillation)"
 
 
@@ -13,15 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("data", metavar="DATA", help="data folder that the teacher was trained on")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for everything")
-    parser.add_argument("--beam", type=int, default=5, metavar="N", help="default 5")
-    parser.add_argument("--lenpen", type=float, default=1.0, metavar="P", help="default 1")
-    parser.add_argument(
-        "--nbest",
-        type=int,
-        default=1,
-        metavar="N",
-        help="pairs with the N best of each (default 1)",
-    )
+    add_search_arguments(parser, "pairs with the N best of each sentence (default 1)")
     parser.add_argument(
         "--keep-original", action="store_true", help="the original pairs stay, before the new ones"
     )
@@ -34,7 +28,6 @@ def run(args: argparse.Namespace) -> int:
     """Translate and write."""
     from admin_nmt.distillation import distill
     from admin_nmt.errors import UsageError
-    from admin_nmt.export.backends import Search
 
     if args.batch_tokens < 1:
         raise UsageError(f"--batch-tokens {args.batch_tokens}: give a number of at least 1")
@@ -42,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
         args.teacher,
         args.data,
         args.output,
-        Search(args.beam, args.nbest, args.lenpen),
+        search_options(args),
         keep_original=args.keep_original,
         threads=args.threads,
         device=args.device,

@@ -24,12 +24,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input", metavar="FILE", help="one sentence a line (default: stdin)")
     parser.add_argument("--output", metavar="FILE", help="translations (default: stdout)")
     parser.add_argument("--force", action="store_true", help="replace an existing --output")
+    add_search_arguments(
+        parser, "write the N best, each as: line number, tab, score, tab, translation"
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="default: all cores")
+    parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default)")
+    parser.add_argument(
+        "--data",
+        metavar="DATA",
+        help="for a checkpoint: the data folder it was trained on (default: where that was)",
+    )
+    add_text_arguments(parser)
+
+
+def add_search_arguments(parser: argparse.ArgumentParser, nbest: str) -> None:
+    """How to search; `nbest` is the help of `--nbest`."""
     parser.add_argument("--beam", type=int, default=5, metavar="N", help="default 5")
     parser.add_argument(
         "--nbest",
         type=int,
         metavar="N",
-        help="write the N best, each as: line number, tab, score, tab, translation",
+        help=nbest,
     )
     parser.add_argument("--lenpen", type=float, default=1.0, metavar="P", help="default 1")
     parser.add_argument(
@@ -44,24 +59,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("--seed", int, "N", "of the random numbers (default 1)"),
     ):
         parser.add_argument(option, type=kind, metavar=metavar, help=meaning)
-    parser.add_argument("--threads", type=int, metavar="N", help="default: all cores")
-    parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default)")
-    parser.add_argument(
-        "--data",
-        metavar="DATA",
-        help="for a checkpoint: the data folder it was trained on (default: where that was)",
-    )
-    add_text_arguments(parser)
+
+
+def search_options(args: argparse.Namespace) -> Any:
+    """The `Search` that `add_search_arguments` read.
+
+    Raises:
+        UsageError: a value out of range, or options of sampling without it.
+    """
+    from admin_nmt.export.backends import Search
+
+    nbest = 1 if args.nbest is None else args.nbest
+    return Search(args.beam, nbest, args.lenpen, _sampling(args))
 
 
 def run(args: argparse.Namespace) -> int:
     """Translate line after line."""
-    from admin_nmt.export.backends import Search
     from admin_nmt.export.lines import count_lines, read_lines
     from admin_nmt.export.output import require_new_file
 
-    nbest = 1 if args.nbest is None else args.nbest
-    search = Search(args.beam, nbest, args.lenpen, _sampling(args))
+    search = search_options(args)
     if args.output:
         require_new_file(Path(args.output), args.force, args.input)
     total = count_lines(Path(args.input)) if args.input else None

@@ -171,11 +171,14 @@ def _translated(
     starts = range(0, len(sources), part_sentences)
     parts = [folder / f"{number:05d}.jsonl" for number in range(len(starts))]
     with progress(logger, "translating", "sentences", total=len(sources)) as bar:
-        for start, part in zip(starts, parts, strict=True):
+        for number, (start, part) in enumerate(zip(starts, parts, strict=True)):
             indices = range(start, min(start + part_sentences, len(sources)))
             if not part.exists():
                 # Without the end of sentence, which an engine adds.
                 lines = [dictionary.string(sources[index][:-1]).split() for index in indices]
+                if search.sampling is not None:
+                    # The same numbers for a part, whether those before it were made in this run.
+                    backend.seed(search.sampling.seed + number)
                 found = _translate(backend, lines, search, batch_tokens)
                 with atomic_write(part) as stream:
                     for hypotheses in found:

@@ -92,6 +92,19 @@ def test_checkpoints_teach_too_and_originals_can_stay(
         assert one.num_pairs > 21
 
 
+def test_translations_can_be_drawn(small: Path, exported: Path, tmp_path: Path) -> None:
+    words = ["--sampling", "--nbest", "4", "--temperature", "2", "--threads", "1"]
+    for seed, name in (("1", "first"), ("1", "again"), ("2", "other")):
+        folder = str(tmp_path / name)
+        command = ["distill", str(exported), str(small), "--output", folder, *words, "--seed", seed]
+        assert main(command) == 0
+    first, again, other = (
+        pairs(tmp_path / name / "data-bin") for name in ("first", "again", "other")
+    )
+    assert first == again != other
+    assert 20 < len(first) <= 4 * 23
+
+
 def test_it_goes_on_where_it_was_interrupted(
     small: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
