@@ -2,7 +2,8 @@
 
 import argparse
 
-from admin_nmt.cli.export import add_text_arguments, text_options
+from admin_nmt.cli.export import text_options
+from admin_nmt.cli.translate import add_engine_arguments
 from admin_nmt.errors import UsageError, UserError
 
 HELP = "serve translations as a web page and as JSON (LibreTranslate's interface)"
@@ -41,14 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--beam", type=int, default=5, metavar="N", help="default 5")
     parser.add_argument("--lenpen", type=float, default=1.0, metavar="P", help="default 1")
-    parser.add_argument("--threads", type=int, metavar="N", help="default: all cores")
-    parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default)")
-    parser.add_argument(
-        "--data",
-        metavar="DATA",
-        help="for a checkpoint: the data folder it was trained on (default: where that was)",
-    )
-    add_text_arguments(parser)
+    add_engine_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -27,6 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_search_arguments(
         parser, "write the N best, each as: line number, tab, score, tab, translation"
     )
+    add_engine_arguments(parser)
+
+
+def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where a model runs and, for a checkpoint, what it does not say itself."""
     parser.add_argument("--threads", type=int, metavar="N", help="default: all cores")
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default)")
     parser.add_argument(
