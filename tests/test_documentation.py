@@ -61,7 +61,7 @@ RUN_ELSEWHERE = {
     "admin-nmt distill": "tests/export/test_distill.py",
     "fairseq-train distilled/data-bin": "tests/export/test_distill.py",
     "admin-nmt export checkpoint_best.pt DATA --quantization int8": "tests/export/test_distill.py",
-    "fairseq-train DATA --arch admin_transformer ... --label-smoothing": "tests/criterions/test_distillation.py",
+    "fairseq-train DATA --arch admin_transformer ... --label-smoothing": "tests/criterions/test_distillation_criterion.py",
     "admin-nmt report": "tests/report/test_report.py",
     "admin-nmt serve": "tests/export/test_served_model.py",
     "curl": "tests/export/test_served_model.py",

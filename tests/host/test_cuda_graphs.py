@@ -140,7 +140,7 @@ def test_what_is_refused(
 ) -> None:
     common = SimpleNamespace(amp=change.get("amp", False), profile=change.get("profile", False))
     buckets = SimpleNamespace(num_batch_buckets=change.get("num_batch_buckets", 8))
-    criterion = change.get("criterion", SimpleNamespace(figures=None))
+    criterion = change.get("criterion", SimpleNamespace(recordable=True))
     trainer = SimpleNamespace(
         get_criterion=lambda: criterion,
         is_fsdp=change.get("is_fsdp", False),
