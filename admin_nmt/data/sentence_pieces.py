@@ -121,6 +121,13 @@ def load(path: Path) -> Any:
     return processor
 
 
+def model_type(path: Path) -> str:
+    """`unigram` or `bpe`: the score of a merge is its rank, that of a unigram its log-probability."""
+    processor = load(path)
+    scores = (processor.get_score(index) for index in range(processor.get_piece_size()))
+    return "bpe" if all(score == round(score) for score in scores) else "unigram"
+
+
 def split(line: str, path: Path) -> str:
     """Pieces of a line of raw text with the model in `path`, joined by spaces."""
     return " ".join(load(path).encode(line, out_type=str))

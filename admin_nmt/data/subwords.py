@@ -38,6 +38,14 @@ class SubwordNmt:
         """Undo `split`."""
         return bpe.merge(line)
 
+    def begins_word(self, piece: str) -> bool:
+        """Whether a word begins with this piece, whatever stands before it."""
+        return False
+
+    def ends_word(self, piece: str) -> bool:
+        """Whether a word ends with this piece, whatever follows."""
+        return not piece.endswith(bpe.SEPARATOR)
+
     def settings(self, file_name: str) -> dict[str, Any]:
         """The part of `preparation.json` from which `read` makes this."""
         return {"bpe": {"codes": file_name, "separator": bpe.SEPARATOR}}
@@ -70,6 +78,14 @@ class SentencePiece:
     def merge(self, line: str) -> str:
         """Undo `split`, up to the normalisation that the model does (NFKC)."""
         return sentence_pieces.merge(line)
+
+    def begins_word(self, piece: str) -> bool:
+        """Whether a word begins with this piece, whatever stands before it."""
+        return piece.startswith(sentence_pieces.WORD_BEGINS)
+
+    def ends_word(self, piece: str) -> bool:
+        """Whether a word ends with this piece, whatever follows."""
+        return False
 
     def settings(self, file_name: str) -> dict[str, Any]:
         """The part of `preparation.json` from which `read` makes this."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from admin_nmt.host.ours import is_our_architecture
 from admin_nmt.host.patch import Patch, Scope
+from admin_nmt.host.subword_sampling import OPTIONS
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +64,11 @@ def _by_owner(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None
                 f"--{name.replace('_', '-')} {choice}",
                 (option.name for option in fields(options)),
             )
+    move_to_group(
+        parser,
+        "--task translation: words split anew in every batch (admin_nmt)",
+        OPTIONS,
+    )
     move_to_group(
         parser,
         f"--arch {args.arch}: ADMIN, RealFormer, pruned heads, speed (admin_nmt)",

@@ -34,6 +34,7 @@ from admin_nmt.host import (
     recipes,
     resuming,
     starting,
+    subword_sampling,
     update_checkpoints,
     waiting,
 )
@@ -49,6 +50,7 @@ TABLE: tuple[Patch | Addition, ...] = (
     *old_options.PATCHES,
     *batches.PATCHES,
     *data.PATCHES,
+    *subword_sampling.PATCHES,
     *options.PATCHES,
     *generation.PATCHES,
     *errors.PATCHES,

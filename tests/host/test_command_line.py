@@ -31,6 +31,7 @@ def test_our_options_are_shown_under_titles(parse: Callable[..., Any], capsys: A
         assert f"\n  {option} " in ours
     assert "--encoder-layers" not in ours
     assert "--encoder-layers" in shown
+    assert "--bpe-dropout" in group(shown, "--task translation")
     rdrop = group(shown, "--criterion label_smoothed_cross_entropy_rdrop")
     assert "--rdrop-alpha" in rdrop
     assert "--adam-betas" in group(shown, "--optimizer radam")
