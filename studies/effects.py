@@ -1,6 +1,7 @@
 """What a method brings on real text: train settings with several seeds, score, test, draw.
 
     python -m studies.effects rdrop DATA --output DIR [--seeds 1 2] [--jobs 2]
+    python -m studies.effects bpe-dropout DATA --output DIR
     python -m studies.effects realformer DATA --output DIR --options "--dropout 0.2"
 
 DATA is a folder of `admin-nmt prepare`. Every run is a `fairseq-train` process of its own with one
@@ -48,9 +49,11 @@ COLUMNS = (
 )  # fmt: skip
 #: Places and values.
 Curve = tuple[Sequence[float], Sequence[float]]
+_SMALL = "--encoder-layers 2 --decoder-layers 2 --encoder-embed-dim 256 --encoder-ffn-embed-dim 512"
 #: Study -> size of its models.
 SIZES = {
-    "rdrop": "--encoder-layers 2 --decoder-layers 2 --encoder-embed-dim 256 --encoder-ffn-embed-dim 512",
+    "rdrop": _SMALL,
+    "bpe-dropout": _SMALL,
     "realformer": "--encoder-layers 6 --decoder-layers 3 --encoder-embed-dim 128 --encoder-ffn-embed-dim 256",
 }
 PRE_LN = "--init-type default --encoder-normalize-before --decoder-normalize-before"
@@ -62,6 +65,12 @@ STUDIES = {
         "a3": f"{RDROP} 3",
         "a5": f"{RDROP} 5",
         "a5-k5": f"{RDROP} 5 --rdrop-interval 5",
+    },
+    "bpe-dropout": {
+        "ls": PLAIN,
+        "ls-dropout": f"{PLAIN} --bpe-dropout 0.1",
+        "a5": f"{RDROP} 5",
+        "a5-dropout": f"{RDROP} 5 --bpe-dropout 0.1",
     },
     "realformer": {
         "admin": f"{PLAIN} --init-type admin",

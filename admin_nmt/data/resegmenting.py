@@ -9,6 +9,7 @@ sentence and place in the sentence. So it does not matter in which batch, proces
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -265,8 +266,9 @@ class WordSampler:
         sizes = self._length[ends]
         before = np.cumsum(sizes) - sizes
         pieces = self._pieces[np.repeat(self._first[ends] - before, sizes) + np.arange(sizes.sum())]
-        new_lengths = np.bincount(sentence, sizes, minlength=len(sentences)).astype(np.int64)
-        return np.split(pieces, np.cumsum(new_lengths)[:-1])
+        ends_at = np.cumsum(np.bincount(sentence, sizes, minlength=len(sentences)).astype(np.int64))
+        cuts = [0, *ends_at.tolist()]
+        return [pieces[begin:end] for begin, end in pairwise(cuts)]
 
     def share_of_foreign_words(self, sentences: Sequence[Integers]) -> float:
         """How many of the words are split otherwise without chance, and so stay as they are; about 0 if
