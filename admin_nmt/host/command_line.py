@@ -27,6 +27,11 @@ _CHOICES = ("criterion", "optimizer", "lr_scheduler")
 _KEPT = ("optimization",)
 
 
+def words_given(input_args: Sequence[str] | None) -> list[str]:
+    """The words that `fairseq.options.parse_args_and_arch` parses: the program's where it is given none."""
+    return list(sys.argv[1:] if input_args is None else input_args)
+
+
 def move_to_group(parser: argparse.ArgumentParser, title: str, dests: Iterable[str]) -> None:
     """Options of a parser are shown under a title of their own, at the end of the help.
 
@@ -87,7 +92,7 @@ def _with_the_models_options(parse: Callable) -> Callable:
         *args: Any,
         **kwargs: Any,
     ) -> Any:
-        words = list(sys.argv[1:] if input_args is None else input_args)
+        words = words_given(input_args)
         if not set(_HELP) & set(words):
             return parse(parser, input_args, *args, **kwargs)
         parse_known, format_help = parser.parse_known_args, parser.format_help
@@ -124,7 +129,7 @@ def _suggesting_a_criterion(parse: Callable) -> Callable:
         **kwargs: Any,
     ) -> Any:
         parsed = parse(parser, input_args, *args, **kwargs)
-        words = sys.argv[1:] if input_args is None else input_args
+        words = words_given(input_args)
         named = any(word.partition("=")[0] == "--criterion" for word in words)
         found = parsed[0] if isinstance(parsed, tuple) else parsed
         # Under a launcher every rank reads the same command line.

@@ -2,13 +2,13 @@
 
 import argparse
 import logging
-import sys
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
 import torch
 
+from admin_nmt.host.command_line import words_given
 from admin_nmt.host.patch import Patch, Scope
 from admin_nmt.host.updates import UpdateLeftOutError, log_of_now
 
@@ -28,8 +28,7 @@ def _bf16_without_tpu(parse: Callable) -> Callable:
     ) -> Any:
         result = parse(parser, input_args, *rest, **kw)
         args = result[0] if isinstance(result, tuple) else result
-        given = sys.argv[1:] if input_args is None else input_args
-        if getattr(args, "bf16", False) and "--tpu" not in given:
+        if getattr(args, "bf16", False) and "--tpu" not in words_given(input_args):
             args.tpu = False
         return result
 

@@ -4,12 +4,22 @@ Each file of this folder lists its changes as `PATCHES`; `admin_nmt.host.patches
 """
 
 import inspect
+import os
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
+
+#: Environment variable with the topics to leave out, such as `batches,errors`.
+WITHOUT = "ADMIN_NMT_WITHOUT"
+
+
+def topics_left_out() -> set[str]:
+    """The topics that the environment variable `WITHOUT` names, known or not."""
+    topics = (topic.strip() for topic in os.environ.get(WITHOUT, "").split(","))
+    return {topic for topic in topics if topic}
 
 
 class Scope(Enum):

@@ -38,7 +38,7 @@ from admin_nmt.host import (
     update_checkpoints,
     waiting,
 )
-from admin_nmt.host.patch import Addition, Patch
+from admin_nmt.host.patch import WITHOUT, Addition, Patch, topics_left_out
 
 #: In the order in which they are applied: where two replace one attribute, the later is called first.
 TABLE: tuple[Patch | Addition, ...] = (
@@ -85,7 +85,7 @@ def apply() -> None:
     """
     if _restore:
         return
-    left_out = _left_out(os.environ.get("ADMIN_NMT_WITHOUT", ""))
+    left_out = _wanted_without()
     for change in TABLE:
         if change.topic not in left_out and change.is_wanted():
             _restore.append(change.apply())
@@ -97,13 +97,14 @@ def restore() -> None:
         _restore.pop()()
 
 
-def _left_out(given: str) -> set[str]:
-    """Topics in a list such as `batches,errors`."""
+def _wanted_without() -> set[str]:
+    """`topics_left_out`, each of which exists and can be left out."""
     topics = list(dict.fromkeys(change.topic for change in TABLE))
     optional = [topic for topic in topics if topic not in NEEDED]
-    found = {topic.strip() for topic in given.split(",") if topic.strip()}
+    found = topics_left_out()
     for topic in sorted(found - set(optional)):
         raise UsageError(
-            f"ADMIN_NMT_WITHOUT={given}: {topic!r} cannot be left out; there are {', '.join(optional)}"
+            f"{WITHOUT}={os.environ[WITHOUT]}: {topic!r} cannot be left out; there are "
+            f"{', '.join(optional)}"
         )
     return found

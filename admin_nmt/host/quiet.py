@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from admin_nmt.host.patch import Addition, Scope
+from admin_nmt.host.patch import Addition, Scope, topics_left_out
 
 #: Beginning of the text (a regular expression), category, module that it is attributed to.
 WARNINGS: tuple[tuple[str, type[Warning], str], ...] = (
@@ -82,8 +82,7 @@ def install_early() -> None:
 
     `ADMIN_NMT_WITHOUT=quiet` is respected here, because the table of changes is read later.
     """
-    left_out = os.environ.get("ADMIN_NMT_WITHOUT", "").split(",")
-    if in_fairseq_program() and "quiet" not in (topic.strip() for topic in left_out):
+    if in_fairseq_program() and "quiet" not in topics_left_out():
         install()
 
 

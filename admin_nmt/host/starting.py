@@ -6,7 +6,6 @@ in `sys.modules` only while one of these two modules runs; everybody else import
 """
 
 import importlib
-import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.abc import Loader, MetaPathFinder
@@ -14,7 +13,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
-from admin_nmt.host.patch import Addition, Scope
+from admin_nmt.host.patch import Addition, Scope, topics_left_out
 
 #: The modules that import them.
 ASKING = ("fairseq.tasks.audio_classification", "fairseq.criterions.sentence_prediction")
@@ -97,8 +96,7 @@ def install() -> Callable[[], None]:
 
 def install_early() -> None:
     """`install` before fairseq is imported, unless `ADMIN_NMT_WITHOUT=starting`."""
-    left_out = os.environ.get("ADMIN_NMT_WITHOUT", "").split(",")
-    if "starting" not in (topic.strip() for topic in left_out):
+    if "starting" not in topics_left_out():
         install()
 
 

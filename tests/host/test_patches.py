@@ -10,7 +10,7 @@ import pytest
 from admin_nmt.errors import UsageError
 from admin_nmt.host import patches
 from admin_nmt.host.__main__ import page
-from admin_nmt.host.patch import Patch
+from admin_nmt.host.patch import WITHOUT, Patch
 
 REPOSITORY = Path(__file__).parents[2]
 #: Compares all attributes of fairseq's modules and classes before, with, and without our changes.
@@ -81,11 +81,13 @@ def test_every_change_says_why(change: Patch) -> None:
     assert len(change.why) > 30, "the docstring of its function says what changes and why"
 
 
-def test_topics_can_be_left_out() -> None:
-    assert patches._left_out("batches, errors") == {"batches", "errors"}
+def test_topics_can_be_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(WITHOUT, "batches, errors,")
+    assert patches._wanted_without() == {"batches", "errors"}
     for wrong in ("profiling", "batch"):
+        monkeypatch.setenv(WITHOUT, f"batches,{wrong}")
         with pytest.raises(UsageError, match=f"'{wrong}' cannot be left out; there are .*batches"):
-            patches._left_out(f"batches,{wrong}")
+            patches._wanted_without()
 
 
 def test_documentation_has_the_table() -> None:
