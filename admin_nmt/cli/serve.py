@@ -2,8 +2,7 @@
 
 import argparse
 
-from admin_nmt.cli.export import text_options
-from admin_nmt.cli.translate import add_engine_arguments
+from admin_nmt.cli.translate import add_engine_arguments, load_engine
 from admin_nmt.errors import UsageError, UserError
 
 HELP = "serve translations as a web page and as JSON (LibreTranslate's interface)"
@@ -60,18 +59,9 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(
             f"{error.name} is not installed, which serving needs: pip install admin_nmt[serve]"
         ) from error
-    from admin_nmt.export.loading import load_translator
-
     with listen(args.host, args.port) as listening:
-        translator = load_translator(
-            args.model,
-            data=args.data,
-            threads=args.threads,
-            device=args.device,
-            options=text_options(args),
-        )
         serve(
-            translator,
+            load_engine(args),
             listening,
             beam=args.beam,
             lenpen=args.lenpen,

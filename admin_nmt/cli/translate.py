@@ -42,6 +42,19 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     add_text_arguments(parser)
 
 
+def load_engine(args: argparse.Namespace) -> Any:
+    """The `Translator` of `args.model` and what `add_engine_arguments` read."""
+    from admin_nmt.export.loading import load_translator
+
+    return load_translator(
+        args.model,
+        data=args.data,
+        threads=args.threads,
+        device=args.device,
+        options=text_options(args),
+    )
+
+
 def add_search_arguments(parser: argparse.ArgumentParser, nbest: str) -> None:
     """How to search; `nbest` is the help of `--nbest`."""
     parser.add_argument("--beam", type=int, default=5, metavar="N", help="default 5")
@@ -88,15 +101,7 @@ def run(args: argparse.Namespace) -> int:
         require_new_file(Path(args.output), args.force, args.input)
     total = count_lines(Path(args.input)) if args.input else None
 
-    from admin_nmt.export.loading import load_translator
-
-    translator = load_translator(
-        args.model,
-        data=args.data,
-        threads=args.threads,
-        device=args.device,
-        options=text_options(args),
-    )
+    translator = load_engine(args)
     from admin_nmt.progress import progress
 
     with ExitStack() as stack:

@@ -29,7 +29,7 @@ from admin_nmt.documents import read_json, write_json
 from admin_nmt.errors import UserError
 from admin_nmt.export.backends import Backend, Search, Sentence
 from admin_nmt.export.loading import load_translator
-from admin_nmt.export.translator import batch_by_tokens
+from admin_nmt.export.translator import translate_sentences
 from admin_nmt.files import atomic_write, make_directory, sha256
 from admin_nmt.progress import progress
 
@@ -93,7 +93,9 @@ def distill(
     translator = load_translator(
         teacher, data=data if checkpoint else None, threads=threads, device=device
     )
-    source, target = _direction(Path(teacher), data, checkpoint)
+    trained = translator.languages
+    assert trained is not None  # load_translator knows them
+    source, target = find_direction(data, SUBSET, *trained, trained)
     if not checkpoint:
         _require_same_dictionaries(Path(teacher), data, (source, target))
     translations = make_directory(output / "translations")
@@ -108,18 +110,6 @@ def distill(
     )  # fmt: skip
     pairs = _distilled_pairs(sources, targets if keep_original else None, parts, dictionaries[1])
     return _write(data, output / "data-bin", (source, target), dictionaries, len(sources), pairs)
-
-
-def _direction(teacher: Path, data: Path, checkpoint: bool) -> tuple[str, str]:
-    """Source and target language of the teacher, which `data` must have."""
-    if checkpoint:
-        from admin_nmt.checkpoints.checkpoint import Checkpoint
-
-        trained = Checkpoint.open(teacher).languages
-    else:
-        preparation = read_json(teacher / "preparation.json")
-        trained = preparation["source_lang"], preparation["target_lang"]
-    return find_direction(data, SUBSET, *trained, trained)
 
 
 def _require_same_dictionaries(teacher: Path, data: Path, languages: tuple[str, str]) -> None:
@@ -191,14 +181,11 @@ def _translate(
     backend: Backend, lines: Sequence[Sentence], search: Search, batch_tokens: int
 ) -> list[list[str] | None]:
     """Translations of each line in subwords joined by spaces; None where it is too long to be read."""
-    found: list[list[str] | None] = [None] * len(lines)
     kept = [index for index, line in enumerate(lines) if 0 < len(line) <= backend.max_source]
-    kept.sort(key=lambda index: -len(lines[index]))
-    batches = list(batch_by_tokens(kept, [len(line) for line in lines], batch_tokens))
-    results = backend.translate(([lines[i] for i in batch] for batch in batches), search)
-    for batch, hypotheses in zip(batches, results, strict=True):
-        for index, entries in zip(batch, hypotheses, strict=True):
-            found[index] = [" ".join(entry.tokens) for entry in entries]
+    hypotheses = translate_sentences(backend, [lines[i] for i in kept], search, batch_tokens)
+    found: list[list[str] | None] = [None] * len(lines)
+    for index, entries in zip(kept, hypotheses, strict=True):
+        found[index] = [" ".join(entry.tokens) for entry in entries]
     return found
 
 

@@ -96,26 +96,11 @@ class Translator:
             for number, line in chunk
         ]
         flat = list(chain.from_iterable(lines))
-        # Longest first: what needs most memory comes before the rest, and batches need little padding.
-        order = sorted(range(len(flat)), key=lambda index: -len(flat[index]))
-        batches = list(
-            batch_by_tokens(order, [len(piece) for piece in flat], self._batch_tokens(search))
-        )
-        found: dict[int, list[Hypothesis]] = {}
-        results = self.backend.translate(
-            ([flat[index] for index in batch] for batch in batches), search
-        )
-        for batch, hypotheses in zip(batches, results, strict=True):
-            found.update(zip(batch, hypotheses, strict=True))
-        numbers = iter(range(len(flat)))
-        return [self._join([found[next(numbers)] for _ in pieces]) for pieces in lines]
+        found = iter(translate_sentences(self.backend, flat, search, self.batch_tokens))
+        return [self._join([next(found) for _ in pieces]) for pieces in lines]
 
     def _subwords(self, line: str) -> Sentence:
         return self.text.encode(line).split() if line.strip() else []
-
-    def _batch_tokens(self, search: Search) -> int:
-        """Fewer where many samples of each sentence are held at once, as many as a beam of 5 holds."""
-        return self.batch_tokens * 5 // max(5, search.nbest if search.sampling else 5)
 
     def _join(self, pieces: list[list[Hypothesis]]) -> list[Translation]:
         """Translations of a line from those of its pieces: the k-th best of each together."""
@@ -128,6 +113,32 @@ class Translator:
             score = sum(part.score for part in parts) / len(parts)
             joined.append(Translation(self.text.decode(" ".join(tokens)), score))
         return joined
+
+
+def translate_sentences(
+    backend: Backend, sentences: Sequence[Sentence], search: Search, batch_tokens: int
+) -> list[list[Hypothesis]]:
+    """Hypotheses of each sentence, in the order given; batches are of sentences of like length.
+
+    Args:
+        backend: the engine.
+        sentences: subwords, of each at least one and at most `backend.max_source`.
+        search: what to look for.
+        batch_tokens: most subwords in one batch, padding included; fewer where more samples of each
+            sentence are held at once than a beam of 5 holds.
+    """
+    if search.sampling is not None:
+        batch_tokens = batch_tokens * 5 // max(5, search.nbest)
+    # Longest first: what needs most memory comes before the rest, and batches need little padding.
+    order = sorted(range(len(sentences)), key=lambda index: -len(sentences[index]))
+    batches = list(batch_by_tokens(order, [len(sentence) for sentence in sentences], batch_tokens))
+    results = backend.translate(
+        ([sentences[index] for index in batch] for batch in batches), search
+    )
+    found: dict[int, list[Hypothesis]] = {}
+    for batch, hypotheses in zip(batches, results, strict=True):
+        found.update(zip(batch, hypotheses, strict=True))
+    return [found[index] for index in range(len(sentences))]
 
 
 def batch_by_tokens(
