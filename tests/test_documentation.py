@@ -58,6 +58,8 @@ RUN_ELSEWHERE = {
     "sbatch": "tests/distributed",
     "bash scripts/": "tests/scripts/test_pipelines.py",
     "fairseq-hydra-train": "tests/configs",
+    "admin-nmt extend-vocabulary": "tests/checkpoints/test_extend_vocabulary.py",
+    "fairseq-train NEW-DATA": "tests/checkpoints/test_extend_vocabulary.py",
     "admin-nmt distill": "tests/export/test_distill.py",
     "fairseq-train distilled/data-bin": "tests/export/test_distill.py",
     "admin-nmt export checkpoint_best.pt DATA --quantization int8": "tests/export/test_distill.py",

@@ -5,9 +5,10 @@ from typing import Any
 _HOMES = {
     "Checkpoint": "admin_nmt.checkpoints.checkpoint",
     "average": "admin_nmt.checkpoints.averaging",
+    "extend_vocabulary": "admin_nmt.checkpoints.vocabulary",
 }
 
-__all__ = ["Checkpoint", "average"]
+__all__ = ["Checkpoint", "average", "extend_vocabulary"]
 
 
 def __getattr__(name: str) -> Any:

@@ -25,10 +25,19 @@ import torch
 from torch import Tensor
 
 from admin_nmt.checkpoints.reading import open_checkpoint
-from admin_nmt.checkpoints.settings import architecture, languages, set_values, setting
+from admin_nmt.checkpoints.settings import (
+    architecture,
+    data_folder,
+    languages,
+    set_values,
+    setting,
+)
 from admin_nmt.checkpoints.validation import of_another_repository
 from admin_nmt.errors import UserError
 from admin_nmt.files import atomic_write
+
+#: Where fairseq keeps a moving average of the weights (`--store-ema`), in `extra_state`.
+_AVERAGES = ("ema", "ema_fp32_params")
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +86,11 @@ class Checkpoint:
         return languages(self.state)
 
     @property
+    def data_folder(self) -> Path | None:
+        """The (first) data folder that it was trained on, None if it does not say."""
+        return data_folder(self.state)
+
+    @property
     def num_updates(self) -> int | None:
         """Updates of the training so far, None if the checkpoint does not say."""
         return (self.state.get("optimizer_history") or [{}])[-1].get("num_updates")
@@ -107,18 +121,27 @@ class Checkpoint:
         return str(self.family)
 
     def replaced(
-        self, weights: Mapping[str, Tensor], model_settings: Mapping[str, Any]
+        self,
+        weights: Mapping[str, Tensor],
+        model_settings: Mapping[str, Any],
+        task_settings: Mapping[str, Any] | None = None,
     ) -> "Checkpoint":
-        """A checkpoint with other weights and some other settings of the model, without the state of
-        the optimizer, which belonged to the old weights."""
+        """A checkpoint with other weights and some other settings of model and task, without the state
+        of the optimizer and the moving average, which belonged to the old weights."""
         state = dict(self.state) | {"model": dict(weights), "last_optimizer_state": None}
+        if isinstance(state.get("extra_state"), dict):
+            ours = state["extra_state"].items()
+            state["extra_state"] = {name: value for name, value in ours if name not in _AVERAGES}
+        changed = {"model": dict(model_settings), "task": dict(task_settings or {})}
         if state.get("cfg") is not None:
-            model = copy.copy(state["cfg"]["model"])
-            set_values(model, model_settings)
-            state["cfg"] = dict(state["cfg"]) | {"model": model}
+            state["cfg"] = dict(state["cfg"])
+            for group, values in changed.items():
+                if values:
+                    state["cfg"][group] = copy.copy(state["cfg"].get(group) or {})
+                    set_values(state["cfg"][group], values)
         if state.get("args") is not None:
             state["args"] = copy.copy(state["args"])
-            set_values(state["args"], model_settings)
+            set_values(state["args"], changed["model"] | changed["task"])
         return Checkpoint(self.path, state)
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -28,6 +28,12 @@ def architecture(state: Mapping[str, Any]) -> str | None:
     return setting(state, "model", "arch") or setting(state, "model", "_name")
 
 
+def data_folder(state: Mapping[str, Any]) -> Path | None:
+    """The first of the data folders of the training, None if the checkpoint does not say."""
+    folder = str(setting(state, "task", "data") or "").split(os.pathsep)[0]
+    return Path(folder) if folder else None
+
+
 def languages(state: Mapping[str, Any]) -> tuple[str | None, str | None]:
     """(source, target) that a checkpoint was trained on, None where it is not known.
 
@@ -35,8 +41,8 @@ def languages(state: Mapping[str, Any]) -> tuple[str | None, str | None]:
     they are where they were.
     """
     source, target = (setting(state, "task", side) for side in ("source_lang", "target_lang"))
-    folder = Path(str(setting(state, "task", "data") or "/nowhere").split(os.pathsep)[0])
-    if source is None and target is None and folder.is_dir():
+    folder = data_folder(state)
+    if source is None and target is None and folder is not None and folder.is_dir():
         pairs = language_pairs(folder)
         if len(pairs) == 1:
             source, target = pairs[0].split("-")

@@ -31,6 +31,7 @@ SUBCOMMANDS = {
     "score": "score",
     "compare": "compare",
     "convert": "convert",
+    "extend-vocabulary": "extend_vocabulary",
     "fold": "fold",
     "distill": "distill",
     "export": "export",

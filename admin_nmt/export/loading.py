@@ -79,8 +79,8 @@ def _checkpoint(
             "not registered here"
         )
     if data is None:
-        data = str(checkpoint.setting("task", "data") or "").split(os.pathsep)[0]
-        if not Path(data or "/nowhere").is_dir():
+        data = checkpoint.data_folder
+        if data is None or not data.is_dir():
             raise UserError(
                 f"checkpoint {path} was trained on {data or 'an unknown folder'}, which is not here: "
                 "give --data DATA"

@@ -40,11 +40,15 @@ def folder(
 
 def test_python(folder: Path, exported: Path) -> None:
     (folder / "exported").symlink_to(exported)
+    (folder / "NEW-DATA").mkdir()
+    for language in ("de", "en"):
+        shutil.copy(folder / "DATA" / f"dict.{language}.txt", folder / "NEW-DATA")
     names = run_blocks("python-api")
     assert names["translator"].translate(["Hund läuft."]) == ["dog runs."]
     assert names["best"].languages == ("de", "en")
     assert names["plain"].architecture == "transformer"
     assert (folder / "plain.pt").exists()
+    assert {change.dropped for change in names["changes"]} == {0}
 
 
 def test_export(folder: Path, exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
