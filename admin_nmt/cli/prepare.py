@@ -16,7 +16,7 @@ _CUSTOM_OPTIONS = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options that are not given keep what the corpus file says."""
-    from admin_nmt.data.corpora import corpus_names
+    from admin_nmt.data.corpus_files import corpus_names
 
     switch = argparse.BooleanOptionalAction
     parser.add_argument(
@@ -98,7 +98,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Settings from corpus file and options, then the pipeline."""
-    from admin_nmt.data.corpora import check_corpus, load_corpus
+    from admin_nmt.data.corpora import check_corpus
+    from admin_nmt.data.corpus_files import load_corpus
     from admin_nmt.data.parallel import available_cores
     from admin_nmt.data.pipeline import prepare
 

@@ -421,7 +421,7 @@ def prepare(
     """Prepare a corpus; steps that an earlier run finished are skipped.
 
     Args:
-        corpus: from `corpora.load_corpus`, or made by hand.
+        corpus: from `corpus_files.load_corpus`, or made by hand.
         output: folder for everything.
         workers: processes; the output is the same for any number.
         files: name -> local file, for a corpus whose archives have no URL.

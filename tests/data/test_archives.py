@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from admin_nmt.data.archives import apply_rules, read_lines, read_pairs
-from admin_nmt.data.corpora import Rules, Source, load_corpus
+from admin_nmt.data.corpora import Rules, Source
+from admin_nmt.data.corpus_files import load_corpus
 from admin_nmt.errors import UserError
 
 

@@ -3,7 +3,8 @@
 import pytest
 import yaml
 
-from admin_nmt.data.corpora import FOLDER, Corpus, corpus_names, fill, load_corpus
+from admin_nmt.data.corpora import Corpus, fill
+from admin_nmt.data.corpus_files import FOLDER, corpus_names, load_corpus
 from admin_nmt.errors import UsageError, UserError
 
 
@@ -116,9 +117,9 @@ def test_a_new_corpus_needs_only_a_file(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"bpe_tokens": None}, "bpe_tokens must be of type int, not None"),
-        ({"bpe_tokens": "many"}, "bpe_tokens must be of type int, not 'many'"),
-        ({"bpe_tokens": True}, "bpe_tokens must be of type int, not True"),
+        ({"bpe_tokens": None}, "bpe_tokens: it should be a valid integer, not None"),
+        ({"bpe_tokens": "many"}, "bpe_tokens: it should be a valid integer, not 'many'"),
+        ({"bpe_tokens": True}, "bpe_tokens: it should be a valid integer, not True"),
         ({"bpe_tokens": 0}, "bpe_tokens (BPE merges) must be at least 1, not 0"),
         ({"bpe_token": 5}, "unknown key 'bpe_token'"),
         ({"languages": {"source": "de"}}, "languages: key 'target' is missing"),
@@ -135,7 +136,14 @@ def test_a_new_corpus_needs_only_a_file(tmp_path):
             "1 <= min_length <= max_length, not 9 and 3",
         ),
         ({"rules": {"r": {"substitute": [["(", ""]]}}}, "bad regular expression"),
-        ({"rules": {"r": {"substitute": ["x"]}}}, "substitute must list"),
+        (
+            {"rules": {"r": {"substitute": ["x"]}}},
+            "rules.r.substitute.0: it should be a valid array, not 'x'",
+        ),
+        ({"cleaning": {"ratio": "9"}}, "cleaning.ratio: it should be a valid number, not '9'"),
+        ({"cleaning": {"rato": 9}}, "cleaning: unknown key 'rato'"),
+        ({"archives": {"a.tgz": None}}, "archives.a.tgz: it should be an object, not None"),
+        ({"text": ["lowercase"]}, "text: it should be an object"),
         (
             {"sets": MINIMAL["sets"] | {"train": [{"archive": "a.tgz", "rules": "none"}]}},
             "no rules named 'none'",

@@ -15,7 +15,8 @@ from subword_nmt.apply_bpe import BPE
 from subword_nmt.learn_bpe import learn_bpe
 
 from admin_nmt.data import bpe, pipeline
-from admin_nmt.data.corpora import Archive, Cleaning, Corpus, Source, load_corpus
+from admin_nmt.data.corpora import Archive, Cleaning, Corpus, Source
+from admin_nmt.data.corpus_files import load_corpus
 from admin_nmt.data.pipeline import prepare
 from admin_nmt.data.state import locked
 from admin_nmt.data.text_pipeline import TextPipeline

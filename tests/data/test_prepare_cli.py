@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from admin_nmt.cli.main import main
-from admin_nmt.data.corpora import corpus_names
+from admin_nmt.data.corpus_files import corpus_names
 from admin_nmt.data.state import locked
 from admin_nmt.data.text_pipeline import TextPipeline
 

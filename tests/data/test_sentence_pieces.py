@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from admin_nmt.data import bpe, pipeline, sentence_pieces
-from admin_nmt.data.corpora import Cleaning, Corpus, Source, load_corpus
+from admin_nmt.data.corpora import Cleaning, Corpus, Source
+from admin_nmt.data.corpus_files import load_corpus
 from admin_nmt.data.odd_lines import split_long
 from admin_nmt.data.pipeline import prepare
 from admin_nmt.data.subwords import SentencePiece
