@@ -41,6 +41,7 @@ OTHERS = "\n".join(
         "papers",
         "distillation",
         "serve",
+        "alignments",
     )
 )
 
@@ -66,6 +67,8 @@ RUN_ELSEWHERE = {
     "fairseq-train DATA --arch admin_transformer ... --label-smoothing": "tests/criterions/test_distillation_criterion.py",
     "admin-nmt report": "tests/report/test_report.py",
     "admin-nmt serve": "tests/export/test_served_model.py",
+    "admin-nmt translate exported --input text.de --output text.en --alignments": "tests/export/test_alignments.py",
+    "admin-nmt export checkpoints/average.pt DATA --output exported --alignment-layer": "tests/export/test_alignments.py",
     "curl": "tests/export/test_served_model.py",
     "admin-nmt convert": "tests/interop/test_convert.py",
     "bash scripts/gpu-check.sh": "tests/gpu_check/test_gpu_check.py",

@@ -52,6 +52,30 @@ def text_options(args: argparse.Namespace) -> Any:
     return TextOptions(**{name: getattr(args, name) for name in names})
 
 
+def add_alignment_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which attention gives alignments."""
+    parser.add_argument(
+        "--alignment-layer",
+        type=int,
+        metavar="N",
+        help="decoder layer whose attention gives alignments, from 0 (default: the one trained for it, "
+        "else the last)",
+    )
+    parser.add_argument(
+        "--alignment-heads",
+        type=int,
+        metavar="N",
+        help="the average of its first N heads (default: those trained for it, else all)",
+    )
+
+
+def alignment_options(args: argparse.Namespace) -> Any:
+    """The `Alignment` of the arguments above."""
+    from admin_nmt.export.backends import Alignment
+
+    return Alignment(args.alignment_layer, args.alignment_heads)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """A checkpoint and its data in, a folder out."""
     parser.add_argument("checkpoint", metavar="CKPT", help="checkpoint of a Transformer")
@@ -72,6 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "int8_bfloat16, int8_float32, int16, float16, bfloat16",
     )
     parser.add_argument("--force", action="store_true", help="replace an exported DIR")
+    add_alignment_arguments(parser)
     add_text_arguments(parser)
 
 
@@ -97,6 +122,7 @@ def run(args: argparse.Namespace) -> int:
         quantization=args.quantization,
         options=text_options(args),
         force=args.force,
+        alignment=alignment_options(args),
     )
     checked = content["verification"]
     sys.stdout.write(
@@ -112,6 +138,10 @@ def _huggingface(args: argparse.Namespace) -> int:
     """Export for `transformers` and say how well the result agrees with the checkpoint."""
     if args.quantization != "float32":
         raise UsageError(f"--quantization {args.quantization}: --format huggingface is float32")
+    for option in ("alignment_layer", "alignment_heads"):
+        if getattr(args, option) is not None:
+            flag = "--" + option.replace("_", "-")
+            raise UsageError(f"{flag} does not go with --format huggingface")
     import admin_nmt.registration  # noqa: F401
     from admin_nmt.export.huggingface import export_huggingface
 

@@ -4,11 +4,17 @@ import argparse
 import logging
 from collections.abc import Iterable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from admin_nmt.cli._streams import open_input, open_output
-from admin_nmt.cli.export import add_text_arguments, text_options
+from admin_nmt.cli.export import (
+    add_alignment_arguments,
+    add_text_arguments,
+    alignment_options,
+    text_options,
+)
 from admin_nmt.errors import UsageError
 
 HELP = "translate raw text with an exported folder or a checkpoint"
@@ -23,10 +29,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--input", metavar="FILE", help="one sentence a line (default: stdin)")
     parser.add_argument("--output", metavar="FILE", help="translations (default: stdout)")
-    parser.add_argument("--force", action="store_true", help="replace an existing --output")
+    parser.add_argument("--force", action="store_true", help="replace existing files")
     add_search_arguments(
         parser, "write the N best, each as: line number, tab, score, tab, translation"
     )
+    parser.add_argument(
+        "--alignments",
+        metavar="FILE",
+        help="also write which words were translated from which, a line per translation: 0-0 1-2 "
+        "(source-target, words of the lines as they are, from 0)",
+    )
+    add_alignment_arguments(parser)
     add_engine_arguments(parser)
 
 
@@ -96,17 +109,22 @@ def run(args: argparse.Namespace) -> int:
     from admin_nmt.export.lines import count_lines, read_lines
     from admin_nmt.export.output import require_new_file
 
-    search = search_options(args)
-    if args.output:
-        require_new_file(Path(args.output), args.force, args.input)
+    search = replace(search_options(args), alignment=_alignment(args))
+    for option, path in (("--output", args.output), ("--alignments", args.alignments)):
+        if path:
+            require_new_file(Path(path), args.force, args.input, option)
+    if args.output and args.alignments and _same(args.output, args.alignments):
+        raise UsageError(f"--alignments {args.alignments} is the --output: give another name")
     total = count_lines(Path(args.input)) if args.input else None
 
     translator = load_engine(args)
+    from admin_nmt.data.word_alignment import pharaoh
     from admin_nmt.progress import progress
 
     with ExitStack() as stack:
         source = stack.enter_context(open_input(args.input))
         write = stack.enter_context(open_output(args.output))
+        align = stack.enter_context(open_output(args.alignments)) if args.alignments else None
         # Somebody who types wants an answer after each line.
         chunk = {"chunk_lines": 1} if source.isatty() else {}
         results = translator.stream(read_lines(source), search, **chunk)
@@ -114,7 +132,23 @@ def run(args: argparse.Namespace) -> int:
             progress(logger, "translating", "lines", results, total=total), start=1
         ):
             write(_rows(number, found, args.nbest))
+            if align is not None:
+                align("".join(pharaoh(entry.alignment) + "\n" for entry in found))
     return 0
+
+
+def _alignment(args: argparse.Namespace) -> Any:
+    """The `Alignment` that was asked for, or None."""
+    alignment = alignment_options(args)
+    if args.alignments is not None:
+        return alignment
+    if args.alignment_layer is not None or args.alignment_heads is not None:
+        raise UsageError("--alignment-layer and --alignment-heads need --alignments FILE")
+    return None
+
+
+def _same(first: str, second: str) -> bool:
+    return Path(first).resolve() == Path(second).resolve()
 
 
 def _sampling(args: argparse.Namespace) -> Any:

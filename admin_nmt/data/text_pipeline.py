@@ -5,12 +5,14 @@ Built from `preparation.json` of a prepared folder; see `pipeline.prepare`.
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from admin_nmt.data import subwords
 from admin_nmt.data.subwords import Subwords
 from admin_nmt.data.tokenization import LineTokenizer
+from admin_nmt.data.word_alignment import Words, tokens_of, words_of_tokens
 from admin_nmt.errors import UserError
 
 FILE_NAME = "preparation.json"
@@ -80,3 +82,16 @@ class TextPipeline:
     def decode(self, line: str) -> str:
         """Text from subwords of the target language; lower-cased text stays so."""
         return self.target.undo(self.subwords.merge(line))
+
+    def source_words(self, pieces: Sequence[str], line: str) -> list[Words]:
+        """For every piece of `encode(line)` the words of `line` that it is part of."""
+        return self._words(self.source, pieces, line)
+
+    def target_words(self, pieces: Sequence[str], line: str) -> list[Words]:
+        """For every piece the words of `line`, which is `decode` of them, that it is part of."""
+        return self._words(self.target, pieces, line)
+
+    def _words(self, tokenizer: LineTokenizer, pieces: Sequence[str], line: str) -> list[Words]:
+        tokens, places = tokens_of(pieces, self.subwords)
+        words = words_of_tokens([tokenizer.plain(token) for token in tokens], line)
+        return [words[place] for place in places]

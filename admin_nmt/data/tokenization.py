@@ -98,3 +98,12 @@ class LineTokenizer:
         if not self.moses:
             return tokens
         return _detokenizer(self.language).detokenize(re.split(r"\s+", tokens.strip()))
+
+    def plain(self, token: str) -> str:
+        """What a token stands for in raw text: without Moses' escapes."""
+        if not self.moses:
+            return token
+        if token == "@-@":
+            return "-"
+        text: str = _detokenizer(self.language).unescape_xml(token)
+        return text

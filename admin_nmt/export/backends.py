@@ -50,6 +50,25 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class Alignment:
+    """Which encoder-decoder attention tells what a word was translated from.
+
+    Attributes:
+        layer: of the decoder, from 0; None for the one that was trained for it, else the last.
+        heads: the average of the first so many; None for those that were trained for it, else all.
+    """
+
+    layer: int | None = None
+    heads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.layer is not None and self.layer < 0:
+            raise UsageError(f"--alignment-layer {self.layer}: layers count from 0")
+        if self.heads is not None and self.heads < 1:
+            raise UsageError(f"--alignment-heads {self.heads}: give a number of at least 1")
+
+
+@dataclass(frozen=True)
 class Search:
     """How to search.
 
@@ -58,12 +77,14 @@ class Search:
         nbest: hypotheses returned for a sentence, at most `beam`.
         lenpen: exponent of the length by which scores are divided; above 1 favours long output.
         sampling: draw `nbest` hypotheses at random, without a beam.
+        alignment: also tell what every subword was translated from.
     """
 
     beam: int = 5
     nbest: int = 1
     lenpen: float = 1.0
     sampling: Sampling | None = None
+    alignment: Alignment | None = None
 
     def __post_init__(self) -> None:
         for option, value in (("--beam", self.beam), ("--nbest", self.nbest)):
@@ -75,10 +96,18 @@ class Search:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """One translation of a sentence in subwords; the score is a log-probability over length."""
+    """One translation of a sentence in subwords.
+
+    Attributes:
+        tokens: T subwords.
+        score: log-probability over length.
+        attended: for each of them the index of the source subword that it attends to most when it is
+            predicted; None if that was not asked for.
+    """
 
     tokens: Sentence
     score: float
+    attended: list[int] | None = None
 
 
 class Backend(Protocol):
@@ -94,6 +123,12 @@ class Backend(Protocol):
         self, batches: Iterable[list[Sentence]], search: Search
     ) -> Iterator[list[list[Hypothesis]]]:
         """For every batch, in order: for every sentence its `search.nbest` hypotheses, best first."""
+
+    def require_alignment(self, alignment: Alignment) -> None:
+        """Raises:
+        UsageError: there is no such layer, or it cannot be chosen here.
+        UserError: this model's attention cannot be had.
+        """
 
     def seed(self, seed: int) -> None:
         """Start the random numbers of sampling anew."""
@@ -114,19 +149,27 @@ class CTranslate2Backend:
         max_target: longest output in subwords.
         threads: batches translated at the same time, one core each.
         device: `cpu`, `cuda` or `auto`.
+        full_context: attention was trained with `--full-context-alignment`, which CTranslate2 lacks.
 
     Raises:
         UserError: CTranslate2 is not installed, or cannot load the model.
     """
 
     def __init__(
-        self, folder: Path, max_source: int, max_target: int, threads: int, device: str = "auto"
+        self,
+        folder: Path,
+        max_source: int,
+        max_target: int,
+        threads: int,
+        device: str = "auto",
+        full_context: bool = False,
     ) -> None:
         self.max_source = max_source
         self.max_target = max_target
         self.threads = threads
         self.folder = folder
         self.device = device
+        self.full_context = full_context
         self.engine = self._load()
 
     def _load(self) -> Any:
@@ -138,6 +181,19 @@ class CTranslate2Backend:
         except (RuntimeError, ValueError) as error:
             raise UserError(f"CTranslate2 cannot load {self.folder}: {error}") from error
 
+    def require_alignment(self, alignment: Alignment) -> None:
+        """CTranslate2's layer and heads are part of its model."""
+        if alignment != Alignment():
+            raise UsageError(
+                "an exported folder has its layer of alignments: give --alignment-layer and "
+                "--alignment-heads to admin-nmt export"
+            )
+        if self.full_context:
+            raise UserError(
+                f"{self.folder} was trained with --full-context-alignment: its attention sees the whole "
+                "translation, which CTranslate2 cannot do; translate with the checkpoint"
+            )
+
     def seed(self, seed: int) -> None:
         """With new threads: each takes the seed when it draws its first random number."""
         import_ctranslate2().set_random_seed(seed)
@@ -147,13 +203,14 @@ class CTranslate2Backend:
         self, batches: Iterable[list[Sentence]], search: Search
     ) -> Iterator[list[list[Hypothesis]]]:
         """Keep all threads busy with a few batches in advance."""
-        waiting: deque[list[Any]] = deque()
+        waiting: deque[list[tuple[Any, Any]]] = deque()
         for batch in batches:
-            waiting.append(self._start(batch, search))
+            first_words = self._start_first_words(batch, search)
+            waiting.append(list(zip(self._start(batch, search), first_words, strict=True)))
             if len(waiting) > 2 * self.threads:
-                yield [self._result(result) for result in waiting.popleft()]
+                yield [self._result(*started) for started in waiting.popleft()]
         while waiting:
-            yield [self._result(result) for result in waiting.popleft()]
+            yield [self._result(*started) for started in waiting.popleft()]
 
     def scores(self, sources: list[Sentence], targets: list[Sentence]) -> list[float]:
         """Mean log-probability of each target's subwords and its end, given the source."""
@@ -179,17 +236,43 @@ class CTranslate2Backend:
             max_input_length=0,
             max_decoding_length=output_limit(batch, self.max_target),
             return_scores=True,
+            return_attention=search.alignment is not None,
             **how,
         )
         return started
 
+    def _start_first_words(self, batch: list[Sentence], search: Search) -> list[Any]:
+        """For each sentence a search that ends after one subword, or None where it is not needed.
+
+        In a batch of several sentences CTranslate2's beam search (4.8.5) gives the first subword the
+        attention of another sentence. What a translation begins with does not bear on it, so that a
+        search without a beam gives the right one.
+        """
+        if search.alignment is None or search.sampling or search.beam == 1 or len(batch) == 1:
+            return [None] * len(batch)
+        started: list[Any] = self.engine.translate_batch(
+            batch,
+            asynchronous=True,
+            beam_size=1,
+            max_input_length=0,
+            max_decoding_length=1,
+            return_attention=True,
+        )
+        return started
+
     @staticmethod
-    def _result(started: Any) -> list[Hypothesis]:
+    def _result(started: Any, first_word: Any) -> list[Hypothesis]:
         result = started.result()
-        return [
-            Hypothesis(tokens, score)
-            for tokens, score in zip(result.hypotheses, result.scores, strict=True)
-        ]
+        hypotheses: list[Hypothesis] = []
+        for rank, (tokens, score) in enumerate(zip(result.hypotheses, result.scores, strict=True)):
+            attended = None
+            if result.attention:
+                weights = result.attention[rank]  # (T, S), without the ends of both sentences
+                if first_word is not None:
+                    weights = [*first_word.result().attention[0], *weights[1:]][: len(weights)]
+                attended = [row.index(max(row)) for row in weights]
+            hypotheses.append(Hypothesis(tokens, score, attended))
+        return hypotheses
 
 
 def import_ctranslate2() -> Any:
@@ -272,13 +355,107 @@ class FairseqBackend:
             generator.max_len_a, generator.max_len_b = 0, output_limit(batch, self.max_target)
             with torch.no_grad():
                 found = generator.generate(self.models, {"net_input": self._net_input(batch)})
+            found = [entries[: search.nbest] for entries in found]
+            tokens = [[entry["tokens"] for entry in entries] for entries in found]
+            attended = iter(self._attended(batch, tokens, search.alignment))
             yield [
                 [
-                    Hypothesis(words.string(entry["tokens"]).split(), float(entry["score"]))
-                    for entry in entries[: search.nbest]
+                    Hypothesis(
+                        words.string(entry["tokens"]).split(),
+                        float(entry["score"]),
+                        next(attended, None),
+                    )
+                    for entry in entries
                 ]
                 for entries in found
             ]
+
+    def _attended(
+        self, batch: list[Sentence], targets: list[list[Any]], alignment: Alignment | None
+    ) -> list[list[int]]:
+        """What each hypothesis attends to, one after the other; nothing if it is not asked for.
+
+        The search keeps the attention of one layer. This is a pass of its own over what it found, by
+        which any layer can be read, and one that sees the whole translation.
+
+        Args:
+            batch: B source sentences.
+            targets: for each of them hypotheses, tensors of numbers that end with the end of sentence.
+        """
+        if alignment is None:
+            return []
+        import torch
+        from fairseq.data import data_utils
+
+        model, words = self.models[0], self.task.target_dictionary
+        flat = [target for of_sentence in targets for target in of_sentence]
+        previous = data_utils.collate_tokens(
+            flat, words.pad(), words.eos(), left_pad=False, move_eos_to_beginning=True
+        )
+        numbers = [number for number, found in enumerate(targets) for _ in found]
+        net_input = self._net_input(batch)
+        with torch.no_grad():
+            encoded = model.encoder.reorder_encoder_out(
+                model.encoder(**net_input), torch.tensor(numbers, device=self.device)
+            )
+            _, extra = model.decoder(
+                previous.to(self.device),
+                encoder_out=encoded,
+                features_only=True,
+                **self._which_attention(alignment),
+            )
+        weights = extra["attn"][0].float().cpu()  # (N, T, S)
+        attended = []
+        for row, (number, target) in enumerate(zip(numbers, flat, strict=True)):
+            # Neither padding, which stands on the left or on the right, nor the end of the sentence.
+            first = weights.shape[2] - len(batch[number]) - 1 if self.left_pad_source else 0
+            places = weights[row, :, first : first + len(batch[number])].argmax(dim=1).tolist()
+            # Words that are not written, which `Dictionary.string` leaves out.
+            silent = (words.eos(), words.bos())
+            attended.append(
+                [
+                    p
+                    for p, index in zip(places, target.tolist(), strict=False)
+                    if index not in silent
+                ]
+            )
+        return attended
+
+    def _which_attention(self, alignment: Alignment) -> dict[str, Any]:
+        """fairseq's arguments for it: what was trained for alignments, unless another layer is wanted."""
+        names = ("alignment_layer", "alignment_heads", "full_context_alignment")
+        trained = {name: getattr(self.models[0], name, None) for name in names}
+        layer = trained["alignment_layer"] if alignment.layer is None else alignment.layer
+        if layer is None or layer != trained["alignment_layer"]:
+            trained = dict.fromkeys(names)
+        heads = trained["alignment_heads"] if alignment.heads is None else alignment.heads
+        full_context = bool(trained["full_context_alignment"])
+        return dict(zip(names, (layer, heads, full_context), strict=True))
+
+    def require_alignment(self, alignment: Alignment) -> None:
+        """Any layer of a Transformer that has encoder-decoder attention."""
+        model = self.models[0]
+        if not getattr(model, "supports_align_args", False):
+            raise UserError(
+                f"--alignments: a {type(model).__name__} has no attention of a Transformer to read "
+                "them from"
+            )
+        which, layers = self._which_attention(alignment), model.decoder.layers
+        layer = len(layers) - 1 if which["alignment_layer"] is None else which["alignment_layer"]
+        if layer >= len(layers):
+            raise UsageError(
+                f"--alignment-layer {layer}: the decoder has layers 0 to {len(layers) - 1}"
+            )
+        attention = layers[layer].encoder_attn
+        heads = attention.num_heads if attention is not None else 0
+        if not heads:
+            raise UsageError(
+                f"--alignment-layer {layer}: this layer of the decoder has no encoder-decoder heads"
+            )
+        if (which["alignment_heads"] or 1) > heads:
+            raise UsageError(
+                f"--alignment-heads {which['alignment_heads']}: layer {layer} of the decoder has {heads}"
+            )
 
     def _generator(self, search: Search) -> Any:
         from fairseq.search import Sampling as FairseqSampling

@@ -14,6 +14,7 @@ import tempfile
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from admin_nmt.data.subwords import Subwords
 from admin_nmt.data.text_pipeline import FILE_NAME as PREPARATION
 from admin_nmt.documents import read_document, write_document, write_json
 from admin_nmt.errors import UserError
-from admin_nmt.export.backends import import_ctranslate2
+from admin_nmt.export.backends import Alignment, import_ctranslate2
 from admin_nmt.export.output import require_new_folder
 from admin_nmt.export.text import Text, TextOptions, data_folder, load_text
 from admin_nmt.files import atomic_write, sha256
@@ -55,6 +56,7 @@ def export_bundle(
     quantization: str = "float32",
     options: TextOptions | None = None,
     force: bool = False,
+    alignment: Alignment | None = None,
 ) -> dict[str, Any]:
     """Fold a checkpoint where needed, convert it, and write the exported folder.
 
@@ -68,6 +70,7 @@ def export_bundle(
         quantization: one of `QUANTIZATIONS`; how weights are stored.
         options: what `data` does not say about the text (no `preparation.json`).
         force: replace an exported folder of that name.
+        alignment: the attention from which `translate --alignments` will read.
 
     Returns:
         the content of `export.json`.
@@ -78,20 +81,23 @@ def export_bundle(
     """
     from admin_nmt.checkpoints.checkpoint import Checkpoint
     from admin_nmt.checkpoints.direction import require_fitting_vocabulary
-    from admin_nmt.export.conversion import convert, plain_model
+    from admin_nmt.export.conversion import convert, plain_model, require_alignment
 
     output = Path(output)
     require_new_folder(output, force, MANIFEST)
     import_ctranslate2()
     opened = Checkpoint.open(checkpoint)
     model, settings = plain_model(opened)
+    alignment = alignment or Alignment()
+    require_alignment(alignment, settings)
     text = load_text(data, opened.languages, options)
     folder = data_folder(data)
     require_fitting_vocabulary(opened, folder, text.source_lang, text.target_lang)
     with folder_in_place_of(output) as made:
-        convert(model, settings, folder, text, made / "model", quantization)
+        convert(model, settings, folder, text, made / "model", quantization, alignment)
         write_text_files(text, folder, made)
         content = describe(opened, settings, text, quantization)
+        content["alignment"] = asdict(alignment)
         content["verification"] = _verify(opened, folder, text, made, content)
         _finish(made, content, text)
     return content

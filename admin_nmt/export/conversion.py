@@ -11,8 +11,8 @@ from torch import Tensor
 
 from admin_nmt.checkpoints.checkpoint import Checkpoint
 from admin_nmt.checkpoints.tensors import widened
-from admin_nmt.errors import UserError
-from admin_nmt.export.backends import import_ctranslate2
+from admin_nmt.errors import UsageError, UserError
+from admin_nmt.export.backends import Alignment, import_ctranslate2
 from admin_nmt.export.plain_transformer import FAMILIES, fold, plain_settings
 from admin_nmt.export.text import Text
 from admin_nmt.models.settings import model_settings
@@ -85,6 +85,23 @@ def _check_convertible(path: Path, settings: Namespace) -> None:
             raise UserError(f"CTranslate2 cannot run {path}: {reason}")
 
 
+def require_alignment(alignment: Alignment, settings: Namespace) -> None:
+    """Refuse a layer or heads that the model does not have.
+
+    Raises:
+        UsageError: by the option.
+    """
+    layers, heads = settings.decoder_layers, settings.decoder_attention_heads
+    if getattr(settings, "even_heads", None):
+        heads = settings.even_heads[1]
+    if alignment.layer is not None and alignment.layer >= layers:
+        raise UsageError(
+            f"--alignment-layer {alignment.layer}: the decoder has layers 0 to {layers - 1}"
+        )
+    if alignment.heads is not None and alignment.heads > heads:
+        raise UsageError(f"--alignment-heads {alignment.heads}: the decoder's layers have {heads}")
+
+
 def convert(
     model: dict[str, Tensor],
     settings: Namespace,
@@ -92,6 +109,7 @@ def convert(
     text: Text,
     output: Path,
     quantization: str,
+    alignment: Alignment,
 ) -> None:
     """Write the CTranslate2 model folder `output`.
 
@@ -102,6 +120,7 @@ def convert(
         text: the languages.
         output: a folder that does not exist.
         quantization: how weights are stored.
+        alignment: the attention that CTranslate2 returns.
 
     Raises:
         UserError: the converter refuses the model.
@@ -112,6 +131,9 @@ def convert(
         "data": str(data),
         "left_pad_source": True,
         "left_pad_target": False,
+        # There, -1 is the last layer and 0 means all heads.
+        "alignment_layer": -1 if alignment.layer is None else alignment.layer,
+        "alignment_heads": alignment.heads or 0,
     }
     with tempfile.TemporaryDirectory(dir=output.parent) as folder:
         path = Path(folder) / "plain.pt"

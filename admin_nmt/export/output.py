@@ -6,28 +6,34 @@ from pathlib import Path
 from admin_nmt.errors import UsageError, UserError
 
 
-def require_new_file(path: Path, force: bool, source: str | os.PathLike[str] | None = None) -> None:
+def require_new_file(
+    path: Path,
+    force: bool,
+    source: str | os.PathLike[str] | None = None,
+    option: str = "--output",
+) -> None:
     """Refuse, before any work, an output file that cannot or must not be written.
 
     Args:
         path: the file to be written.
         force: it may replace an existing file.
         source: a file that is read, which the output must not replace.
+        option: that names the file, for messages.
 
     Raises:
         UsageError: it is a folder, its folder is missing, or it is the input.
         UserError: it exists, or its folder cannot be written to.
     """
     if path.is_dir():
-        raise UsageError(f"--output {path} is a folder: give the name of a file")
+        raise UsageError(f"{option} {path} is a folder: give the name of a file")
     if not path.absolute().parent.is_dir():
-        raise UsageError(f"--output {path}: there is no folder {path.parent}")
+        raise UsageError(f"{option} {path}: there is no folder {path.parent}")
     if path.exists():
         if source is not None and Path(source).exists() and path.samefile(source):
-            raise UsageError(f"--output {path} is the input: give another name")
+            raise UsageError(f"{option} {path} is the input: give another name")
         if not force:
-            raise UserError(f"--output {path} exists: give another name, or --force to replace it")
-    _require_writable(path.absolute().parent, path)
+            raise UserError(f"{option} {path} exists: give another name, or --force to replace it")
+    _require_writable(path.absolute().parent, path, option)
 
 
 def require_new_folder(path: Path, force: bool, marker: str) -> None:
@@ -55,6 +61,6 @@ def require_new_folder(path: Path, force: bool, marker: str) -> None:
         raise UserError(f"--output {path} holds other files (no {marker}): not replaced")
 
 
-def _require_writable(folder: Path, output: Path) -> None:
+def _require_writable(folder: Path, output: Path, option: str = "--output") -> None:
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError(f"--output {output}: no permission to write to {folder}")
+        raise UserError(f"{option} {output}: no permission to write to {folder}")

@@ -3,10 +3,11 @@
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import accumulate, chain, islice
 from typing import Protocol
 
 from admin_nmt.data.odd_lines import Warnings, pieces_of
+from admin_nmt.data.word_alignment import Link, Words, word_links
 from admin_nmt.export.backends import Backend, Hypothesis, Search, Sentence
 
 logger = logging.getLogger(__name__)
@@ -24,13 +25,27 @@ class LineText(Protocol):
     def decode(self, line: str) -> str:
         """Text from subwords of the target language."""
 
+    def source_words(self, pieces: Sequence[str], line: str) -> list[Words]:
+        """For every subword of a source line the words of the line that it is part of."""
+
+    def target_words(self, pieces: Sequence[str], line: str) -> list[Words]:
+        """The same for subwords of the target language and their text."""
+
 
 @dataclass(frozen=True)
 class Translation:
-    """A translation of one line and its score (log-probability over length; mean over pieces)."""
+    """A translation of one line.
+
+    Attributes:
+        text: of it.
+        score: log-probability over length; mean over the pieces of a long line.
+        alignment: (index of a source word, index of a target word) of linked words, in the line and in
+            `text`, where white space separates them; None if it was not asked for.
+    """
 
     text: str
     score: float
+    alignment: tuple[Link, ...] | None = None
 
 
 class Translator:
@@ -82,6 +97,8 @@ class Translator:
         search = search or Search()
         if search.sampling is not None:
             self.backend.seed(search.sampling.seed)
+        if search.alignment is not None:
+            self.backend.require_alignment(search.alignment)
         warnings = Warnings(logger)
         numbered = enumerate(lines, start=1)
         while chunk := list(islice(numbered, chunk_lines)):
@@ -97,22 +114,49 @@ class Translator:
         ]
         flat = list(chain.from_iterable(lines))
         found = iter(translate_sentences(self.backend, flat, search, self.batch_tokens))
-        return [self._join([next(found) for _ in pieces]) for pieces in lines]
+        return [
+            self._join(line, pieces, [next(found) for _ in pieces], search)
+            for (_, line), pieces in zip(chunk, lines, strict=True)
+        ]
 
     def _subwords(self, line: str) -> Sentence:
         return self.text.encode(line).split() if line.strip() else []
 
-    def _join(self, pieces: list[list[Hypothesis]]) -> list[Translation]:
+    def _join(
+        self,
+        line: str,
+        pieces: list[Sentence],
+        found: list[list[Hypothesis]],
+        search: Search,
+    ) -> list[Translation]:
         """Translations of a line from those of its pieces: the k-th best of each together."""
+        aligned = search.alignment is not None
         if not pieces:
-            return [Translation("", 0.0)]
+            return [Translation("", 0.0, () if aligned else None)]
+        sources = list(chain.from_iterable(pieces))
+        source_words = self.text.source_words(sources, line) if aligned else []
         joined = []
-        for rank in range(min(len(hypotheses) for hypotheses in pieces)):
-            parts = [hypotheses[rank] for hypotheses in pieces]
-            tokens = chain.from_iterable(part.tokens for part in parts)
+        for rank in range(min(len(hypotheses) for hypotheses in found)):
+            parts = [hypotheses[rank] for hypotheses in found]
+            tokens = list(chain.from_iterable(part.tokens for part in parts))
             score = sum(part.score for part in parts) / len(parts)
-            joined.append(Translation(self.text.decode(" ".join(tokens)), score))
+            text = self.text.decode(" ".join(tokens))
+            links = None
+            if aligned:
+                target_words = self.text.target_words(tokens, text)
+                links = tuple(word_links(_attended(pieces, parts), source_words, target_words))
+            joined.append(Translation(text, score, links))
         return joined
+
+
+def _attended(pieces: list[Sentence], parts: list[Hypothesis]) -> list[int]:
+    """What the subwords of all parts attend to, counted in the whole line."""
+    starts = accumulate((len(piece) for piece in pieces), initial=0)
+    return [
+        start + place
+        for start, part in zip(starts, parts, strict=False)
+        for place in part.attended or ()
+    ]
 
 
 def translate_sentences(

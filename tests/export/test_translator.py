@@ -1,7 +1,7 @@
 """Order, batches, long and empty lines: with an engine that reverses the subwords of a sentence."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -10,21 +10,33 @@ from hypothesis import strategies as st
 
 from admin_nmt.data.odd_lines import SHOWN_WARNINGS
 from admin_nmt.errors import UsageError
-from admin_nmt.export.backends import Hypothesis, Sampling, Search, Sentence, output_limit
+from admin_nmt.export.backends import (
+    Alignment,
+    Hypothesis,
+    Sampling,
+    Search,
+    Sentence,
+    output_limit,
+)
 from admin_nmt.export.translator import Translation, Translator, batch_by_tokens
 
 
 class Reversal:
-    """An engine whose k-th best hypothesis ends with k; it remembers its batches."""
+    """An engine whose k-th best hypothesis ends with k, which attends to the first word; it remembers its
+    batches."""
 
     max_source = 6
 
     def __init__(self) -> None:
         self.batches: list[list[Sentence]] = []
         self.seeds: list[int] = []
+        self.required: list[Alignment] = []
 
     def seed(self, seed: int) -> None:
         self.seeds.append(seed)
+
+    def require_alignment(self, alignment: Alignment) -> None:
+        self.required.append(alignment)
 
     def translate(
         self, batches: Iterable[list[Sentence]], search: Search
@@ -32,19 +44,28 @@ class Reversal:
         for batch in batches:
             self.batches.append(batch)
             yield [
-                [Hypothesis([*sentence[::-1], str(k)], -k) for k in range(search.nbest)]
+                [
+                    Hypothesis([*sentence[::-1], str(k)], -k, [*range(len(sentence))[::-1], 0])
+                    for k in range(search.nbest)
+                ]
                 for sentence in batch
             ]
 
 
 class Words:
-    """Words are subwords."""
+    """Words are subwords, whatever they look like."""
 
     def encode(self, line: str) -> str:
         return line
 
     def decode(self, line: str) -> str:
         return line
+
+    def source_words(self, pieces: Sequence[str], line: str) -> list[tuple[int, ...]]:
+        assert line.split() == list(pieces)
+        return [(index,) for index in range(len(pieces))]
+
+    target_words = source_words
 
 
 words = st.sampled_from(["a", "b@@", "c", "d."])
@@ -112,6 +133,21 @@ def test_nbest_are_in_order_with_scores_and_an_empty_line_has_one() -> None:
     assert found[1] == [Translation("", 0.0)]
 
 
+def test_alignments_count_words_of_the_whole_line() -> None:
+    """Also where it is translated in pieces, here of 4 and 4 words: 3-0 2-1 1-2 0-3, and so on."""
+    engine, alignment = Reversal(), Alignment(layer=2)
+    lines = ["a b", "", "a b c . d e f g"]
+    search = Search(nbest=2, alignment=alignment)
+    short, empty, long = (
+        [e.alignment for e in f] for f in Translator(engine, Words()).stream(lines, search)
+    )
+    assert engine.required == [alignment]
+    assert short == [((0, 1), (0, 2), (1, 0))] * 2 and empty == [()]
+    first = [(3 - t, t) for t in range(4)] + [(0, 4)]
+    second = [(7 - t, 5 + t) for t in range(4)] + [(4, 9)]
+    assert long == [tuple(sorted(first + second))] * 2
+
+
 def test_samples_are_seeded_once_and_come_in_smaller_batches() -> None:
     engine = Reversal()
     translator = Translator(engine, Words(), batch_tokens=8)
@@ -138,6 +174,15 @@ def test_output_may_be_as_long_as_fairseqs_default() -> None:
 def test_impossible_searches_are_refused(options: dict[str, int], reason: str) -> None:
     with pytest.raises(UsageError, match=reason):
         Search(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [({"layer": -1}, "--alignment-layer -1"), ({"heads": 0}, "--alignment-heads 0")],
+)
+def test_impossible_alignments_are_refused(options: dict[str, int], reason: str) -> None:
+    with pytest.raises(UsageError, match=reason):
+        Alignment(**options)
 
 
 @pytest.mark.parametrize(
