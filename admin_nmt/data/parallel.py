@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
@@ -34,8 +34,8 @@ def chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 
 
 def _start_worker(parent: int) -> None:
-    # Ctrl-C is for the parent, which then stops the workers; they would only print tracebacks.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C is for the parent, which then stops the workers: started where interrupts wait, they never
+    # see one.
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
@@ -48,19 +48,34 @@ def _end_with(parent: int) -> None:
 
 @contextmanager
 def _interrupts_wait() -> Iterator[None]:
-    """Hold Ctrl-C back until the block ends: inside an executor's own locks it could hang it, and
-    a worker that was forked a moment ago would still obey it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread gets interrupts
-        return
+    """Hold Ctrl-C back until the block ends; processes and threads that start in it never get one.
+
+    An executor and its futures have locks, and an interrupt between the taking of a lock and the block that
+    gives it back would leave it taken: the executor's thread would wait for it for ever, and so would the
+    end of the program. What an interrupt means stays as it was: a program that ignores it, as one in a
+    shell's background does, goes on.
+    """
+    main = threading.current_thread() is threading.main_thread()
     caught: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: caught.append(number))
+    if main:  # only there Python runs handlers, also for what another thread got
+        before = signal.signal(signal.SIGINT, lambda number, frame: caught.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
-    if caught:
-        raise KeyboardInterrupt
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if main:
+            signal.signal(signal.SIGINT, before)
+        if caught:
+            signal.raise_signal(signal.SIGINT)
+
+
+def _result(future: Future[Result]) -> Result:
+    """What `future.result()` gives, with an ear for Ctrl-C ten times a second."""
+    while True:
+        with _interrupts_wait():
+            if wait([future], timeout=0.1).done:
+                return future.result()
 
 
 def ordered_map(
@@ -91,13 +106,14 @@ def ordered_map(
                 pending.append((item, executor.submit(function, item)))
             if len(pending) >= 2 * workers:
                 first, future = pending.popleft()
-                yield first, future.result()
+                yield first, _result(future)
         while pending:
             first, future = pending.popleft()
-            yield first, future.result()
+            yield first, _result(future)
     except BrokenProcessPool:
         raise UserError(
             "a worker process was killed, perhaps for lack of memory; try fewer --workers"
         ) from None
     finally:
-        executor.shutdown(cancel_futures=True)
+        with _interrupts_wait():
+            executor.shutdown(cancel_futures=True)

@@ -1,7 +1,9 @@
 """The parallel map keeps order, bounds what is in flight, and reports dead workers."""
 
+import multiprocessing
 import os
 import signal
+import threading
 import time
 
 import pytest
@@ -43,6 +45,67 @@ def die(number: int) -> int:
 def test_a_killed_worker_is_an_error_and_not_a_hang():
     with pytest.raises(UserError, match="worker process was killed"):
         list(ordered_map(die, range(10), workers=2))
+
+
+def hears_interrupts(number: int) -> bool:
+    return signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_interrupts_are_for_the_parent():
+    assert not any(heard for _, heard in ordered_map(hears_interrupts, range(4), workers=2))
+    assert hears_interrupts(0)
+
+
+def sleep(number: int) -> int:
+    time.sleep(0.2)
+    return number
+
+
+@pytest.fixture
+def interrupted_soon():
+    """The handler of SIGINT is what the test makes it; a SIGINT comes in 0.3 seconds."""
+    before = signal.getsignal(signal.SIGINT)
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    yield
+    timer.cancel()
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_ends_the_wait_for_a_result(interrupted_soon):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with pytest.raises(KeyboardInterrupt):
+        list(ordered_map(sleep, range(100), workers=2))
+    assert not multiprocessing.active_children()
+
+
+def test_who_ignores_interrupts_goes_on(interrupted_soon):
+    """As a program does that a shell started in its background."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    results = list(ordered_map(sleep, range(6), workers=2))
+    assert [number for number, _ in results] == list(range(6))
+
+
+def test_an_interrupt_leaves_no_lock_of_a_future_taken(monkeypatch):
+    """It comes when the lock was taken a moment ago: the worst of all moments."""
+    enter, left, main = threading.Condition.__enter__, [20], threading.get_ident()
+
+    def interrupted(condition):
+        taken = enter(condition)
+        if threading.get_ident() == main:
+            left[0] -= 1
+            if not left[0]:
+                signal.raise_signal(signal.SIGINT)
+        return taken
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    monkeypatch.setattr(threading.Condition, "__enter__", interrupted)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            list(ordered_map(abs, range(1000), workers=2))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert not multiprocessing.active_children()
 
 
 def fail(number: int) -> int:

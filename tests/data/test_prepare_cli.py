@@ -126,10 +126,13 @@ def test_an_interrupt_is_one_line_and_leaves_no_half_files(custom, tmp_path):
         path.write_bytes(path.read_bytes() * 5000)
     command = [BIN / "admin-nmt", "prepare", "custom", "--corpus", custom["train.de"].parent]
     command += ["--source-lang", "de", "--target-lang", "en", "--output", tmp_path / "out"]
+    # Where a shell runs the tests in its background, they and what they start would ignore SIGINT.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         list(map(str, [*command, "--workers", "2"])),
         stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
+    signal.signal(signal.SIGINT, before)
     folder = tmp_path / "out" / "tokenized"
     wait_for_half_files(folder, process)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to parent and workers
