@@ -31,8 +31,13 @@ def describe(error: BaseException) -> str | None:
         return str(error.__context__)
     if out_of_memory(error):
         return _NO_MEMORY.format(first_line(error))
+    if type(error) is FileExistsError and error.filename is None:  # of fairseq-preprocess
+        return f"{error} exists: delete it, or give another folder"
     if isinstance(error, OSError):
         return str(error) if error.filename is None else f"{error.filename}: {error.strerror}"
+    told = known_failure(error)
+    if told:
+        return told
     kind = type(error).__name__
     if kind == "ProcessRaisedException":  # a rank that torch spawned
         found = re.findall(r"^admin_nmt\.\S*\w*Error: (.*)$", str(error), re.M)
@@ -51,6 +56,45 @@ def describe(error: BaseException) -> str | None:
         if told:
             return told
     return lost_rank(f"{kind}: {error}") if isinstance(error, RuntimeError) else None
+
+
+#: What fairseq raises where a user can do something: kind, text, line with the groups of the text.
+_KNOWN = (
+    (
+        AssertionError,
+        r"[Ss]entences? (?:lengths|at index).* max_tokens(?:=| limit of )(\d+)",
+        "a sentence is longer than --max-tokens {0} (or --max-tokens-valid): give a larger number, or "
+        "leave longer sentences out by --max-source-positions {0} --max-target-positions {0} "
+        "--skip-invalid-size-inputs-valid-test",
+    ),
+    (
+        Exception,
+        r"Size of sample #(\d+) is invalid \(=(.*)\) since max_positions=(.*), skip",
+        "sentence {0} (counted from 0) has {1} tokens, and the model reads at most {2}: "
+        "--skip-invalid-size-inputs-valid-test leaves such sentences out; admin-nmt translate and "
+        "admin-nmt evaluate translate them in pieces",
+    ),
+    (
+        AssertionError,
+        r"world size is (\d+) but have (\d+) available devices",
+        "--distributed-world-size {0} starts one process per GPU, and there are {1}: on CPUs, or on "
+        "several machines, torchrun starts them",
+    ),
+)
+
+
+def known_failure(error: BaseException) -> str | None:
+    """The line for an error of fairseq whose text says what is wrong, else None.
+
+    >>> known_failure(AssertionError("world size is 2 but have 0 available devices"))[:26]
+    '--distributed-world-size 2'
+    >>> known_failure(AssertionError("another one"))
+    """
+    for kind, pattern, line in _KNOWN:
+        found = re.search(pattern, str(error)) if type(error) is kind else None
+        if found:
+            return re.sub(r"np\.int64\((\d+)\)", r"\1", line.format(*found.groups()))
+    return None
 
 
 _NO_MEMORY = "out of memory ({}); smaller batches need less: lower --max-tokens or --batch-size"

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from admin_nmt.errors import UsageError
@@ -128,7 +129,35 @@ def _for_generate(args: argparse.Namespace) -> None:
         args.distributed_world_size, args.distributed_rank = shards, shard
 
 
+def _truncated(build: Callable) -> Callable:
+    """`fairseq-interactive --truncate-source` cuts long lines to `--max-source-positions`, as
+    `fairseq-generate` does; fairseq ignores the option there and ends in a traceback."""
+
+    @wraps(build)
+    def build_dataset_for_inference(
+        self: Any, src_tokens: Sequence[Tensor], src_lengths: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        if self.cfg.truncate_source:
+            limit, end = self.cfg.max_source_positions, self.source_dictionary.eos()
+            src_tokens = [
+                torch.cat([line[: limit - 1], line.new_tensor([end])])
+                if len(line) > limit
+                else line
+                for line in src_tokens
+            ]
+            src_lengths = [len(line) for line in src_tokens]
+        return build(self, src_tokens, src_lengths, *args, **kwargs)
+
+    return build_dataset_for_inference
+
+
 PATCHES = (
+    Patch(
+        "fairseq.tasks.translation:TranslationTask",
+        "build_dataset_for_inference",
+        _truncated,
+        Scope.FAILURES,
+    ),
     Patch(
         "fairseq.ngram_repeat_block:NGramRepeatBlock",
         "_no_repeat_ngram",

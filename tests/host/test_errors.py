@@ -79,6 +79,28 @@ def test_other_exceptions_keep_their_traceback() -> None:
     )
 
 
+def test_failures_of_fairseq_that_say_what_is_wrong_are_one_line() -> None:
+    """The texts are those of fairseq 0.12."""
+    cases = [
+        (FileExistsError("bin/dict.de.txt"), "bin/dict.de.txt exists: delete it, or give another"),
+        (
+            AssertionError("Sentences lengths should not exceed max_tokens=8"),
+            "longer than --max-tokens 8 (or --max-tokens-valid): give a larger number",
+        ),
+        (
+            Exception(
+                "Size of sample #3 is invalid (=(np.int64(1101), 0)) since max_positions=(1024, "
+                "1024), skip this example with --skip-invalid-size-inputs-valid-test"
+            ),
+            "sentence 3 (counted from 0) has (1101, 0) tokens, and the model reads at most (1024, 1",
+        ),
+        (AssertionError("world size is 2 but have 0 available devices"), "torchrun starts them"),
+    ]
+    for error, text in cases:
+        assert text in str(errors.describe(error))
+    assert errors.describe(AssertionError("something else")) is None
+
+
 def test_full_disk_is_noticed_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

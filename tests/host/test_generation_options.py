@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sacrebleu
 import torch
 from fairseq import options, utils
 from fairseq.search import DiverseBeamSearch
@@ -97,3 +98,30 @@ def test_what_generate_cannot_do_is_refused(
     if given[0] != "--num-shards":
         assert parsed(data_bin, *given, interactive=True)
     assert parsed(data_bin, "--replace-unk", "--dataset-impl", "raw")
+
+
+def test_fairseq_score_takes_sacrebleu(tmp_path: Path, program: Any) -> None:
+    (tmp_path / "sys").write_text("the cat sat on the mat\na b c d e\n")
+    (tmp_path / "ref").write_text("the cat sat on the mat\na b c d f\n")
+    files = ["--sys", tmp_path / "sys", "--ref", tmp_path / "ref"]
+    expected = sacrebleu.corpus_bleu(
+        ["the cat sat on the mat", "a b c d e"], [["the cat sat on the mat", "a b c d f"]]
+    )
+    assert 50 < expected.score < 99
+    said = program("fairseq-score", *files, "--sacrebleu").stdout
+    assert said.splitlines()[-1] == expected.format()
+
+
+def test_interactive_truncates_long_lines(task: Any) -> None:
+    eos, long, short = task.source_dictionary.eos(), task.cfg.max_source_positions + 5, [5, 6]
+    lines = [torch.tensor([*[7] * long, eos]), torch.tensor([*short, eos])]
+    sizes = [len(line) for line in lines]
+    assert task.build_dataset_for_inference(lines, sizes).src_sizes[0] == long + 1
+    task.cfg.truncate_source = True
+    try:
+        dataset = task.build_dataset_for_inference(lines, sizes)
+    finally:
+        task.cfg.truncate_source = False
+    assert dataset[0]["source"].tolist() == [7] * (long - 6) + [eos]
+    assert dataset[1]["source"].tolist() == [*short, eos]
+    assert dataset.src_sizes.tolist() == [task.cfg.max_source_positions, 3]
