@@ -115,7 +115,7 @@ def read_pairs(
         member = None if source.member is None else fill(source.member, languages, side)
         names.append(str(files[archive]) if member is None else f"{archive}:{member}")
         lines = read_lines(files[archive], member, invalid_utf8)
-        sides.append(apply_rules(lines, source.rules))
+        sides.append(lines if source.rules == Rules() else apply_rules(lines, source.rules))
     counts = [0, 0]
     for first, second in zip_longest(*sides):
         counts[0] += first is not None

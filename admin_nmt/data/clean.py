@@ -16,6 +16,9 @@ MAX_WORD_LENGTH = 1000
 
 def squeeze(line: str) -> str:
     """Runs of white space become one space, at both ends none."""
+    # Of white space Python can print single spaces alone; most lines are in order and spared the regex.
+    if line.isprintable() and "  " not in line and line[:1] != " " and line[-1:] != " ":
+        return line
     return _SPACES.sub(" ", line).removeprefix(" ").removesuffix(" ")
 
 
@@ -25,15 +28,20 @@ def clean_pair(source: str, target: str, cleaning: Cleaning) -> tuple[str, str] 
     A pair goes if one side is empty, has fewer than `min_length` or more than `max_length` words,
     has over `ratio` times as many words as the other, or has a word of over 1,000 characters.
     """
-    pair = squeeze(source), squeeze(target)
-    if not all(pair):
+    source, target = squeeze(source), squeeze(target)
+    if not source or not target:
         return None
-    words = [line.split(" ") for line in pair]
-    short, long = sorted(len(side) for side in words)
+    short, long = source.count(" ") + 1, target.count(" ") + 1
+    if short > long:
+        short, long = long, short
     if short < cleaning.min_length or long > cleaning.max_length or long / short > cleaning.ratio:
         return None
-    # Moses also sees | as the end of a factor.
-    for side in words:
-        if any(len(part) > MAX_WORD_LENGTH for word in side for part in word.split("|")):
+    for line in (source, target):
+        if len(line) > MAX_WORD_LENGTH and _has_long_word(line):
             return None
-    return pair
+    return source, target
+
+
+def _has_long_word(line: str) -> bool:
+    # Moses also sees | as the end of a factor.
+    return any(len(part) > MAX_WORD_LENGTH for part in re.split(r"[ |]", line))

@@ -17,9 +17,10 @@ import json
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from itertools import islice, repeat
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -47,9 +48,15 @@ CHUNK_LINES = 1000
 STEPS = ("tokenize", "learn_bpe", "apply_bpe", "binarize")
 _LIBRARIES = ("admin-nmt", "sacremoses", "subword-nmt")
 
+#: Lines that are counted at once: their words come back, so more at once come back fewer times.
+COUNT_LINES = 10_000
+
 Pair = tuple[str, str]
-#: Index in its chunk, source, target.
-Kept = tuple[int, str, str]
+#: A chunk of parallel text: of each file its lines, joined by line feeds, because one long text goes
+#: to another process much faster than many short ones.
+Block = tuple[str, ...]
+#: Of the pairs of a chunk that stay: indices in the chunk, sources and targets joined by line feeds.
+Kept = tuple[list[int], str, str]
 
 
 @dataclass(frozen=True)
@@ -60,9 +67,8 @@ class _TokenizePairs:
     target: LineTokenizer
     cleaning: Cleaning | None
 
-    def __call__(self, pairs: list[Pair]) -> list[Kept]:
-        tokens = ((self.source(source), self.target(target)) for source, target in pairs)
-        return _clean(tokens, self.cleaning)
+    def __call__(self, block: Block) -> Kept:
+        return _changed(block, (self.source, self.target), self.cleaning)
 
 
 @dataclass(frozen=True)
@@ -72,18 +78,29 @@ class _SplitPairs:
     subwords: Subwords
     cleaning: Cleaning | None
 
-    def __call__(self, rows: list[tuple[str, ...]]) -> list[Kept]:
-        pairs = ((self.subwords.split(row[0]), self.subwords.split(row[1])) for row in rows)
-        return _clean(pairs, self.cleaning)
+    def __call__(self, block: Block) -> Kept:
+        return _changed(block[:2], (self.subwords.split,) * 2, self.cleaning)
 
 
-def _clean(pairs: Iterable[Pair], cleaning: Cleaning | None) -> list[Kept]:
-    kept = []
-    for index, pair in enumerate(pairs):
-        result = pair if cleaning is None else clean_pair(*pair, cleaning)
-        if result is not None:
-            kept.append((index, *result))
-    return kept
+def _changed(
+    block: Block, functions: Sequence[Callable[[str], str]], cleaning: Cleaning | None
+) -> Kept:
+    """Each side's lines by its function; then the pairs cleaned."""
+    sources, targets = (
+        [*map(function, text.split("\n"))] for function, text in zip(functions, block, strict=True)
+    )
+    if cleaning is None:
+        return [*range(len(sources))], "\n".join(sources), "\n".join(targets)
+    cleaned = map(clean_pair, sources, targets, repeat(cleaning))
+    kept = [(index, *pair) for index, pair in enumerate(cleaned) if pair is not None]
+    if not kept:
+        return [], "", ""
+    indices, *texts = zip(*kept, strict=True)
+    return [*indices], "\n".join(texts[0]), "\n".join(texts[1])
+
+
+def _count_words(block: Block) -> Counter[str]:
+    return bpe.count_words(text.replace("\n", " ") for text in block)
 
 
 class Preparation:
@@ -226,20 +243,39 @@ class Preparation:
             for language in corpus.tokenizer_langs
         )
         function = _TokenizePairs(source, target, corpus.cleaning if early else None)
+        pairs = chunks(self._raw_pairs(name), CHUNK_LINES)
+        blocks = (tuple(map("\n".join, zip(*chunk, strict=True))) for chunk in pairs)
         read = kept = 0
         with progress(logger, f"tokenize {name}", "lines", unit_scale=True) as bar:
-            for pairs, rows in ordered_map(
-                function, chunks(self._raw_pairs(name), CHUNK_LINES), self.workers
-            ):
-                for index, *tokens in rows:
-                    kept += 1
-                    goal = "valid" if every and kept % every == 0 else name
-                    written[goal] += 1
-                    texts = tokens if goal == "train" else [*tokens, *pairs[index]]
-                    _write(streams[goal], texts)
-                read += len(pairs)
-                bar.update(len(pairs))
+            for block, result in ordered_map(function, blocks, self.workers):
+                columns = _columns(result)
+                if every:
+                    # Those of this chunk that are an `every`th of all.
+                    held = slice(every - 1 - kept % every, None, every)
+                    kept += len(columns[0])
+                    self._write_set("valid", [c[held] for c in columns], block, streams, written)
+                    for column in columns:
+                        del column[held]
+                self._write_set(name, columns, block, streams, written)
+                lines = _num_lines(block)
+                read += lines
+                bar.update(lines)
         return read
+
+    def _write_set(
+        self,
+        name: str,
+        columns: list[list[Any]],
+        block: Block,
+        streams: dict[str, list[IO[str]]],
+        written: Counter[str],
+    ) -> None:
+        """Write tokens to one set, and their raw text of `block` if it is not for training."""
+        indices, *texts = columns
+        if name != "train":
+            texts += [_pick(text, indices) for text in block]
+        written[name] += len(indices)
+        _write(streams[name], texts)
 
     def _raw_pairs(self, name: str) -> Iterator[Pair]:
         """All pairs of a set; an empty line of valid or test is named, or refused where the corpus
@@ -248,8 +284,11 @@ class Preparation:
         assert self.files is not None  # _tokenize() has set them
         for source in corpus.sources[name]:
             pairs = read_pairs(source, corpus.languages, self.files, corpus.invalid_utf8)
+            if name == "train":
+                yield from pairs
+                continue
             for number, pair in enumerate(pairs, 1):
-                if name != "train" and not all(map(str.strip, pair)):
+                if not all(map(str.strip, pair)):
                     side = 0 if not pair[0].strip() else 1
                     file = self.files[fill(source.archive, corpus.languages, side)]
                     if corpus.refuse_empty:
@@ -267,11 +306,11 @@ class Preparation:
         counts: Counter[str] = Counter()
         with progress(logger, "count words", "lines", unit_scale=True) as bar:
             for path in self._paths("tokenized", "train"):
-                for lines, partial in ordered_map(
-                    bpe.count_words, chunks(_lines(path), CHUNK_LINES), self.workers
+                for block, partial in ordered_map(
+                    _count_words, _blocks([path], COUNT_LINES), self.workers
                 ):
                     counts.update(partial)
-                    bar.update(len(lines))
+                    bar.update(_num_lines(block))
         if not counts:
             self._refuse_empty("train")
         wanted, path = self.corpus.bpe_tokens, self.subwords.path
@@ -329,13 +368,12 @@ class Preparation:
         self, name: str, function: _SplitPairs, inputs: list[Path], streams: list[IO[str]]
     ) -> int:
         kept = 0
-        rows = zip(*map(_lines, inputs), strict=True)
         with progress(logger, f"split words of {name}", "lines", unit_scale=True) as bar:
-            for chunk, results in ordered_map(function, chunks(rows, CHUNK_LINES), self.workers):
-                for index, *texts in results:
-                    _write(streams, [*texts, *chunk[index][2:]])
-                kept += len(results)
-                bar.update(len(chunk))
+            for block, result in ordered_map(function, _blocks(inputs, CHUNK_LINES), self.workers):
+                indices, *texts = _columns(result)
+                _write(streams, texts + [_pick(text, indices) for text in block[2:]])
+                kept += len(indices)
+                bar.update(_num_lines(block))
         return kept
 
     # -- binarize ---------------------------------------------------------------------------------
@@ -458,13 +496,32 @@ def _settings(corpus: Corpus) -> dict[str, Any]:
     return settings
 
 
-def _lines(path: Path) -> Iterator[str]:
-    """Lines of a file that an earlier step wrote."""
-    with path.open(encoding="utf-8", newline="\n") as stream:
-        for line in stream:
-            yield line.removesuffix("\n")
+def _blocks(paths: Sequence[Path], size: int) -> Iterator[Block]:
+    """Chunks of `size` lines of files that an earlier step wrote side by side."""
+    with ExitStack() as stack:
+        streams = [stack.enter_context(path.open(encoding="utf-8", newline="\n")) for path in paths]
+        while any(texts := ["".join(islice(stream, size)) for stream in streams]):
+            yield tuple(text.removesuffix("\n") for text in texts)
 
 
-def _write(streams: list[IO[str]], texts: list[str]) -> None:
-    for stream, text in zip(streams, texts, strict=True):
-        stream.write(text + "\n")
+def _num_lines(block: Block) -> int:
+    return block[0].count("\n") + 1
+
+
+def _columns(result: Kept) -> list[list[Any]]:
+    """Indices, sources and targets."""
+    indices, *texts = result
+    return [indices, *(text.split("\n") if indices else [] for text in texts)]
+
+
+def _pick(text: str, indices: list[int]) -> list[str]:
+    """Lines of a text."""
+    lines = text.split("\n")
+    return [lines[index] for index in indices]
+
+
+def _write(streams: Sequence[IO[str]], columns: Sequence[list[str]]) -> None:
+    """Write each column to its stream, a line for each of its texts."""
+    for stream, texts in zip(streams, columns, strict=True):
+        if texts:
+            stream.write("\n".join(texts) + "\n")

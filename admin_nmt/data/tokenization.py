@@ -2,9 +2,11 @@
 
 import re
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
+from admin_nmt.data.normalization import normalize
+from admin_nmt.data.word_tokens import WordTokens
 from admin_nmt.errors import UserError
 
 
@@ -23,18 +25,12 @@ def _detokenizer(language: str) -> Any:
 
 
 @cache
-def _normalizer(language: str) -> Any:
-    from sacremoses import MosesPunctNormalizer
-
-    # perl_parity: where the port and the Perl script of the published recipes differ, the script.
-    return MosesPunctNormalizer(lang=language, perl_parity=True)
-
-
-@cache
-def _non_printing() -> Any:
-    import regex  # a requirement of sacremoses; the standard library has no \p{C}
-
-    return regex.compile(r"\p{C}")
+def _word_tokens(language: str, aggressive_hyphens: bool) -> WordTokens:
+    tokenizer = _tokenizer(language)
+    tokenize = partial(
+        tokenizer.tokenize, aggressive_dash_splits=aggressive_hyphens, return_str=True
+    )
+    return WordTokens(tokenize, tokenizer.IsAlnum, tokenizer.IsLower)
 
 
 def known_languages() -> list[str]:
@@ -83,15 +79,12 @@ class LineTokenizer:
     def __call__(self, line: str) -> str:
         """Tokens joined by spaces; characters special to Moses are escaped (`&apos;`)."""
         if self.normalize:
-            line = _non_printing().sub(" ", _normalizer(self.language).normalize(line))
-        text = self._tokens(line) if self.moses else " ".join(line.split())
+            line = normalize(line, self.language)
+        if self.moses:
+            text = _word_tokens(self.language, self.aggressive_hyphens)(line)
+        else:
+            text = " ".join(line.split())
         return text.lower() if self.lowercase else text
-
-    def _tokens(self, line: str) -> str:
-        text: str = _tokenizer(self.language).tokenize(
-            line, aggressive_dash_splits=self.aggressive_hyphens, return_str=True
-        )
-        return text
 
     def undo(self, tokens: str) -> str:
         """Text from tokens; case stays as it is."""

@@ -8,10 +8,11 @@ import regex
 from hypothesis import given
 from hypothesis import strategies as st
 from sacremoses import MosesPunctNormalizer, MosesTokenizer
+from subword_nmt import learn_bpe as learn_bpe_module
 from subword_nmt.apply_bpe import BPE
 from subword_nmt.learn_bpe import learn_bpe
 
-from admin_nmt.data import bpe
+from admin_nmt.data import bpe, memory
 from admin_nmt.data.tokenization import LineTokenizer, require_known_language
 from admin_nmt.errors import UserError
 
@@ -89,11 +90,18 @@ def codes_path(tmp_path_factory):
     return path
 
 
-def test_the_cache_of_a_long_run_is_bounded(codes_path, monkeypatch):
-    monkeypatch.setattr(bpe, "_CACHE_SIZE", 100)
+def test_what_a_long_run_remembers_is_bounded(codes_path, monkeypatch):
+    monkeypatch.setattr(memory, "MAX_ENTRIES", 100)
+    words = bpe._words(codes_path)
     for number in range(1000):
         bpe.split(f"word{number}", codes_path)
-        assert len(bpe.load(codes_path).cache) <= 101
+        assert len(words) <= 100 and len(bpe.load(codes_path).cache) <= 1
+
+
+def test_names_of_subword_nmt_are_as_they_were_after_learning(tmp_path):
+    before = dict(vars(learn_bpe_module))
+    bpe.learn(bpe.count_words(CORPUS), 5, tmp_path / "codes")
+    assert vars(learn_bpe_module) == before
 
 
 def test_codes_learned_anew_replace_those_in_memory(tmp_path):
