@@ -42,7 +42,7 @@ def write_corpus(folder: Path, languages: tuple[str, str], num_lines: int) -> No
         with (folder / f"train.{language}").open("w") as stream:
             for _ in range(num_lines):
                 line = " ".join(rng.choices(words, cum_weights=weights, k=20))
-                stream.write(f"{line[:20]}, {line[20:]}.\n".capitalize())
+                stream.write(f"{line.replace(' ', ', ', 1).capitalize()}.\n")
 
 
 def cpu_seconds() -> float:
@@ -130,7 +130,7 @@ def main() -> None:
     parser.add_argument(
         "--copies", type=int, default=1, metavar="N", help="the corpus N times over"
     )
-    parser.add_argument("--lines", type=int, default=200_000, help="of generated text")
+    parser.add_argument("--lines", type=int, default=100_000, help="of generated text")
     parser.add_argument("--sample", type=int, default=2000, help="lines for the second table")
     parser.add_argument("--bpe-tokens", type=int, default=2000)
     parser.add_argument("--workers", type=int, default=2)
