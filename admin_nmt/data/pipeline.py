@@ -44,7 +44,7 @@ from admin_nmt.progress import progress
 logger = logging.getLogger(__name__)
 
 #: Lines that go to a worker at once: enough to make the transport cheap.
-CHUNK_LINES = 1000
+CHUNK_LINES = 4000
 STEPS = ("tokenize", "learn_bpe", "apply_bpe", "binarize")
 _LIBRARIES = ("admin-nmt", "sacremoses", "subword-nmt")
 
