@@ -52,9 +52,10 @@ def describe(error: BaseException) -> str | None:
     if kind == "ProcessExitedException":  # a rank that torch spawned was killed
         return _lost_rank_line(str(error))
     for failed in (error, error.__context__):  # of fairseq's trainer, which hides why
-        told = _unexpected_names(str(failed)) if isinstance(failed, RuntimeError) else None
-        if told:
-            return told
+        if isinstance(failed, RuntimeError):
+            told = _unexpected_names(str(failed)) or _other_vocabulary(str(failed))
+            if told:
+                return told
     return lost_rank(f"{kind}: {error}") if isinstance(error, RuntimeError) else None
 
 
@@ -77,8 +78,9 @@ _KNOWN = (
     (
         AssertionError,
         r"world size is (\d+) but have (\d+) available devices",
-        "--distributed-world-size {0} starts one process per GPU, and there are {1}: on CPUs, or on "
-        "several machines, torchrun starts them",
+        "--distributed-world-size {0} starts one process per GPU, and there are {1}: on CPUs "
+        "scripts/train-multi-gpu.sh --cpu --procs {0} starts them, on several machines "
+        "scripts/train-multi-node.sh",
     ),
 )
 
@@ -118,11 +120,32 @@ def first_line(error: BaseException) -> str:
     return line if len(line) <= 300 else f"{line[:297]}..."
 
 
+#: Part of the names of embeddings, of which at least one has a row for each word.
+_OF_WORDS = ".embed_tokens."
+
+
 def _unexpected_names(text: str) -> str | None:
     """The line for weights of another repository, which PyTorch refuses to load by their names."""
     unexpected = re.findall(r"Unexpected key\(s\) in state_dict: (.*)", text)
     told = of_another_repository(re.findall(r'"([^"]+)"', "".join(unexpected)))
     return f"the checkpoint {told}" if told else None
+
+
+def _other_vocabulary(text: str) -> str | None:
+    """The line for embeddings of another number of words, where nothing else differs."""
+    sizes = re.findall(
+        r"size mismatch for (\S+): .*?torch.Size\(\[(\d+), (\d+)\]\) from checkpoint, .*?"
+        r"torch.Size\(\[(\d+), (\d+)\]\)",
+        text,
+    )
+    words = [(old, new) for name, old, d, new, width in sizes if _OF_WORDS in name and d == width]
+    if not words or "Unexpected key" in text or "Missing key" in text:
+        return None
+    return (
+        f"the checkpoint knows {words[0][0]} words, the data {words[0][1]}: use the data that it was "
+        "trained on, or give it this vocabulary by 'admin-nmt extend-vocabulary' and train on from that "
+        "with --finetune-from-model"
+    )
 
 
 def resume_line(what: str) -> str:

@@ -94,10 +94,19 @@ def test_failures_of_fairseq_that_say_what_is_wrong_are_one_line() -> None:
             ),
             "sentence 3 (counted from 0) has (1101, 0) tokens, and the model reads at most (1024, 1",
         ),
-        (AssertionError("world size is 2 but have 0 available devices"), "torchrun starts them"),
+        (
+            AssertionError("world size is 2 but have 0 available devices"),
+            "train-multi-gpu.sh --cpu --procs 2 starts them",
+        ),
     ]
     for error, text in cases:
         assert text in str(errors.describe(error))
+    sizes = "\tsize mismatch for {}.embed_tokens.weight: copying a param with shape torch.Size([48, 32]) from "
+    sizes += "checkpoint, the shape in current model is torch.Size([{}, {}])."
+    load = "Error(s) in loading state_dict for AdminTransformerModel:\n"
+    other = errors.describe(RuntimeError(load + sizes.format("encoder", 34, 32)))
+    assert str(other).startswith("the checkpoint knows 48 words, the data 34: use the data that")
+    assert errors.describe(RuntimeError(load + sizes.format("encoder", 48, 64))) is None
     assert errors.describe(AssertionError("something else")) is None
 
 
