@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from contextlib import contextmanager
 
 import pytest
 
@@ -61,28 +62,30 @@ def sleep(number: int) -> int:
     return number
 
 
-@pytest.fixture
-def interrupted_soon():
-    """The handler of SIGINT is what the test makes it; a SIGINT comes in 0.3 seconds."""
-    before = signal.getsignal(signal.SIGINT)
+@contextmanager
+def interrupted_soon(handler):
+    """A SIGINT in 0.3 seconds, which `handler` gets."""
+    before = signal.signal(signal.SIGINT, handler)
     timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
-    yield
-    timer.cancel()
-    signal.signal(signal.SIGINT, before)
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+        signal.signal(signal.SIGINT, before)
 
 
-def test_an_interrupt_ends_the_wait_for_a_result(interrupted_soon):
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    with pytest.raises(KeyboardInterrupt):
+def test_an_interrupt_ends_the_wait_for_a_result():
+    with pytest.raises(KeyboardInterrupt), interrupted_soon(signal.default_int_handler):
         list(ordered_map(sleep, range(100), workers=2))
     assert not multiprocessing.active_children()
 
 
-def test_who_ignores_interrupts_goes_on(interrupted_soon):
+def test_who_ignores_interrupts_goes_on():
     """As a program does that a shell started in its background."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    results = list(ordered_map(sleep, range(6), workers=2))
+    with interrupted_soon(signal.SIG_IGN):
+        results = list(ordered_map(sleep, range(6), workers=2))
     assert [number for number, _ in results] == list(range(6))
 
 
