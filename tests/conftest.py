@@ -1,9 +1,7 @@
 """What all tests share: a tiny parallel corpus, binarised once, and models over it."""
 
-import os
 import random
 import subprocess
-import sys
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from tests.clean_tree import pytest_sessionfinish, pytest_sessionstart  # noqa: F401
+from tests.support.clean_tree import pytest_sessionfinish, pytest_sessionstart  # noqa: F401
+from tests.support.models import randomise, trainer_state
+from tests.support.programs import run_program, run_tool
 
-BIN = Path(sys.executable).parent
 TINY = [
     "--arch",
     "admin_transformer_tiny",
@@ -44,22 +43,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def one_thread() -> None:
     """Tiny tensors gain nothing from threads, and xdist runs several processes."""
     torch.set_num_threads(1)
-
-
-def run_program(
-    program: str, *args: object, check: bool = True, timeout: float = 120, **env: str
-) -> subprocess.CompletedProcess[str]:
-    """Run an installed program in a process of its own; with `check`, it must succeed."""
-    result = subprocess.run(
-        [str(BIN / program), *map(str, args)],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | env,
-        timeout=timeout,
-    )
-    if check:
-        assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-3000:]
-    return result
 
 
 @pytest.fixture(scope="session")
@@ -132,6 +115,25 @@ def build(parse: Callable[..., Any], task: Any) -> Callable[..., Any]:
 
 
 @pytest.fixture(scope="session")
+def checkpoint(
+    parse: Callable[..., Any], task: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Path]:
+    """`checkpoint(*options, seed=1)`: a file of a model with random numbers everywhere."""
+
+    def save(*options: str, seed: int = 1) -> Path:
+        torch.manual_seed(seed)
+        cfg = parse(*options)
+        model = task.build_model(cfg.model)
+        randomise(model, seed, also=("omega", "alpha"))
+        path = tmp_path_factory.mktemp("checkpoint") / "model.pt"
+        optimizer = {"state": torch.zeros(5)}
+        torch.save(trainer_state(model, cfg, last_optimizer_state=optimizer), path)
+        return path
+
+    return save
+
+
+@pytest.fixture(scope="session")
 def batch(task: Any) -> dict[str, Any]:
     """One training batch with padding on both sides."""
     dataset = task.dataset("train")
@@ -140,16 +142,6 @@ def batch(task: Any) -> dict[str, Any]:
     assert (sample["net_input"]["src_tokens"] == pad).any()
     assert (sample["net_input"]["prev_output_tokens"] == pad).any()
     return sample
-
-
-def run_tool(name: str, *arguments: object) -> str:
-    """Run an installed program; its output, or an error that shows it."""
-    result = subprocess.run(
-        [str(BIN / name), *map(str, arguments)],
-        capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
 
 
 @pytest.fixture(scope="session")

@@ -33,10 +33,6 @@ def test_process_without_fairseq_imports_nothing_heavy() -> None:
         "import sys\n"
         "assert 'admin_nmt_autoload' in sys.modules, 'the .pth file is not installed'\n"
         "print(sorted({'fairseq', 'torch', 'numpy', 'admin_nmt', 'typing'} & set(sys.modules)))\n"
-        "import time; start = time.perf_counter()\n"
-        "import importlib; m = sys.modules.pop('admin_nmt_autoload'); m.uninstall()\n"
-        "importlib.import_module('admin_nmt_autoload').install()\n"
-        "print(f'{(time.perf_counter() - start) * 1e6:.0f} us', file=sys.stderr)"
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == "[]"
@@ -102,10 +98,9 @@ def test_wheel_carries_the_hook(tmp_path: Path) -> None:
     source.mkdir()
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "admin_nmt_autoload.py"):
         shutil.copy(REPOSITORY / name, source)
-    for name in ("admin_nmt", "configs", "hydra_plugins"):
-        if (REPOSITORY / name).is_dir():
-            ignore = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(REPOSITORY / name, source / name, ignore=ignore)
+    for name in ("admin_nmt", "configs"):
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(REPOSITORY / name, source / name, ignore=ignore)
     subprocess.run(
         [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation",
          "--wheel-dir", str(tmp_path), str(source)],

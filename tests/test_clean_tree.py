@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.clean_tree import stray_files
+from tests.support.clean_tree import stray_files
 
-HOOKS = Path(__file__).with_name("clean_tree.py")
+HOOKS = Path(__file__).with_name("support") / "clean_tree.py"
 DIRTY = "import pathlib\ndef test_it(): pathlib.Path(__file__).with_name({!r}).touch()\n"
 
 

@@ -120,3 +120,13 @@ def test_modules_have_no_import_cycles() -> None:
 
     for module in sorted(GRAPH):
         visit(module, ())
+
+
+def test_no_test_imports_another() -> None:
+    """What several tests need lies in `tests/support`, `tests/reference` or a `conftest.py`."""
+    tests = Path(__file__).parent
+    for path in tests.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                last = str(node.module).split(".")[-1]
+                assert not last.startswith("test_"), f"{path.relative_to(tests)}: {node.module}"

@@ -17,8 +17,7 @@ from admin_nmt.checkpoints.averaging import (
     select_checkpoints,
 )
 from admin_nmt.errors import UsageError, UserError
-
-BIN = Path(sys.executable).parent
+from tests.support.programs import BIN
 
 
 def averaged(paths):

@@ -14,7 +14,7 @@ import torch
 
 from admin_nmt.checkpoints import Checkpoint
 from admin_nmt.cli.main import main
-from tests.conftest import run_program
+from tests.support.programs import run_program
 
 STORED = Path(__file__).parents[1] / "data" / "checkpoint-0.1.0"
 CHECKPOINT = STORED / "checkpoint_last.pt"

@@ -17,7 +17,7 @@ from admin_nmt.checkpoints.tensors import leaders
 from admin_nmt.checkpoints.vocabulary import find_rows, rearrange_rows
 from admin_nmt.cli.main import main
 from admin_nmt.errors import UsageError, UserError
-from tests.binarised import write_dictionary, write_subset
+from tests.support.binarised import write_dictionary, write_subset
 
 #: Of the 40 words of `data_bin`, w0 to w24 stay, w25 to w39 go, n0 to n9 come.
 KEPT = [f"w{number}" for number in range(25)]

@@ -12,7 +12,7 @@ import yaml
 
 from admin_nmt.errors import UsageError
 from admin_nmt.host.recipes import check_config, check_name, max_tokens, num_gpus, update_freq
-from tests.conftest import BIN
+from tests.support.programs import BIN
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 RECIPES = sorted(path.stem for path in CONFIGS.glob("*.yaml"))

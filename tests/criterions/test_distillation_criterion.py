@@ -11,7 +11,6 @@ import torch
 from admin_nmt.checkpoints import Checkpoint
 from admin_nmt.errors import UsageError, UserError
 from tests.criterions.conftest import OURS, SMOOTH, STILL
-from tests.pruning.conftest import checkpoint  # noqa: F401
 from tests.reference import distillation as reference
 
 KD = ("--criterion", "label_smoothed_cross_entropy_distillation", *SMOOTH)
@@ -29,7 +28,7 @@ TEACHER = (
 
 
 @pytest.fixture(scope="module")
-def teacher(checkpoint: Callable[..., Path]) -> Path:  # noqa: F811
+def teacher(checkpoint: Callable[..., Path]) -> Path:
     return checkpoint(*TEACHER, "--dropout", "0.3", seed=4)
 
 

@@ -17,6 +17,8 @@ from admin_nmt.errors import UsageError
 from admin_nmt.ops import linear_loss
 from tests.criterions.conftest import OURS, RDROP, STILL, STOCK
 from tests.reference import rdrop as reference
+from tests.support.programs import run_program
+from tests.support.tensors import Largest
 
 REALFORMER = ("--residual-attention", "all")
 
@@ -122,7 +124,6 @@ def test_all_passes_are_one_forward_pass_without_logits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """[6] fairseq's keeps five tensors of the size of all logits; here no tensor is so large."""
-    from tests.ops.test_linear_loss import _Largest
 
     monkeypatch.setattr(linear_loss, "_CHUNK_ELEMENTS", {"cpu": 100, "cuda": 100})
     monkeypatch.setattr(linear_loss, "_MIN_CHUNK_TOKENS", 2)
@@ -131,7 +132,7 @@ def test_all_passes_are_one_forward_pass_without_logits(
     num_types = len(task.target_dictionary)
     all_logits = 2 * batch["target"].numel() * num_types
     sizes = sizes_of_passes(model)
-    with _Largest() as largest:
+    with Largest() as largest:
         criterion(*RDROP)(model, batch)[0].backward()
     assert sizes == [2 * batch["target"].shape[0]]
     logits = [n for n, row in zip(largest.sizes, largest.rows, strict=True) if row == num_types]
@@ -370,8 +371,6 @@ def test_fairseqs_other_models_can_use_it(
 def test_a_language_model_can_use_it(tmp_path: Any, data_bin: Any) -> None:
     """The `language_modeling` task, fairseq's own architecture, both criterions."""
     import shutil
-
-    from tests.conftest import run_program
 
     folder = tmp_path / "lm"
     folder.mkdir()

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from admin_nmt.checkpoints.reading import load_checkpoint_file
-from tests.conftest import run_program
 from tests.criterions.conftest import RDROP, STILL, STOCK
-from tests.train.test_two_ranks import run_ranks
+from tests.support.programs import run_program
+from tests.support.ranks import run_ranks
 
 COMMON = (
     "--arch", "admin_transformer_tiny", "--share-all-embeddings", "--seed", "3",

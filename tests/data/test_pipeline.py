@@ -22,7 +22,7 @@ from admin_nmt.data.state import locked
 from admin_nmt.data.text_pipeline import TextPipeline
 from admin_nmt.errors import UserError
 from admin_nmt.evaluation.preparation import read_preparation
-from tests.odd_lines import ODD_LINES
+from tests.support.odd_lines import ODD_LINES
 
 
 def lines_of(path: Path) -> list[str]:

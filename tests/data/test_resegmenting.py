@@ -11,7 +11,8 @@ from admin_nmt.data import bpe, resegmenting
 from admin_nmt.data.resegmenting import WordSampler, sentence_keys
 from admin_nmt.data.segmentations import MergeDropout
 from admin_nmt.data.subwords import SubwordNmt
-from tests.data.test_segmentations import DRAWS, TEXT, WORDS, agree, distribution
+from tests.support.segmentations import DRAWS, TEXT, agree, distribution
+from tests.support.words import WORDS
 
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
 END, UNKNOWN = 2, 3

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from admin_nmt.checkpoints.reading import load_checkpoint_file
-from tests.conftest import BIN
+from tests.support.programs import BIN
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PATH": f"{BIN}:{os.environ['PATH']}"}

@@ -13,7 +13,7 @@ import torch
 
 from admin_nmt.checkpoints.reading import load_checkpoint_file
 from admin_nmt.host import errors
-from tests.ranks import finish, start_ranks
+from tests.support.ranks import finish, start_ranks
 
 OPTIONS = [
     "--arch", "admin_transformer_tiny", "--cpu", "--share-all-embeddings", "--seed", "3",

@@ -1,11 +1,8 @@
 """Contracts: a real model is translated with, scored and kept; bad input ends in one line."""
 
 import json
-import os
 import shutil
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -16,15 +13,11 @@ from admin_nmt.evaluation.generation import Translations
 from admin_nmt.evaluation.preparation import Preparation, read_preparation
 from admin_nmt.evaluation.scoring import detokenized_scores
 from admin_nmt.evaluation.text import read_lines
-
-BIN = Path(sys.executable).parent
+from tests.support.programs import BIN, run_program
 
 
 def run(*command):
-    return subprocess.run(
-        list(map(str, [BIN / "admin-nmt", "evaluate", *command])),
-        capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    return run_program("admin-nmt", "evaluate", *command, check=False)
 
 
 @pytest.fixture(scope="session")

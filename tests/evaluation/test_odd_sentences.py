@@ -16,7 +16,7 @@ from admin_nmt.evaluation.batches import batches_of
 from admin_nmt.evaluation.decoding import Decoder, SearchOptions
 from admin_nmt.evaluation.generation import load_ensemble
 from admin_nmt.evaluation.text import read_lines
-from tests.binarised import write_subset
+from tests.support.binarised import write_subset
 
 #: More subwords than the 1,023 that the model reads, in words of two.
 LONG = ["ein@@", "e"] * 700

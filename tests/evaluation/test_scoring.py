@@ -4,8 +4,6 @@ import json
 import math
 import os
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -17,8 +15,7 @@ from admin_nmt.evaluation.scoring import (
     detokenized_scores,
     tokenized_bleu,
 )
-
-BIN = Path(sys.executable).parent
+from tests.support.programs import BIN
 
 
 def run(*command, text=None):

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,8 +11,8 @@ import pytest
 from admin_nmt.cli import compare
 from admin_nmt.errors import UsageError
 from admin_nmt.evaluation.significance import compare_systems
+from tests.support.programs import BIN, run_program
 
-BIN = Path(sys.executable).parent
 SEED = "77"
 
 
@@ -44,10 +43,7 @@ def test_compare_command_equals_the_sacrebleu_command(text_files, two_references
     command = ["compare", *systems, "--seed", SEED]
     command += [word for reference in references for word in ("--reference", reference)]
     command += ["--paired-bs-n", "100", "--paired-ar-n", "200", "--json", tmp_path / "out.json"]
-    ours = subprocess.run(
-        [str(BIN / "admin-nmt"), *map(str, command)], capture_output=True, text=True, check=False
-    )
-    assert ours.returncode == 0, ours.stderr
+    ours = run_program("admin-nmt", *command)
     result = json.loads((tmp_path / "out.json").read_text())
     assert [result["reference"], *result["more_references"]] == list(map(str, references))
     assert len(result["results"]) == len(bootstrap) == len(randomisation) == 6

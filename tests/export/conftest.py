@@ -7,7 +7,7 @@ import random
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from functools import cache
 from pathlib import Path
@@ -15,7 +15,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+
+from tests.support.models import randomise, spread_omegas, trainer_state
+from tests.support.words import WORDS, sentence
 
 #: Runs a fairseq program in a Python that has no admin_nmt: -S leaves out the .pth files that make
 #: it importable and hook it into fairseq, and None in sys.modules makes its import fail.
@@ -41,52 +43,12 @@ def run_without_us(module: str, *args: object) -> subprocess.CompletedProcess[st
     return result
 
 
-def omegas(model: Any) -> Iterator[Tensor]:
-    """The vectors omega of a model, in forward order."""
-    for _, residual in model.residuals():
-        if hasattr(residual, "omega"):
-            yield residual.omega
-
-
-def randomise(model: Any, seed: int, half_range: float = 1.5) -> None:
-    """Random biases and LayerNorms (their initial values would hide mistakes), and omegas.
-
-    Half of an omega's components are normal, half between 10 ** -half_range and 10 ** half_range in
-    absolute value, of either sign.
-    """
-    generator = torch.Generator().manual_seed(seed)
-
-    def normal(shape: torch.Size) -> Tensor:
-        return torch.randn(shape, generator=generator)
-
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name.endswith("bias") or "layer_norm" in name or "layernorm" in name:
-                parameter.add_(0.3 * normal(parameter.shape))
-        for omega in omegas(model):
-            exponents = half_range * (2 * torch.rand(omega.shape, generator=generator) - 1)
-            spread = 10**exponents * normal(omega.shape).sign()
-            omega.copy_(torch.where(normal(omega.shape) > 0, spread, normal(omega.shape)))
-
-
 @pytest.fixture(scope="session")
 def save() -> Callable[..., Path]:
     """`save(model, cfg, path, **entries)`: a checkpoint of `model`, configured by `cfg`."""
 
     def write(model: Any, cfg: Any, path: Path, **entries: Any) -> Path:
-        from omegaconf import OmegaConf
-
-        config = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
-        history = {"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}}
-        state = {
-            "args": None,
-            "cfg": config,
-            "model": model.state_dict(),
-            "optimizer_history": [history | {"num_updates": 7}],
-            "task_state": {},
-            "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}},
-        }
-        torch.save(state | entries, path)
+        torch.save(trainer_state(model, cfg, **entries), path)
         return path
 
     return write
@@ -106,20 +68,10 @@ def make(
         cfg = parse_once(*options)
         model = task.build_model(copy.deepcopy(cfg.model)).eval()
         randomise(model, seed)
+        spread_omegas(model, seed)
         return model, save(model, cfg, path, **entries)
 
     return make_checkpoint
-
-
-WORDS = {
-    "Hund": "dog", "Katze": "cat", "Haus": "house", "läuft": "runs", "schläft": "sleeps",
-    "grün": "green", "sieht": "sees", "Straße": "street",
-}  # fmt: skip
-
-
-def sentence(rng: random.Random, longest: int = 7) -> list[str]:
-    """German words."""
-    return rng.choices(list(WORDS), k=rng.randint(2, longest))
 
 
 @pytest.fixture(scope="session")

@@ -14,9 +14,7 @@ from admin_nmt.export import TextOptions, bundle, export_bundle, load_translator
 from admin_nmt.export.bundle import QUANTIZATIONS, read_manifest
 from admin_nmt.export.verification import score_tolerance
 from admin_nmt.files import sha256
-
-GERMAN = ["Hund läuft.", "", "Straße sieht grün Haus Katze.", "  ", "Katze schläft."]
-ENGLISH = ["dog runs.", "", "street sees green house cat.", "", "cat sleeps."]
+from tests.support.words import ENGLISH, GERMAN
 
 
 def test_it_translates_what_was_learned(exported: Path) -> None:

@@ -15,7 +15,7 @@ from admin_nmt.distillation import distill, sequence_level
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.export import load_translator
 from admin_nmt.export.backends import Search
-from tests.conftest import BIN
+from tests.support.programs import BIN
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,9 @@ from admin_nmt.export import fold, fold_checkpoint
 from admin_nmt.export.plain_transformer import fold_model
 from admin_nmt.export.verification import compare_logits
 from admin_nmt.models.settings import model_settings
-from tests.export.conftest import omegas, run_without_us
+from tests.export.conftest import run_without_us
+from tests.support.models import omegas
+from tests.support.tensors import relative_difference
 
 SIZES = "--encoder-layers 2 --decoder-layers 2 --encoder-embed-dim 32 --decoder-embed-dim 32"
 SIZES = f"{SIZES} --encoder-ffn-embed-dim 64 --decoder-ffn-embed-dim 64".split()
@@ -64,10 +66,6 @@ def stock(folded: dict[str, Any], task: Any) -> Any:
 def logits(model: Any, batch: dict[str, Any]) -> Tensor:
     with torch.no_grad():
         return model(**batch["net_input"])[0]
-
-
-def relative_difference(found: Tensor, expected: Tensor) -> float:
-    return float((found - expected).abs().max() / expected.abs().max())
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

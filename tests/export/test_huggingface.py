@@ -11,7 +11,7 @@ import torch
 from admin_nmt.cli.main import main
 from admin_nmt.errors import UserError
 from admin_nmt.export import load_translator
-from tests.export.test_fold import relative_difference
+from tests.support.tensors import relative_difference
 
 pytest.importorskip("transformers")
 

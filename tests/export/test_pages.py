@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from admin_nmt.cli.main import main
-from tests.test_documentation import REPOSITORY, commands
+from tests.support.pages import REPOSITORY, commands
 
 
 def page(name: str) -> str:

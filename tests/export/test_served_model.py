@@ -13,10 +13,10 @@ from typing import Any
 
 from admin_nmt.export.loading import load_translator
 from admin_nmt.serve.server import work
-from tests.conftest import BIN
-from tests.export.test_bundle import ENGLISH, GERMAN
-from tests.odd_lines import ODD_LINES
-from tests.test_documentation import REPOSITORY, commands
+from tests.support.odd_lines import ODD_LINES
+from tests.support.pages import REPOSITORY, commands
+from tests.support.programs import BIN
+from tests.support.words import ENGLISH, GERMAN
 
 
 def documented() -> dict[str, Any]:

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from admin_nmt.cli.main import main
-from tests.conftest import BIN
-from tests.export.test_bundle import ENGLISH, GERMAN
-from tests.odd_lines import ODD_LINES
+from tests.support.odd_lines import ODD_LINES
+from tests.support.programs import BIN
+from tests.support.words import ENGLISH, GERMAN
 
 
 def translate(

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from admin_nmt.checkpoints.reading import load_checkpoint_file
 from admin_nmt.errors import UsageError
 from admin_nmt.host import best_checkpoints
-from tests.host.test_early_stopping import _forget
-from tests.host.test_exact_resume import load_checkpoint_file, train
+from tests.support.training import forget_best, train
 
 
 class Trainer:
@@ -61,13 +61,13 @@ def test_the_n_best_stay_and_the_best_is_among_them(
     )  # fmt: skip
     trainer: Any = Trainer()
     iterator = SimpleNamespace(epoch=1, end_of_epoch=lambda: True, state_dict=dict)
-    _forget()
+    forget_best()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(best_checkpoints, "is_ours", lambda trainer: True)
         for update, value in enumerate(values, start=1):
             if update == resumed_before and update > 1:
                 # Killed after its files were written, it saves the last one again.
-                _forget()
+                forget_best()
                 best = max if maximize else min
                 if update > 2:  # as the checkpoint before says
                     checkpoint_utils.save_checkpoint.best = best(values[: update - 2])
@@ -91,9 +91,9 @@ def test_the_n_best_stay_and_the_best_is_among_them(
 def test_a_resumed_training_keeps_the_best(data_bin: Path, tmp_path: Path) -> None:
     options = ("--keep-best-checkpoints", "2", "--lr", "5", "--save-interval-updates", "3")
     for updates in (7, 12, 24):
-        _forget()
+        forget_best()
         train(data_bin, tmp_path, updates, *options, "--keep-interval-updates", "99", validate=True)
-    _forget()
+    forget_best()
     states = {path: load_checkpoint_file(path) for path in tmp_path.glob("checkpoint*.pt")}
     losses = {
         state["optimizer_history"][-1]["num_updates"]: state["extra_state"]["val_loss"]

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.host.test_exact_resume import load_checkpoint_file, train
+from admin_nmt.checkpoints.reading import load_checkpoint_file
+from tests.support.training import train
 
 
 def test_fp16_leaves_out_updates_that_overflow(

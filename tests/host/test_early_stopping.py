@@ -4,25 +4,17 @@ import logging
 from pathlib import Path
 
 import pytest
-from fairseq import checkpoint_utils
-from fairseq_cli import train as fairseq_train
 
-from tests.host.test_exact_resume import load_checkpoint_file, train
+from admin_nmt.checkpoints.reading import load_checkpoint_file
+from tests.support.training import forget_best, train
 
 #: A learning rate of 0 ties all validations; the first is the best.
 OPTIONS = ("--lr", "0", "--patience", "3")
 
 
-def _forget() -> None:
-    """fairseq keeps the best value and the count on its functions, which end with the process."""
-    for function in (checkpoint_utils.save_checkpoint, fairseq_train.should_stop_early):
-        function.__dict__.pop("best", None)
-        function.__dict__.pop("num_runs", None)
-
-
 def run(data: Path, folder: Path, epochs: int) -> int:
     """Train in a process that knows nothing; updates made altogether."""
-    _forget()
+    forget_best()
     train(data, folder, 1000, "--max-epoch", str(epochs), *OPTIONS, validate=True)
     last = load_checkpoint_file(folder / "checkpoint_last.pt")
     return last["optimizer_history"][-1]["num_updates"]

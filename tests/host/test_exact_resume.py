@@ -3,19 +3,16 @@
 import math
 import random
 import shutil
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from admin_nmt.checkpoints.reading import load_checkpoint_file
 from admin_nmt.host.exact_resume import position_on
+from tests.support.training import COMMON, Program, require_equal, train, weights
 
-Program = Callable[..., subprocess.CompletedProcess[str]]
 #: Of about five epochs of eight batches.
 UPDATES = 38
 SETTINGS = {
@@ -29,39 +26,6 @@ SETTINGS = {
     "workers": ("--num-workers", "1"),
     "epoch-batches": ("--update-epoch-batch-itr", "True"),
 }
-
-
-COMMON = (
-    "--arch admin_transformer_tiny --cpu --seed 3 --share-all-embeddings --max-tokens 300 "
-    "--optimizer radam --lr 1e-3 --lr-scheduler inverse_sqrt --warmup-updates 10 --dropout 0.1 "
-    "--criterion admin_label_smoothed_cross_entropy --label-smoothing 0.1 --no-epoch-checkpoints "
-    "--disable-validation --num-workers 0 --log-interval 1 --log-format json"
-).split()
-
-
-def train(data: object, folder: Path, updates: int, *options: str, validate: bool = False) -> None:
-    """Up to `updates`, from the checkpoint in `folder` if there is one."""
-    from fairseq import options as fairseq_options
-    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-    from fairseq_cli.train import main
-
-    import admin_nmt  # noqa: F401
-
-    given = [str(data), *COMMON, "--max-update", str(updates), "--save-dir", str(folder), *options]
-    if validate:
-        given.remove("--disable-validation")
-    parser = fairseq_options.get_training_parser()
-    main(convert_namespace_to_omegaconf(fairseq_options.parse_args_and_arch(parser, given)))
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_checkpoint_file(folder / "checkpoint_last.pt")["model"]
-
-
-def require_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
-    assert first.keys() == second.keys()
-    for name, value in first.items():
-        assert torch.equal(value, second[name]), name
 
 
 def stops(seed: str) -> list[int]:

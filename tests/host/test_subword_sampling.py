@@ -14,7 +14,7 @@ import torch
 from admin_nmt.data import bpe, sentence_pieces
 from admin_nmt.data.subwords import SentencePiece, SubwordNmt, Subwords
 from admin_nmt.errors import UsageError, UserError
-from tests.host.test_exact_resume import COMMON, require_equal, train, weights
+from tests.support.training import COMMON, require_equal, train, weights
 
 WORDS = "lower lowest slower slowest newer newest wide wider widest older oldest".split()
 RDROP = ("--criterion", "label_smoothed_cross_entropy_rdrop")

@@ -12,29 +12,8 @@ import torch
 from torch import Tensor
 
 from admin_nmt.errors import UserError
-from tests.models.test_reference import randomise, stock_state
 from tests.reference import transformer as reference
-
-
-def population_variance(x: Tensor) -> float:
-    values = x.flatten().tolist()
-    mean = math.fsum(values) / len(values)
-    return math.fsum((value - mean) ** 2 for value in values) / len(values)
-
-
-def one_sentence(batch: dict[str, Any], row: int, pad: int) -> dict[str, Any]:
-    """A batch of one sentence without padding."""
-    net_input = batch["net_input"]
-    source = net_input["src_tokens"][row]
-    target = net_input["prev_output_tokens"][row]
-    return {
-        "ntokens": int((target != pad).sum()),
-        "net_input": {
-            "src_tokens": source[source != pad][None],
-            "src_lengths": (source != pad).sum()[None],
-            "prev_output_tokens": target[target != pad][None],
-        },
-    }
+from tests.support.models import one_sentence, population_variance, randomise, stock_state
 
 
 def test_omegas_follow_the_recurrence(build: Callable[..., Any], batch: dict[str, Any]) -> None:

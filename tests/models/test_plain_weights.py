@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 from admin_nmt.errors import UserError
 from admin_nmt.host.errors import describe
 from admin_nmt.host.resuming import require_same_residuals
+from tests.support.models import trainer_state
 
 
 @pytest.fixture(scope="module")
@@ -94,8 +94,7 @@ def saved(
         cfg = parse(*options)
         model = task.build_model(cfg.model)
         path = tmp_path_factory.mktemp("saved") / "model.pt"
-        config = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
-        torch.save({"args": None, "cfg": config, "model": model.state_dict()}, path)
+        torch.save(trainer_state(model, cfg), path)
         return model, path
 
     return make

@@ -13,8 +13,14 @@ from admin_nmt.errors import UsageError
 from admin_nmt.models.stacks import all_layers
 from admin_nmt.modules.dropout import Dropout
 from admin_nmt.modules.score_chain import LayerOutput, ScoreChain
-from tests.models.test_reference import random_omegas, randomise, stock_state
 from tests.reference import transformer as reference
+from tests.support.models import (
+    one_sentence,
+    population_variance,
+    random_omegas,
+    randomise,
+    stock_state,
+)
 
 DEPTH = ("--encoder-layers", "3", "--decoder-layers", "3")
 ALL = ("--residual-attention", "all")
@@ -319,7 +325,6 @@ def test_steps_with_a_cache_equal_the_whole_with_reordered_beams(
 def test_profile_sees_the_carried_scores(build: Callable[..., Any], batch: dict[str, Any]) -> None:
     """RealFormer x ADMIN: the recurrence of the omegas through a reference with chains."""
     from admin_nmt.initialization.profile import measure_profile
-    from tests.initialization.test_profile import one_sentence, population_variance
 
     drop = ("--encoder-layerdrop", "0.9")
     model = build("--dropout", "0", "--share-all-embeddings", *DEPTH, *ALL, *drop)

@@ -9,41 +9,7 @@ from torch import Tensor
 
 from admin_nmt.modules.multihead_attention import split_projections
 from tests.reference import transformer as reference
-
-
-def stock_state(model: Any) -> dict[str, Tensor]:
-    """The state dict under fairseq's names of projections, omegas left out."""
-    state = {k: v.clone() for k, v in model.state_dict().items() if not k.endswith(".omega")}
-    for side, attentions in (
-        ("encoder", ["self_attn"]),
-        ("decoder", ["self_attn", "encoder_attn"]),
-    ):
-        for number in range(len(getattr(model, side).layers)):
-            for name in attentions:
-                split_projections(
-                    state, f"{side}.layers.{number}.{name}", self_attention=name == "self_attn"
-                )
-    return state
-
-
-def random_omegas(model: Any, seed: int) -> dict[str, Tensor]:
-    """Give every vector omega random components, small and negative ones among them."""
-    generator = torch.Generator().manual_seed(seed)
-    omegas = {}
-    for name, residual in model.residuals():
-        if hasattr(residual, "omega"):
-            residual.set_omega(torch.randn(residual.omega.shape, generator=generator))
-            omegas[name] = residual.omega.detach().double()
-    return omegas
-
-
-def randomise(model: Any, seed: int) -> None:
-    """Random biases and LayerNorms: at their initial values they would hide mistakes."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name.endswith("bias") or "layer_norm" in name:
-                parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+from tests.support.models import random_omegas, randomise, stock_state
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

@@ -1,6 +1,5 @@
 """Chunked projection and loss against the loops of the papers, and what it may allocate."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,6 +18,7 @@ from admin_nmt.ops.linear_loss import (
 )
 from admin_nmt.ops.rdrop import rdrop_loss, symmetric_kl
 from tests.reference import rdrop as reference
+from tests.support.tensors import Largest
 
 PAD = 1
 
@@ -245,36 +245,17 @@ def test_autocast_multiplies_in_low_precision_and_returns_full_gradients() -> No
         assert (mine.grad - theirs.grad).abs().max() < 3e-2 * theirs.grad.abs().max()
 
 
-class _Largest(TorchDispatchMode):
-    """Remembers the sizes and last dimensions of all tensors that operations make."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.sizes: list[int] = []
-        self.rows: list[int] = []
-
-    def __torch_dispatch__(
-        self, func: Callable, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for tensor in out if isinstance(out, tuple | list) else [out]:
-            if isinstance(tensor, Tensor):
-                self.sizes.append(tensor.numel())
-                self.rows.append(tensor.shape[-1] if tensor.dim() else 0)
-        return out
-
-
 @pytest.mark.parametrize("m", [1, 2])
 def test_no_tensor_is_larger_than_one_chunk_of_logits(m: int) -> None:
     N, D, V, chunk = 200, 4, 500, 10
     features, weight, bias, target = problem(m, (N,), D, V)
     ours = leaves(features, weight, bias)
-    with _Largest() as largest:
+    with Largest() as largest:
         linear_rdrop(
             *ours, target, LabelSmoothing.of(0.1, V), 1.0, PAD, chunk_tokens=chunk
         ).loss.backward()
     assert max(largest.sizes) == max(m * chunk * V, V * D)
-    with _Largest() as naive:
+    with Largest() as naive:
         plain(*leaves(features, weight, bias), target, 1.0).loss.backward()
     assert max(naive.sizes) >= m * N * V
 

@@ -10,19 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from admin_nmt.ops.residual_attention import residual_attention, residual_attention_with_weights
-
-
-def naive(
-    q: Tensor, k: Tensor, v: Tensor, prev: Tensor | None, bias: Tensor | None, n: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The formula with PyTorch's autograd: context, scores, weights."""
-    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
-    if prev is not None:
-        scores = scores + prev
-    logits = scores / n + (0 if bias is None else bias)
-    blind = logits.isneginf().all(-1, keepdim=True)  # such a query attends to nothing
-    weights = torch.softmax(logits.masked_fill(blind, 0), dim=-1) * ~blind
-    return weights @ v, scores, weights
+from tests.reference.residual_attention import naive, random_bias
 
 
 def inputs(
@@ -35,24 +23,6 @@ def inputs(
         torch.randn(b, h, *dims, dtype=dtype, requires_grad=True)
         for dims in ((t, size), (s, size), (s, size), (t, s))
     )
-
-
-def random_bias(shape: tuple[int, int, int, int, int], kind: str) -> Tensor | None:
-    """Padding (B, 1, 1, S), causal (T, S) or both; "left": both, with padding on the left, where
-    queries at padding see no key."""
-    b, _, t, s, _ = shape
-    lengths = torch.randint(1, s + 1, (b,))
-    padding = torch.zeros(b, s, dtype=torch.float64)
-    places = torch.arange(s).flip(0) if kind == "left" else torch.arange(s)
-    padding.masked_fill_(places >= lengths[:, None], float("-inf"))
-    causal = torch.full((t, s), float("-inf"), dtype=torch.float64).triu(1)
-    return {
-        "none": None,
-        "padding": padding[:, None, None],
-        "causal": causal,
-        "both": padding[:, None, None] + causal,
-        "left": padding[:, None, None] + causal,
-    }[kind]
 
 
 def gradients(

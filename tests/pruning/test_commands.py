@@ -12,8 +12,9 @@ import torch
 
 from admin_nmt.cli.main import main
 from admin_nmt.modules.heads import Head
-from tests.conftest import BIN
-from tests.ranks import free_port
+from tests.support.pages import GUIDE, commands
+from tests.support.programs import BIN
+from tests.support.ranks import free_port
 
 STOCK = "--arch transformer --encoder-layers 3 --decoder-layers 2 --encoder-embed-dim 32 "
 STOCK += "--decoder-embed-dim 32 --encoder-ffn-embed-dim 32 --decoder-ffn-embed-dim 32 "
@@ -314,7 +315,6 @@ def test_sweep_repeats_no_point_and_follows_the_order(
 def test_commands_of_the_readme_run_as_written(
     checkpoint: Callable[..., Path], data_bin: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    from tests.test_documentation import GUIDE, commands
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "checkpoints").mkdir()

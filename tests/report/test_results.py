@@ -18,7 +18,7 @@ from admin_nmt.pruning.heads import Measurement, save_measurements, save_removed
 from admin_nmt.report import figures, model_state, translations
 from admin_nmt.report.runs import Run, read_run, result_folders
 from admin_nmt.report.translations import Evaluated
-from tests.report.test_report import Page, write_log
+from tests.support.report import Page, write_log
 
 
 def write_evaluation(folder: Path, bleu: float, word: str, sources: bool = True) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import BIN
+from tests.support.programs import BIN
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "scripts"

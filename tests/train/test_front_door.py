@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import BIN, run_program
+from tests.support.programs import BIN, run_program
 
 REPOSITORY = Path(__file__).parents[2]
 

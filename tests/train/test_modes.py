@@ -7,29 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from admin_nmt.checkpoints.reading import load_checkpoint_file
-
-TRAIN = [
-    "--criterion",
-    "label_smoothed_cross_entropy",
-    "--label-smoothing",
-    "0.1",
-    "--share-all-embeddings",
-    "--disable-validation",
-    "--no-epoch-checkpoints",
-    "--num-workers",
-    "0",
-    "--seed",
-    "5",
-]
-
-
-def run_training(parse: Callable[..., Any], save_dir: Path, *options: str) -> dict[str, Any]:
-    """`fairseq-train` in this process; returns the last checkpoint."""
-    from fairseq_cli import train
-
-    train.main(parse(*TRAIN, "--save-dir", str(save_dir), *options))
-    return load_checkpoint_file(save_dir / "checkpoint_last.pt")
+from tests.support.training import run_training
 
 
 def omegas(state: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -81,9 +59,8 @@ def test_half_precision_learns(parse: Callable[..., Any], tmp_path: Path, precis
         assert torch.isfinite(value.float()).all()
     loss = state["extra_state"]["metrics"]["train"]
     average = next(entry for entry in loss if entry[1] == "loss")[3]
-    assert (
-        average["sum"] / average["count"] < 5.6
-    )  # bits per token; chance is log2(44) = 5.46 + eps
+    # Bits per token: one that only learns to be uniform over 44 words stays above log2(44) = 5.46.
+    assert average["sum"] / average["count"] < 5.2
 
 
 def test_given_profile_is_used_and_a_wrong_one_refused(

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from admin_nmt.checkpoints.reading import load_checkpoint_file
-from tests.conftest import run_program
-from tests.train.test_modes import run_training
-from tests.train.test_two_ranks import OPTIONS, run_ranks
+from tests.support.programs import run_program
+from tests.support.ranks import OPTIONS, run_ranks
+from tests.support.training import run_training
 
 REALFORMER = (
     "--arch", "admin_realformer_iwslt_de_en", "--init-type", "admin", "--encoder-layers", "2",
@@ -71,10 +71,11 @@ def test_half_precision_trains(
     parse: Callable[..., Any], tmp_path: Path, options: tuple[str, ...]
 ) -> None:
     state = run_training(
-        parse, tmp_path, "--max-update", "30", "--lr", "1e-2", "--clip-norm", "1",
+        parse, tmp_path, "--max-update", "60", "--lr", "1e-2", "--clip-norm", "1",
         "--residual-attention", "all", "--fp16-init-scale", "4", *options,
     )  # fmt: skip
     assert all(torch.isfinite(value.float()).all() for value in state["model"].values())
     entries = state["extra_state"]["metrics"]["train"]
     loss = next(entry for entry in entries if entry[1] == "loss")[3]
-    assert loss["sum"] / loss["count"] < 6  # bits per token; a new model has over 6.5
+    # Bits per token: one that only learns to be uniform over 44 words stays above log2(44) = 5.46.
+    assert loss["sum"] / loss["count"] < 5.2

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from admin_nmt.checkpoints.reading import load_checkpoint_file
-from tests.conftest import BIN
+from tests.support.programs import BIN
 
 UPDATES = 40
 

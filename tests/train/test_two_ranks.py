@@ -6,20 +6,8 @@ import pytest
 import torch
 
 from admin_nmt.checkpoints.reading import load_checkpoint_file
-from tests.conftest import run_program
-from tests.ranks import finish, start_ranks
-
-OPTIONS = [
-    "--arch", "admin_transformer_tiny", "--cpu", "--share-all-embeddings", "--seed", "3",
-    "--max-tokens", "150", "--optimizer", "radam", "--criterion", "label_smoothed_cross_entropy",
-    "--label-smoothing", "0.1", "--disable-validation", "--no-epoch-checkpoints",
-    "--num-workers", "0", "--log-format", "json", "--log-interval", "1",
-]  # fmt: skip
-
-
-def run_ranks(data: Path, save_dir: Path, *options: str) -> str:
-    """Both ranks to their end; returns rank 0's output."""
-    return finish(start_ranks(save_dir, data, *OPTIONS, *options, ranks=2), save_dir)
+from tests.support.programs import run_program
+from tests.support.ranks import OPTIONS, run_ranks
 
 
 @pytest.mark.parametrize("backend", ["pytorch_ddp", "legacy_ddp"])

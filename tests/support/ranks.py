@@ -5,7 +5,7 @@ import socket
 import subprocess
 from pathlib import Path
 
-from tests.conftest import BIN
+from tests.support.programs import BIN
 
 
 def free_port() -> int:
@@ -45,3 +45,16 @@ def finish(processes: list[subprocess.Popen[bytes]], folder: Path) -> str:
     log = (folder / "0.log").read_text()
     assert codes == [0] * len(processes), log[-3000:]
     return log
+
+
+OPTIONS = [
+    "--arch", "admin_transformer_tiny", "--cpu", "--share-all-embeddings", "--seed", "3",
+    "--max-tokens", "150", "--optimizer", "radam", "--criterion", "label_smoothed_cross_entropy",
+    "--label-smoothing", "0.1", "--disable-validation", "--no-epoch-checkpoints",
+    "--num-workers", "0", "--log-format", "json", "--log-interval", "1",
+]  # fmt: skip
+
+
+def run_ranks(data: Path, save_dir: Path, *options: str) -> str:
+    """Both ranks to their end; returns rank 0's output."""
+    return finish(start_ranks(save_dir, data, *OPTIONS, *options, ranks=2), save_dir)
