@@ -67,8 +67,7 @@ def make(
         torch.manual_seed(seed)
         cfg = parse_once(*options)
         model = task.build_model(copy.deepcopy(cfg.model)).eval()
-        randomise(model, seed)
-        spread_omegas(model, seed)
+        spread_omegas(model, randomise(model, seed))
         return model, save(model, cfg, path, **entries)
 
     return make_checkpoint

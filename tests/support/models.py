@@ -36,19 +36,23 @@ def random_omegas(model: Any, seed: int) -> dict[str, Tensor]:
     return omegas
 
 
-def randomise(model: Any, seed: int, also: tuple[str, ...] = ()) -> None:
+def randomise(model: Any, seed: int, also: tuple[str, ...] = ()) -> torch.Generator:
     """Random biases and LayerNorms: at their initial values they would hide mistakes.
 
     Args:
         model: changed.
         seed: of the numbers that are added, of standard deviation 0.3.
         also: ends of the names of other parameters that get some.
+
+    Returns:
+        The generator, for more.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith(("bias", *also)) or "layer_norm" in name or "layernorm" in name:
                 parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+    return generator
 
 
 def omegas(model: Any) -> Iterator[Tensor]:
@@ -58,10 +62,9 @@ def omegas(model: Any) -> Iterator[Tensor]:
             yield residual.omega
 
 
-def spread_omegas(model: Any, seed: int, half_range: float = 1.5) -> None:
+def spread_omegas(model: Any, generator: torch.Generator, half_range: float = 1.5) -> None:
     """Random omegas: half of the components are normal, half between 10 ** -half_range and
     10 ** half_range in absolute value, of either sign."""
-    generator = torch.Generator().manual_seed(seed)
 
     def normal(shape: torch.Size) -> Tensor:
         return torch.randn(shape, generator=generator)
