@@ -21,6 +21,35 @@ from admin_nmt.cli.main import main
 from tests.support.pages import GUIDE, METHODS, OTHERS, README, REPOSITORY, commands
 
 #: Commands that other tests run (or that CI itself is), by their first words; the first that fits counts.
+REPOSITORY = Path(__file__).parents[1]
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+#: Pages of the guide, in the order in which a user follows them.
+PAGES = ("install", "training", "data", "evaluation", "export", "analysis", "launch", "pruning")
+GUIDE = "\n".join(
+    (REPOSITORY / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in PAGES
+)
+#: One page per method.
+METHODS = {
+    name: (REPOSITORY / "docs" / "methods" / f"{name}.md").read_text(encoding="utf-8")
+    for name in ("admin", "realformer", "r-drop", "head-pruning")
+}
+OTHERS = "\n".join(
+    (REPOSITORY / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    for name in (
+        "troubleshooting",
+        "migrating",
+        "gpu",
+        "huggingface",
+        "python-api",
+        "papers",
+        "distillation",
+        "serve",
+        "alignments",
+        "back-translation",
+    )
+)
+
+#: Commands that other tests run (or that CI itself is), by their first words.
 RUN_ELSEWHERE = {
     "admin-nmt importance": "tests/pruning/test_commands.py",
     "admin-nmt prune": "tests/pruning/test_commands.py",
@@ -42,6 +71,13 @@ RUN_ELSEWHERE = {
     "fairseq-train distilled/data-bin": "scripts/distill.sh",
     "admin-nmt export checkpoint_best.pt DATA --quantization int8": "tests/export/test_distill.py",
     "fairseq-train DATA --arch admin_transformer ... --label-smoothing": "tests/criterions/test_distillation_criterion.py",
+    "admin-nmt backtranslate": "tests/export/test_backtranslate.py",
+    "fairseq-train mixed/data-bin": "tests/host/test_exact_resume.py",
+    "fairseq-train DATA -s en -t de --save-dir reverse": "tests/export/conftest.py",
+    "admin-nmt export reverse/checkpoint_best.pt": "tests/export/test_backtranslate.py",
+    # Not run yet, as the page says.
+    "zcat MULTI30K": "docs/back-translation.md",
+    "fairseq-train PREPARED/data-bin": "docs/back-translation.md",
     "admin-nmt report": "tests/report/test_report.py",
     "admin-nmt serve": "tests/export/test_served_model.py",
     "admin-nmt translate exported --input text.de --output text.en --alignments": "tests/export/test_alignments.py",

@@ -33,6 +33,7 @@ SUBCOMMANDS = {
     "convert": "convert",
     "extend-vocabulary": "extend_vocabulary",
     "fold": "fold",
+    "backtranslate": "backtranslate",
     "distill": "distill",
     "export": "export",
     "translate": "translate",

@@ -1,5 +1,6 @@
-"""Distillation of a model into a smaller one: training data that a teacher has translated."""
+"""Training data that a model has translated: distillation into a smaller one, and back-translation."""
 
+from admin_nmt.distillation.back_translation import BackTranslated, back_translate
 from admin_nmt.distillation.sequence_level import Distilled, distill
 
-__all__ = ["Distilled", "distill"]
+__all__ = ["BackTranslated", "Distilled", "back_translate", "distill"]

@@ -10,34 +10,34 @@ tokenised again and the student keeps the teacher's vocabulary.
 Interrupted, the same call goes on with the first part that is missing.
 """
 
-import filecmp
-import json
 import logging
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from admin_nmt.checkpoints.direction import find_direction
 from admin_nmt.data.binarised import subsets
-from admin_nmt.documents import read_json, write_json
+from admin_nmt.distillation.translating import (
+    PART_SENTENCES,
+    SUBSET,
+    copied,
+    identity,
+    load_dictionary,
+    load_teacher,
+    read_parts,
+    require_same_settings,
+    translate_parts,
+    write_pairs,
+)
 from admin_nmt.errors import UserError
-from admin_nmt.export.backends import Backend, Search, Sentence
-from admin_nmt.export.loading import load_translator
-from admin_nmt.export.translator import translate_sentences
-from admin_nmt.files import atomic_write, make_directory, sha256
-from admin_nmt.progress import progress
+from admin_nmt.export.backends import Search
+from admin_nmt.files import make_directory
 
 logger = logging.getLogger(__name__)
-
-#: Sentences in one file of translations; what an interruption can cost.
-PART_SENTENCES = 10_000
-SUBSET = "train"
 
 
 @dataclass(frozen=True)
@@ -89,56 +89,19 @@ def distill(
             another teacher or search.
     """
     data, output, search = Path(data), make_directory(output), search or Search()
-    checkpoint = not Path(teacher).is_dir()
-    translator = load_translator(
-        teacher, data=data if checkpoint else None, threads=threads, device=device
-    )
-    trained = translator.languages
-    assert trained is not None  # load_translator knows them
-    source, target = find_direction(data, SUBSET, *trained, trained)
-    if not checkpoint:
-        _require_same_dictionaries(Path(teacher), data, (source, target))
+    translator, (source, target) = load_teacher(teacher, data, threads, device)
     translations = make_directory(output / "translations")
-    _require_same_settings(translations / "settings.json", {
-        "teacher": sha256(Path(teacher) / "export.json" if not checkpoint else teacher),
-        "data": str(data.resolve()), "search": asdict(search), "part_sentences": part_sentences,
+    require_same_settings(translations / "settings.json", {
+        "teacher": identity(teacher), "data": str(data.resolve()), "search": asdict(search),
+        "part_sentences": part_sentences,
     })  # fmt: skip
-    dictionaries = [_dictionary(data, language) for language in (source, target)]
+    dictionaries = [load_dictionary(data, language) for language in (source, target)]
     sources, targets = _pairs(data, (source, target), dictionaries)
-    parts = _translated(
+    parts = translate_parts(
         translator.backend, sources, dictionaries[0], translations, search, batch_tokens, part_sentences
     )  # fmt: skip
     pairs = _distilled_pairs(sources, targets if keep_original else None, parts, dictionaries[1])
     return _write(data, output / "data-bin", (source, target), dictionaries, len(sources), pairs)
-
-
-def _require_same_dictionaries(teacher: Path, data: Path, languages: tuple[str, str]) -> None:
-    for language in languages:
-        name = f"dict.{language}.txt"
-        if not (data / name).is_file() or not filecmp.cmp(teacher / name, data / name, False):
-            raise UserError(
-                f"{teacher} has another vocabulary than {data} ({name}): distil with the data folder "
-                "that the teacher was trained on"
-            )
-
-
-def _require_same_settings(path: Path, settings: dict[str, Any]) -> None:
-    """What `path` says of the translations beside it, if there are any, is what is wanted now."""
-    if path.exists():
-        before = read_json(path)
-        for name, value in settings.items():
-            if before.get(name) != value:
-                raise UserError(
-                    f"{path.parent} holds translations with another {name} ({before.get(name)}): "
-                    "give another --output, or remove it"
-                )
-    write_json(path, settings)
-
-
-def _dictionary(data: Path, language: str) -> Any:
-    from fairseq.data import Dictionary
-
-    return Dictionary.load(str(data / f"dict.{language}.txt"))
 
 
 def _pairs(data: Path, languages: tuple[str, str], dictionaries: Sequence[Any]) -> tuple[Any, Any]:
@@ -153,55 +116,13 @@ def _pairs(data: Path, languages: tuple[str, str], dictionaries: Sequence[Any]) 
     return source, target
 
 
-def _translated(
-    backend: Backend, sources: Any, dictionary: Any, folder: Path, search: Search,
-    batch_tokens: int, part_sentences: int,
-) -> list[Path]:  # fmt: skip
-    """The files with the translations of all sources, which are made where they are missing."""
-    starts = range(0, len(sources), part_sentences)
-    parts = [folder / f"{number:05d}.jsonl" for number in range(len(starts))]
-    with progress(logger, "translating", "sentences", total=len(sources)) as bar:
-        for number, (start, part) in enumerate(zip(starts, parts, strict=True)):
-            indices = range(start, min(start + part_sentences, len(sources)))
-            if not part.exists():
-                # Without the end of sentence, which an engine adds.
-                lines = [dictionary.string(sources[index][:-1]).split() for index in indices]
-                if search.sampling is not None:
-                    # The same numbers for a part, whether those before it were made in this run.
-                    backend.seed(search.sampling.seed + number)
-                found = _translate(backend, lines, search, batch_tokens)
-                with atomic_write(part) as stream:
-                    for hypotheses in found:
-                        stream.write(json.dumps(hypotheses, ensure_ascii=False) + "\n")
-            bar.update(len(indices))
-    return parts
-
-
-def _translate(
-    backend: Backend, lines: Sequence[Sentence], search: Search, batch_tokens: int
-) -> list[list[str] | None]:
-    """Translations of each line in subwords joined by spaces; None where it is too long to be read."""
-    kept = [index for index, line in enumerate(lines) if 0 < len(line) <= backend.max_source]
-    hypotheses = translate_sentences(backend, [lines[i] for i in kept], search, batch_tokens)
-    found: list[list[str] | None] = [None] * len(lines)
-    for index, entries in zip(kept, hypotheses, strict=True):
-        found[index] = [" ".join(entry.tokens) for entry in entries]
-    return found
-
-
-def _read_parts(parts: Sequence[Path]) -> Iterator[list[str] | None]:
-    for part in parts:
-        with part.open(encoding="utf-8") as lines:
-            yield from map(json.loads, lines)
-
-
 def _distilled_pairs(
     sources: Any, targets: Any | None, parts: Sequence[Path], dictionary: Any
 ) -> Iterator[tuple[Tensor, Tensor] | None]:
     """The references, where they stay, then the teacher's; None for a sentence that it cannot read."""
     if targets is not None:
         yield from zip(sources, targets, strict=True)
-    for source, hypotheses in zip(sources, _read_parts(parts), strict=True):
+    for source, hypotheses in zip(sources, read_parts(parts), strict=True):
         if hypotheses is None:
             yield None
         for words in hypotheses or ():
@@ -213,33 +134,19 @@ def _write(
     num_sources: int, pairs: Iterable[tuple[Tensor, Tensor] | None],
 ) -> Distilled:  # fmt: skip
     """The new data folder: `pairs` without repetitions, and all of `data` but its training set."""
-    from fairseq.data.indexed_dataset import make_builder
+    scratch = copied(data, folder, f"{SUBSET}.*", f"{SUBSET}[0-9]*")
+    num_long = 0
 
-    scratch = folder.with_name(folder.name + ".part")
-    shutil.rmtree(scratch, ignore_errors=True)
-    shutil.copytree(data, scratch, ignore=shutil.ignore_patterns(f"{SUBSET}.*", f"{SUBSET}[0-9]*"))
+    def read() -> Iterator[tuple[Tensor, Tensor]]:
+        nonlocal num_long
+        for pair in pairs:
+            if pair is None:
+                num_long += 1
+            else:
+                yield pair
+
     prefix = scratch / f"{SUBSET}.{'-'.join(languages)}"
-    builders = [
-        make_builder(f"{prefix}.{language}.bin", impl="mmap", vocab_size=len(dictionary))
-        for language, dictionary in zip(languages, dictionaries, strict=True)
-    ]
-    seen: set[bytes] = set()
-    num_pairs = num_repeated = num_long = 0
-    for pair in pairs:
-        if pair is None:
-            num_long += 1
-            continue
-        tensors = [tensor.int() for tensor in pair]
-        key = blake2b(b"|".join(tensor.numpy().tobytes() for tensor in tensors), digest_size=16)
-        if key.digest() in seen:
-            num_repeated += 1
-            continue
-        seen.add(key.digest())
-        num_pairs += 1
-        for builder, tensor in zip(builders, tensors, strict=True):
-            builder.add_item(tensor)
-    for builder, language in zip(builders, languages, strict=True):
-        builder.finalize(f"{prefix}.{language}.idx")
+    num_pairs, num_repeated = write_pairs(prefix, languages, dictionaries, read())
     if not num_pairs:
         raise UserError(f"{data}: the teacher could read no sentence of the training set")
     shutil.rmtree(folder, ignore_errors=True)

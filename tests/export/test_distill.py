@@ -11,7 +11,7 @@ import pytest
 
 from admin_nmt.checkpoints import Checkpoint
 from admin_nmt.cli.main import main
-from admin_nmt.distillation import distill, sequence_level
+from admin_nmt.distillation import distill, translating
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.export import load_translator
 from admin_nmt.export.backends import Search
@@ -108,7 +108,7 @@ def test_translations_can_be_drawn(small: Path, exported: Path, tmp_path: Path) 
 def test_it_goes_on_where_it_was_interrupted(
     small: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    translate: Callable[..., Any] = sequence_level._translate
+    translate: Callable[..., Any] = translating._translate
     calls = []
 
     def interrupted(backend: Any, lines: Any, *rest: Any) -> Any:
@@ -117,7 +117,7 @@ def test_it_goes_on_where_it_was_interrupted(
             raise KeyboardInterrupt
         return translate(backend, lines, *rest)
 
-    monkeypatch.setattr(sequence_level, "_translate", interrupted)
+    monkeypatch.setattr(translating, "_translate", interrupted)
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
         distill(exported, small, out, threads=1, part_sentences=5)

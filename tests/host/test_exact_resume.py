@@ -1,5 +1,6 @@
 """Resumed runs are the uninterrupted ones, at any update of any epoch; finished ones stay so."""
 
+import logging
 import math
 import random
 import shutil
@@ -52,18 +53,44 @@ def test_resumed_at_the_end_of_an_epoch_when_more_are_asked_for(
     require_equal(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
 
 
-def test_resumed_with_several_training_shards(data_bin: Path, tmp_path: Path) -> None:
-    second = shutil.copytree(data_bin, tmp_path / "second")
-    for lang in ("de", "en"):  # other sentences in the second shard
+def with_test_pairs(data_bin: Path, folder: Path, subset: str) -> Path:
+    """A copy of the data folder with its test pairs as the training set `subset`."""
+    data = shutil.copytree(data_bin, folder)
+    for lang in ("de", "en"):
         for kind in ("bin", "idx"):
-            shutil.copy(
-                data_bin / f"test.de-en.{lang}.{kind}", second / f"train.de-en.{lang}.{kind}"
-            )
-    data = f"{data_bin}:{second}"
+            name = f"de-en.{lang}.{kind}"
+            shutil.copy(data_bin / f"test.{name}", data / f"{subset}.{name}")
+    return data
+
+
+def test_resumed_with_several_training_shards(data_bin: Path, tmp_path: Path) -> None:
+    data = f"{data_bin}:{with_test_pairs(data_bin, tmp_path / 'second', 'train')}"
     train(data, tmp_path / "whole", 24)
     for stop in (5, 13, 24):
         train(data, tmp_path / "parts", stop)
     require_equal(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+
+
+def test_resumed_with_two_training_sets_one_of_them_upsampled(
+    data_bin: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = with_test_pairs(data_bin, tmp_path / "data", "train1")
+    options = ("--upsample-primary", "3")
+    with caplog.at_level(logging.INFO):
+        train(data, tmp_path / "whole", 30, *options)
+    read = {text.split()[-2] for text in caplog.messages if text.endswith(" examples")}
+    assert read == {"200", "20"}
+    for stop in (7, 26, 30):
+        train(data, tmp_path / "parts", stop, *options)
+    require_equal(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+    train(data, tmp_path / "other", 30, "--upsample-primary", "1")
+    state = [
+        load_checkpoint_file(tmp_path / name / "checkpoint_last.pt")["extra_state"][
+            "train_iterator"
+        ]
+        for name in ("parts", "other")
+    ]
+    assert state[0]["epoch"] < state[1]["epoch"]
 
 
 def test_a_finished_run_stays_as_it_is(data_bin: Path, tmp_path: Path, program: Program) -> None:

@@ -1,0 +1,176 @@
+"""What is common to training data that a model has translated: resumable translation, writing of pairs."""
+
+import filecmp
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from admin_nmt.checkpoints.direction import find_direction
+from admin_nmt.documents import read_json, write_json
+from admin_nmt.errors import UserError
+from admin_nmt.export.backends import Backend, Search, Sentence
+from admin_nmt.export.loading import load_translator
+from admin_nmt.export.translator import Translator, translate_sentences
+from admin_nmt.files import atomic_write, sha256
+from admin_nmt.progress import progress
+
+logger = logging.getLogger(__name__)
+
+#: Sentences in one file of translations; what an interruption can cost.
+PART_SENTENCES = 10_000
+SUBSET = "train"
+
+
+def load_teacher(
+    teacher: str | os.PathLike[str], data: Path, threads: int | None, device: str
+) -> tuple[Translator, tuple[str, str]]:
+    """A model that was trained on `data`, and the languages that it translates from and to.
+
+    Args:
+        teacher: a folder of `admin-nmt export`, or a fairseq checkpoint.
+
+    Raises:
+        UserError: no such model or data, or another vocabulary.
+    """
+    checkpoint = not Path(teacher).is_dir()
+    translator = load_translator(
+        teacher, data=data if checkpoint else None, threads=threads, device=device
+    )
+    trained = translator.languages
+    assert trained is not None  # load_translator knows them
+    languages = find_direction(data, SUBSET, *trained, trained)
+    if not checkpoint:
+        _require_same_dictionaries(Path(teacher), data, languages)
+    return translator, languages
+
+
+def identity(teacher: str | os.PathLike[str]) -> str:
+    """A checksum that tells models apart."""
+    path = Path(teacher)
+    return sha256(path / "export.json" if path.is_dir() else path)
+
+
+def _require_same_dictionaries(teacher: Path, data: Path, languages: tuple[str, str]) -> None:
+    for language in languages:
+        name = f"dict.{language}.txt"
+        if not (data / name).is_file() or not filecmp.cmp(teacher / name, data / name, False):
+            raise UserError(
+                f"{teacher} has another vocabulary than {data} ({name}): give the data folder that "
+                "the model was trained on"
+            )
+
+
+def require_same_settings(path: Path, settings: dict[str, Any]) -> None:
+    """What `path` says of the translations beside it, if there are any, is what is wanted now."""
+    if path.exists():
+        before = read_json(path)
+        for name, value in settings.items():
+            if before.get(name) != value:
+                raise UserError(
+                    f"{path.parent} holds translations with another {name} ({before.get(name)}): "
+                    "give another --output, or remove it"
+                )
+    write_json(path, settings)
+
+
+def load_dictionary(data: Path, language: str) -> Any:
+    """The dictionary of a data folder."""
+    from fairseq.data import Dictionary
+
+    return Dictionary.load(str(data / f"dict.{language}.txt"))
+
+
+def translate_parts(
+    backend: Backend, sources: Any, dictionary: Any, folder: Path, search: Search,
+    batch_tokens: int, part_sentences: int,
+) -> list[Path]:  # fmt: skip
+    """The files with the translations of all sources, which are made where they are missing."""
+    starts = range(0, len(sources), part_sentences)
+    parts = [folder / f"{number:05d}.jsonl" for number in range(len(starts))]
+    with progress(logger, "translating", "sentences", total=len(sources)) as bar:
+        for number, (start, part) in enumerate(zip(starts, parts, strict=True)):
+            indices = range(start, min(start + part_sentences, len(sources)))
+            if not part.exists():
+                # Without the end of sentence, which an engine adds.
+                lines = [dictionary.string(sources[index][:-1]).split() for index in indices]
+                if search.sampling is not None:
+                    # The same numbers for a part, whether those before it were made in this run.
+                    backend.seed(search.sampling.seed + number)
+                found = _translate(backend, lines, search, batch_tokens)
+                with atomic_write(part) as stream:
+                    for hypotheses in found:
+                        stream.write(json.dumps(hypotheses, ensure_ascii=False) + "\n")
+            bar.update(len(indices))
+    return parts
+
+
+def _translate(
+    backend: Backend, lines: Sequence[Sentence], search: Search, batch_tokens: int
+) -> list[list[str] | None]:
+    """Translations of each line in subwords joined by spaces; None where it is too long to be read."""
+    kept = [index for index, line in enumerate(lines) if 0 < len(line) <= backend.max_source]
+    hypotheses = translate_sentences(backend, [lines[i] for i in kept], search, batch_tokens)
+    found: list[list[str] | None] = [None] * len(lines)
+    for index, entries in zip(kept, hypotheses, strict=True):
+        found[index] = [" ".join(entry.tokens) for entry in entries]
+    return found
+
+
+def read_parts(parts: Sequence[Path]) -> Iterator[list[str] | None]:
+    """Of each sentence what `translate_parts` wrote: its translations, None if it is too long to read."""
+    for part in parts:
+        with part.open(encoding="utf-8") as lines:
+            yield from map(json.loads, lines)
+
+
+def copied(data: Path, folder: Path, *without: str) -> Path:
+    """A copy of `data` beside `folder`, to be renamed to it when it is complete."""
+    scratch = folder.with_name(folder.name + ".part")
+    shutil.rmtree(scratch, ignore_errors=True)
+    shutil.copytree(data, scratch, ignore=shutil.ignore_patterns(*without))
+    return scratch
+
+
+def write_pairs(
+    prefix: Path,
+    languages: tuple[str, str],
+    dictionaries: Sequence[Any],
+    pairs: Iterable[tuple[Tensor, Tensor]],
+) -> tuple[int, int]:
+    """Binarise `pairs`, each but once.
+
+    Args:
+        prefix: of the files, up to the language: `FOLDER/train.de-en`.
+        languages: of the sides of `pairs`.
+        pairs: two sides, which end in `</s>`.
+
+    Returns:
+        How many were written, and how many left out because the same pair was there before.
+    """
+    from fairseq.data.indexed_dataset import make_builder
+
+    builders = [
+        make_builder(f"{prefix}.{language}.bin", impl="mmap", vocab_size=len(dictionary))
+        for language, dictionary in zip(languages, dictionaries, strict=True)
+    ]
+    seen: set[bytes] = set()
+    num_repeated = 0
+    for pair in pairs:
+        tensors = [tensor.int() for tensor in pair]
+        key = blake2b(b"|".join(tensor.numpy().tobytes() for tensor in tensors), digest_size=16)
+        if key.digest() in seen:
+            num_repeated += 1
+            continue
+        seen.add(key.digest())
+        for builder, tensor in zip(builders, tensors, strict=True):
+            builder.add_item(tensor)
+    for builder, language in zip(builders, languages, strict=True):
+        builder.finalize(f"{prefix}.{language}.idx")
+    return len(seen), num_repeated

@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# A model from genuine and back-translated text: a reverse model is exported to int8 and translates monolingual
+# text of the target language, a model trains on both, and is averaged and scored.
+#
+#   bash scripts/backtranslate.sh REVERSE_CKPT DATA TEXT OUTPUT [OPTIONS] [-- OPTIONS OF THE TRAINING...]
+#
+# REVERSE_CKPT is a checkpoint of `fairseq-train DATA -s TARGET -t SOURCE`, DATA the data folder (data-bin) it was
+# trained on, TEXT raw sentences of the target language, one a line (.gz too). OPTIONS:
+#   --cpu            translate and train on the CPU
+#   --beam N         search with a beam; default: sources are drawn at random (Edunov et al. 2018)
+#   --ratio R        back-translated pairs for each genuine one in an epoch (default 1)
+#   --clean-ratio R  leave out pairs with one side more than R times as long as the other (default 3)
+#   --tag WORD       before each translated source (default <BT>); --no-tag: none
+# What stands behind -- wins over the options of the training here. Interrupted, the same command goes on where it
+# stopped.
+set -euo pipefail
+scripts=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+command -v admin-nmt >/dev/null || PATH="$scripts/../.venv/bin:$PATH"
+
+die() {
+    echo "backtranslate.sh: error: $1 (see --help)" >&2
+    exit 2
+}
+if [[ ${1:-} == --help || ${1:-} == -h ]]; then
+    sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0"
+    exit
+fi
+[[ $# -ge 4 ]] || die "give REVERSE_CKPT, DATA, TEXT and OUTPUT"
+reverse=$1 data=$2 text=$3 output=$4
+shift 4
+cpu=() device=auto search=(--sampling) options=()
+while [[ $# -gt 0 && $1 != -- ]]; do
+    case $1 in
+        --cpu) cpu=(--cpu) device=cpu && shift ;;
+        --no-tag) options+=("$1") && shift ;;
+        --beam | --ratio | --clean-ratio | --tag)
+            [[ $# -gt 1 ]] || die "$1 needs a value"
+            if [[ $1 == --beam ]]; then search=("$1" "$2"); else options+=("$1" "$2"); fi
+            shift 2
+            ;;
+        *) die "unknown option $1; options of the training go behind --" ;;
+    esac
+done
+if [[ $# -gt 0 ]]; then shift; fi
+[[ -f $reverse ]] || die "no checkpoint $reverse"
+[[ -d $data ]] || die "$data is not a folder"
+[[ -f $text ]] || die "no file $text"
+mkdir -p "$output"
+
+[[ -d $output/reverse ]] || admin-nmt export "$reverse" "$data" --quantization int8 --output "$output/reverse"
+admin-nmt backtranslate "$output/reverse" "$data" --input "$text" --output "$output/mixed" --device "$device" \
+    "${search[@]}" ${options[@]+"${options[@]}"}
+found() { # the value of a key in what backtranslate wrote
+    sed -n "s/^ *\"$1\": \"\{0,1\}\([^\",]*\)\"\{0,1\},\{0,1\}$/\1/p" "$output/mixed/back-translation.json"
+}
+source=$(found source_lang) target=$(found target_lang) upsample=$(found upsample_primary)
+fairseq-train "$output/mixed/data-bin" -s "$source" -t "$target" --upsample-primary "$upsample" \
+    ${cpu[@]+"${cpu[@]}"} --save-dir "$output/checkpoints" --seed 1 \
+    --arch admin_transformer --share-all-embeddings \
+    --criterion admin_label_smoothed_cross_entropy --label-smoothing 0.1 \
+    --optimizer radam --adam-betas '(0.9, 0.98)' --clip-norm 1.0 \
+    --lr 1e-3 --lr-scheduler inverse_sqrt --warmup-updates 4000 --warmup-init-lr 1e-7 \
+    --max-tokens 4096 --max-epoch 20 --keep-last-epochs 5 --log-format json --log-interval 100 "$@"
+admin-nmt average --inputs "$output/checkpoints" --num-epoch-checkpoints 5 --output "$output/averaged.pt"
+admin-nmt evaluate "$output/mixed/data-bin" --path "$output/averaged.pt" --output "$output/scores" ${cpu[@]+"${cpu[@]}"}

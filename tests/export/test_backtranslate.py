@@ -1,0 +1,210 @@
+"""`admin-nmt backtranslate`: genuine and translated pairs in one folder, tagged, resumed, trained on."""
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fairseq.data import Dictionary, data_utils
+
+from admin_nmt.cli.main import main
+from admin_nmt.distillation import back_translate, translating
+from admin_nmt.distillation.back_translation import _add_tag
+from admin_nmt.errors import UsageError, UserError
+from admin_nmt.export import load_translator
+from admin_nmt.export.backends import Sampling, Search
+from tests.conftest import BIN
+
+#: In German, which `exported` translates to English; the model to be trained would translate to German.
+LINES = [
+    "Hund sieht Haus.",
+    "",
+    "Katze schläft.",
+    "Hund sieht Haus.",
+    "Straße grün Straße. " * 20,
+    "Hund.",
+]
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    path = tmp_path / "mono.de"
+    path.write_text("".join(f"{line}\n" for line in LINES), encoding="utf-8")
+    return path
+
+
+def pairs(data: Path, subset: str) -> list[tuple[str, str]]:
+    """English and German."""
+    sides = []
+    for language in ("en", "de"):
+        dictionary = Dictionary.load(str(data / f"dict.{language}.txt"))
+        path = str(data / f"{subset}.de-en.{language}")
+        found = data_utils.load_indexed_dataset(path, dictionary)
+        sides.append([" ".join(dictionary[token] for token in line[:-1]) for line in found])
+    return list(zip(*sides, strict=True))
+
+
+def test_translated_pairs_stand_beside_the_genuine_ones(
+    prepared: Path, exported: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = prepared / "data-bin", tmp_path / "out"
+    command = [
+        "backtranslate",
+        str(exported),
+        str(data),
+        "--input",
+        str(text),
+        "--output",
+        str(out),
+    ]
+    assert main([*command, "--threads", "1", "--ratio", "0.0005"]) == 0
+    said = capsys.readouterr().out
+    assert "3 pairs from 6 lines as train1" in said and "train with -s en -t de" in said
+    assert "1 empty" in said and "1 too long" in said and "1 repeated" in said
+    # 3 new pairs are 0.0005 of 6,000 genuine ones: each of the 2,000 three times.
+    assert "--upsample-primary 3" in said
+    translator = load_translator(exported, threads=1)
+    assert translator.text is not None
+    chosen = [LINES[0], LINES[2], LINES[5]]
+    expected = list(translator.translate(chosen))
+    found = pairs(out / "data-bin", "train1")
+    assert [source.split(" ")[0] for source, _ in found] == ["<BT>"] * 3
+    assert [translator.text.decode(source.removeprefix("<BT> ")) for source, _ in found] == expected
+    assert [target for _, target in found] == [translator.text.encode(line) for line in chosen]
+    assert pairs(out / "data-bin", "train") == pairs(data, "train")
+    kept = json.loads((out / "back-translation.json").read_text())
+    assert kept["upsample_primary"] == 3 and kept["num_genuine"] == 2000
+    before = {path.relative_to(data) for path in data.rglob("*")}
+    after = {path.relative_to(out / "data-bin") for path in (out / "data-bin").rglob("*")}
+    assert {str(path) for path in after - before} == {
+        f"train1.de-en.{language}.{kind}" for language in ("de", "en") for kind in ("bin", "idx")
+    }
+
+
+@pytest.mark.parametrize("fillers", [0, 3])
+def test_the_tag_takes_the_place_of_a_filler_or_a_new_one(fillers: int, tmp_path: Path) -> None:
+    words = [f"wort{number} 7" for number in range(17)]
+    words += [f"madeupword{number:04d} 0" for number in range(fillers)]
+    for language in ("de", "en"):
+        (tmp_path / f"dict.{language}.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+
+    def load(language: str) -> Dictionary:
+        return Dictionary.load(str(tmp_path / f"dict.{language}.txt"))
+
+    place = _add_tag(tmp_path, ("de", "en"), "<BT>")
+    assert load("en").symbols == load("de").symbols and load("en").index("<BT>") == place == 4 + 17
+    assert len(load("en")) == 24  # as before, or the next multiple of eight
+    assert _add_tag(tmp_path, ("de", "en"), "<BT>") == place  # in a second round it is there
+    # With two vocabularies only the source has it.
+    with (tmp_path / "dict.de.txt").open("a") as stream:
+        stream.write("mehr 1\n")
+    added = _add_tag(tmp_path, ("de", "en"), "<NEW>")
+    assert load("en")[added] == "<NEW>" and "<NEW>" not in load("de").symbols
+
+
+def test_it_goes_on_where_it_was_interrupted_and_refuses_other_work(
+    prepared: Path, exported: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = prepared / "data-bin"
+    translate: Callable[..., Any] = translating._translate
+    calls: list[int] = []
+
+    def interrupted(backend: Any, lines: Any, *rest: Any) -> Any:
+        calls.append(len(lines))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return translate(backend, lines, *rest)
+
+    monkeypatch.setattr(translating, "_translate", interrupted)
+    search = Search(sampling=Sampling(seed=5), nbest=2)
+    given = {"search": search, "threads": 1, "part_sentences": 2, "tag": None}
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        back_translate(exported, data, text, out, **given)
+    assert not (out / "data-bin").exists()
+    back_translate(exported, data, text, out, **given)
+    assert calls == [2, 2, 2, 2]
+    whole = back_translate(exported, data, text, tmp_path / "whole", **given)
+    assert pairs(out / "data-bin", "train1") == pairs(whole.data, "train1")
+    assert (whole.data / "dict.en.txt").read_bytes() == (data / "dict.en.txt").read_bytes()
+    # A second round goes beside the first.
+    assert back_translate(exported, whole.data, text, tmp_path / "2", threads=1).subset == "train2"
+    with pytest.raises(UserError, match="holds translations with another search"):
+        back_translate(exported, data, text, out, threads=1, part_sentences=2)
+    text.write_text("Haus.\n", encoding="utf-8")
+    with pytest.raises(UserError, match="holds translations with another text"):
+        back_translate(exported, data, text, out, **given)
+
+
+def test_bad_input_is_one_line(prepared: Path, exported: Path, text: Path, tmp_path: Path) -> None:
+    data = prepared / "data-bin"
+    for options, message in (
+        ({"tag": "a b"}, "--tag 'a b': give one word"),
+        ({"ratio": 0.0}, "--ratio 0.0"),
+        ({"clean_ratio": 0.5}, "--clean-ratio 0.5"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            back_translate(exported, data, text, tmp_path / "x", **options)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"cannot read .*nowhere: No such file"):
+        back_translate(exported, data, tmp_path / "nowhere", tmp_path / "out", threads=1)
+    text.write_text("\n\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"no pair is left of the text \(2 empty\)"):
+        back_translate(exported, data, text, tmp_path / "out", threads=1)
+    assert not list((tmp_path / "out").glob("data-bin*"))
+
+
+def test_the_script_calls_everything_in_turn(tmp_path: Path) -> None:
+    """A dry run: programs that only write down how they were called."""
+    for program in ("admin-nmt", "fairseq-train"):
+        stub = tmp_path / program
+        stub.write_text(f'#!/bin/sh\necho {program} "$@" >> {tmp_path}/calls\n')
+        stub.chmod(0o755)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "out" / "mixed").mkdir(parents=True)
+    for name in ("reverse.pt", "mono.de"):
+        (tmp_path / name).touch()
+    (tmp_path / "out" / "mixed" / "back-translation.json").write_text(
+        json.dumps(
+            {"source_lang": "en", "target_lang": "de", "upsample_primary": 4, "tag": None}, indent=2
+        )
+    )
+    script = Path(__file__).parents[2] / "scripts" / "backtranslate.sh"
+    env = os.environ | {"PATH": f"{tmp_path}:{BIN}:{os.environ['PATH']}"}
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["bash", str(script), *words], capture_output=True, text=True, env=env, cwd=tmp_path
+        )
+
+    files = ("reverse.pt", "data", "mono.de", "out")
+    done = run(*files, "--cpu", "--ratio", "2", "--no-tag", "--", "--max-epoch", "7")
+    assert done.returncode == 0, done.stderr
+    exports, translates, trains, averages, scores = (tmp_path / "calls").read_text().splitlines()
+    assert exports == "admin-nmt export reverse.pt data --quantization int8 --output out/reverse"
+    assert translates == (
+        "admin-nmt backtranslate out/reverse data --input mono.de --output out/mixed --device cpu "
+        "--sampling --ratio 2 --no-tag"
+    )
+    assert trains.startswith(
+        "fairseq-train out/mixed/data-bin -s en -t de --upsample-primary 4 --cpu --save-dir out/checkpoints"
+    )
+    assert trains.endswith(" --max-epoch 7")
+    assert averages.startswith("admin-nmt average --inputs out/checkpoints")
+    assert scores.startswith("admin-nmt evaluate out/mixed/data-bin --path out/averaged.pt")
+    (tmp_path / "calls").unlink()
+    assert run(*files, "--beam", "4").returncode == 0
+    assert "--device auto --beam 4\n" in (tmp_path / "calls").read_text()
+    for words, said in (
+        (["x"], "give REVERSE_CKPT, DATA, TEXT and OUTPUT"),
+        (["none.pt", *files[1:]], "no checkpoint none.pt"),
+        ([*files[:2], "none.de", "out"], "no file none.de"),
+        ([*files, "--gpus"], "unknown option --gpus"),
+        ([*files, "--ratio"], "--ratio needs a value"),
+    ):
+        refused = run(*words)
+        assert (
+            refused.returncode == 2 and said in refused.stderr and refused.stderr.count("\n") == 1
+        )
