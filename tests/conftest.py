@@ -52,24 +52,30 @@ def program() -> Callable[..., subprocess.CompletedProcess[str]]:
 
 
 def write_corpus(folder: Path) -> None:
-    """Reversal of random sentences over 40 words: train 200, valid and test 20 pairs."""
+    """Reversal of random sentences over 40 words: train 200, valid and test 20 pairs; `train.align`
+    says which words belong together."""
     rng = random.Random(7)
     for split, lines in (("train", 200), ("valid", 20), ("test", 20)):
         source = [[f"w{rng.randrange(40)}" for _ in range(rng.randint(2, 9))] for _ in range(lines)]
         for lang, sentences in (("de", source), ("en", [line[::-1] for line in source])):
             text = "\n".join(" ".join(words) for words in sentences) + "\n"
             (folder / f"{split}.{lang}").write_text(text)
+        if split == "train":
+            links = [[f"{len(words) - 1 - i}-{i}" for i in range(len(words))] for words in source]
+            (folder / "train.align").write_text("\n".join(map(" ".join, links)) + "\n")
 
 
 @pytest.fixture(scope="session")
 def data_bin(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder made by a real `fairseq-preprocess` with a joined dictionary, languages de and en."""
+    """Folder made by a real `fairseq-preprocess` with a joined dictionary, languages de and en, and word
+    alignments of the training set."""
     folder = tmp_path_factory.mktemp("corpus")
     write_corpus(folder)
     run_program(
         "fairseq-preprocess", "-s", "de", "-t", "en", "--joined-dictionary",
         "--trainpref", folder / "train", "--validpref", folder / "valid",
         "--testpref", folder / "test", "--destdir", folder / "bin", "--workers", 1,
+        "--align-suffix", "align",
     )  # fmt: skip
     return folder / "bin"
 

@@ -6,7 +6,9 @@ also the base of R-Drop, which only runs more passes.
 
 import logging
 import math
+import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -27,7 +29,8 @@ from admin_nmt.criterions.output_layer import (
     log_probabilities,
     replaced_output_layer,
 )
-from admin_nmt.errors import UsageError
+from admin_nmt.errors import UsageError, UserError
+from admin_nmt.ops.alignment import guided_alignment_loss
 from admin_nmt.ops.label_smoothing import CONVENTIONS, LabelSmoothing
 from admin_nmt.ops.linear_loss import linear_rdrop
 from admin_nmt.ops.rdrop import LossSums, rdrop_loss
@@ -35,8 +38,9 @@ from admin_nmt.ops.rdrop import LossSums, rdrop_loss
 logger = logging.getLogger(__name__)
 
 
-#: In the log: between R-Drop's passes, and of the student from its teacher.
-DIVERGENCES = ("rdrop_kl", "teacher_kl")
+#: In the log, each with the tokens over which it was measured: the divergence between R-Drop's passes,
+#: that of the student from its teacher, and what guides alignments.
+MEASURED = ("rdrop_kl", "teacher_kl", "alignment_loss")
 
 
 class Plan(NamedTuple):
@@ -74,6 +78,13 @@ class AdminLabelSmoothedCrossEntropyConfig(LabelSmoothedCrossEntropyCriterionCon
             "and in R-Drop's own code)"
         },
     )
+    alignment_lambda: float = field(
+        default=0.05,
+        metadata={
+            "help": "weight of the loss that pulls the attention of --alignment-layer to the word "
+            "alignments of the data, with --load-alignments"
+        },
+    )
 
 
 @register_criterion(
@@ -87,6 +98,7 @@ class AdminLabelSmoothedCrossEntropyCriterion(FairseqCriterion):
 
     Attributes:
         recordable: `figures` never waits for the GPU, so that `--cuda-graphs` can record it.
+        guided: attention is trained on the word alignments of the data (`--load-alignments`).
     """
 
     recordable = True
@@ -99,6 +111,7 @@ class AdminLabelSmoothedCrossEntropyCriterion(FairseqCriterion):
         label_smoothing_over: Any = "others",
         ignore_prefix_size: int = 0,
         report_accuracy: bool = False,
+        alignment_lambda: float = 0.05,
     ) -> None:
         super().__init__(task)
         if not 0 <= label_smoothing < 1:
@@ -112,6 +125,12 @@ class AdminLabelSmoothedCrossEntropyCriterion(FairseqCriterion):
         self.over = str(getattr(label_smoothing_over, "value", label_smoothing_over))
         self.ignore_prefix_size = ignore_prefix_size
         self.report_accuracy = report_accuracy
+        if not 0 <= alignment_lambda < float("inf"):
+            raise UsageError(
+                f"--alignment-lambda must be a number of at least 0, not {alignment_lambda}"
+            )
+        self.alignment_lambda = alignment_lambda
+        self.guided = bool(getattr(getattr(task, "cfg", None), "load_alignments", False))
         self._decoder: Any = None
         self._output: nn.Module | None = None
 
@@ -119,9 +138,22 @@ class AdminLabelSmoothedCrossEntropyCriterion(FairseqCriterion):
         """Called by the trainer before training: refuse a model that this loss cannot serve.
 
         Raises:
-            UsageError: the model has no decoder.
+            UsageError: the model has no decoder, or no attention to train on the alignments of the data.
+            UserError: the data have no alignments.
         """
         decoder_of(model)
+        layer = getattr(model, "alignment_layer", None)
+        if self.guided and layer is None:
+            raise UsageError(
+                "--load-alignments needs --alignment-layer N: the layer of the decoder, from 0, whose "
+                "attention is to align words"
+            )
+        if self.guided:
+            _require_alignments(self.task.cfg)
+        if layer is not None and not self.guided:
+            logger.warning(
+                "--alignment-layer without --load-alignments: no attention is trained to align words"
+            )
 
     def forward(
         self, model: Any, sample: dict[str, Any], reduce: bool = True
@@ -164,14 +196,20 @@ class AdminLabelSmoothedCrossEntropyCriterion(FairseqCriterion):
         target = model.get_targets(sample, None)
         self._find_output_layer(model)
         if self._output is None or not reduce:
-            sums = self._plain(model, sample, target, plan.passes, plan.alpha, reduce)
+            sums, output = self._plain(model, sample, target, plan.passes, plan.alpha, reduce)
         else:
-            sums = self._fused(model, sample, target, plan.passes, plan.alpha)
+            sums, output = self._fused(model, sample, target, plan.passes, plan.alpha)
+        objective = sums.loss
+        alignment = self._alignment_loss(sample, output, plan.passes) if self.guided else None
+        if alignment is not None and reduce:
+            objective = objective + self.alignment_lambda * alignment
         found = {
-            "objective": sums.loss * plan.scale,
+            "objective": objective * plan.scale,
             "loss": sums.loss.detach().sum() / plan.passes,
             "nll_loss": sums.nll.sum() / plan.passes,
         }
+        if alignment is not None:
+            found["alignment_loss"] = alignment.detach() / plan.passes
         if plan.divergence:
             found[plan.divergence] = sums.kl.sum()
         if self.report_accuracy:
@@ -186,7 +224,7 @@ class AdminLabelSmoothedCrossEntropyCriterion(FairseqCriterion):
         """What `forward` returns, from `figures` and the numbers that the host knows of the batch."""
         sentences = sample["target"].size(0)
         sample_size = sentences if self.sentence_avg else sample["ntokens"]
-        log = {name: value for name, value in figures.items() if name != "objective"}
+        log: dict[str, Any] = {n: value for n, value in figures.items() if n != "objective"}
         log |= {
             "ntokens": sample["ntokens"],
             "nsentences": sentences,
@@ -194,6 +232,8 @@ class AdminLabelSmoothedCrossEntropyCriterion(FairseqCriterion):
         }
         if plan.divergence:
             log[f"{plan.divergence}_ntokens"] = sample["ntokens"]
+        if self.guided:
+            log["alignment_loss_ntokens"] = sample["ntokens"] if _has_links(sample) else 0
         return figures["objective"], sample_size, log
 
     def _find_output_layer(self, model: Any) -> None:
@@ -219,8 +259,8 @@ class AdminLabelSmoothedCrossEntropyCriterion(FairseqCriterion):
 
     def _fused(
         self, model: Any, sample: dict[str, Any], target: Tensor, passes: int, alpha: float
-    ) -> LossSums:
-        """Features to loss inside the decoder, without logits."""
+    ) -> tuple[LossSums, Any]:
+        """Features to loss inside the decoder, without logits; and what the model returned."""
         sums: list[LossSums] = []
         prefix = self.ignore_prefix_size
 
@@ -241,7 +281,7 @@ class AdminLabelSmoothedCrossEntropyCriterion(FairseqCriterion):
             self.__dict__["_output"] = None
             return self._plain(model, sample, target, passes, alpha, reduce=True)
         # The loss that went through the model and its wrappers: DDP hooks onto what it returns.
-        return LossSums(output[0], sums[0].nll, sums[0].kl, sums[0].correct)
+        return LossSums(output[0], sums[0].nll, sums[0].kl, sums[0].correct), output
 
     def _plain(
         self,
@@ -251,15 +291,25 @@ class AdminLabelSmoothedCrossEntropyCriterion(FairseqCriterion):
         passes: int,
         alpha: float,
         reduce: bool,
-    ) -> LossSums:
-        """The loss from log-probabilities of all tokens."""
+    ) -> tuple[LossSums, Any]:
+        """The loss from log-probabilities of all tokens; and what the model returned."""
         output = model(**repeat_batch(sample["net_input"], target.size(0), passes))
         lprobs = log_probabilities(model, output)
         prefix = self.ignore_prefix_size
         target = target[:, prefix:].reshape(-1)
         lprobs = by_pass(lprobs, passes)[:, :, prefix:]
         lprobs = lprobs.reshape(passes, len(target), -1)
-        return self.of_lprobs(model, sample, lprobs, target, alpha, reduce)
+        return self.of_lprobs(model, sample, lprobs, target, alpha, reduce), output
+
+    @staticmethod
+    def _alignment_loss(sample: dict[str, Any], output: Any, passes: int) -> Tensor:
+        """`guided_alignment_loss` of a batch, over all passes; 0 where it has no links."""
+        weights = output[1]["attn"][0]
+        if not _has_links(sample):
+            return weights.new_zeros((), dtype=torch.float32)
+        # (m, B * T, S), as the links of a batch count target places.
+        weights = by_pass(weights, passes).flatten(1, 2)
+        return guided_alignment_loss(weights, sample["alignments"], sample["align_weights"])
 
     def of_features(
         self,
@@ -293,9 +343,9 @@ class AdminLabelSmoothedCrossEntropyCriterion(FairseqCriterion):
 
     @classmethod
     def reduce_metrics(cls, logging_outputs: list[dict[str, Any]]) -> None:
-        """Metrics of fairseq's criterion, plus the divergences that were measured, in bits per token."""
+        """Metrics of fairseq's criterion, plus those of `MEASURED` that there are, in bits per token."""
         LabelSmoothedCrossEntropyCriterion.reduce_metrics(logging_outputs)
-        for name in DIVERGENCES:
+        for name in MEASURED:
             tokens = utils.item(sum(log.get(f"{name}_ntokens", 0) for log in logging_outputs))
             if tokens > 0:
                 kl = sum(log.get(name, 0) for log in logging_outputs)  # a tensor: nobody waits
@@ -305,3 +355,22 @@ class AdminLabelSmoothedCrossEntropyCriterion(FairseqCriterion):
     def logging_outputs_can_be_summed() -> bool:
         """Every figure is a sum."""
         return True
+
+
+def _require_alignments(cfg: Any) -> None:
+    """Refuse data without alignments of the training set, which fairseq reads as if nothing was asked.
+
+    Raises:
+        UserError: naming the folder.
+    """
+    name = f"train.align.{cfg.source_lang}-{cfg.target_lang}.idx"
+    folders = str(cfg.data).split(os.pathsep)
+    if not any(Path(folder, name).is_file() for folder in folders):
+        raise UserError(
+            f"--load-alignments: {folders[0]} has no {name}; fairseq-preprocess --align-suffix writes it"
+        )
+
+
+def _has_links(sample: dict[str, Any]) -> bool:
+    """Whether a batch has word alignments; sets without a file of them have none."""
+    return sample.get("alignments") is not None

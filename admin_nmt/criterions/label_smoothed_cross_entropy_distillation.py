@@ -109,6 +109,7 @@ class LabelSmoothedCrossEntropyDistillationCriterion(AdminLabelSmoothedCrossEntr
         label_smoothing_over: Any = "others",
         ignore_prefix_size: int = 0,
         report_accuracy: bool = False,
+        alignment_lambda: float = 0.05,
         teacher: str = "",
         distillation_weight: float = 0.5,
         distillation_temperature: float = 1.0,
@@ -120,6 +121,7 @@ class LabelSmoothedCrossEntropyDistillationCriterion(AdminLabelSmoothedCrossEntr
             label_smoothing_over,
             ignore_prefix_size,
             report_accuracy,
+            alignment_lambda,
         )
         if not 0 <= distillation_weight <= 1:
             raise UsageError(

@@ -75,6 +75,7 @@ class LabelSmoothedCrossEntropyRDropCriterion(AdminLabelSmoothedCrossEntropyCrit
         label_smoothing_over: Any = "others",
         ignore_prefix_size: int = 0,
         report_accuracy: bool = False,
+        alignment_lambda: float = 0.05,
         rdrop_alpha: float = 5.0,
         rdrop_interval: int = 1,
         rdrop_passes: int = 2,
@@ -87,6 +88,7 @@ class LabelSmoothedCrossEntropyRDropCriterion(AdminLabelSmoothedCrossEntropyCrit
             label_smoothing_over,
             ignore_prefix_size,
             report_accuracy,
+            alignment_lambda,
         )
         if not 0 <= rdrop_alpha < float("inf"):
             raise UsageError(f"--rdrop-alpha must be a number of at least 0, not {rdrop_alpha}")

@@ -67,6 +67,23 @@ class Alignment:
         if self.heads is not None and self.heads < 1:
             raise UsageError(f"--alignment-heads {self.heads}: give a number of at least 1")
 
+    def or_trained(
+        self, layer: int | None, heads: int | None, full_context: bool
+    ) -> tuple["Alignment", bool]:
+        """This attention, with what was trained to align in place of what is not said.
+
+        Args:
+            layer: that was trained, None if none was.
+            heads: that were trained.
+            full_context: they were trained to see the whole translation.
+
+        Returns:
+            the attention, and whether it is to see the whole translation.
+        """
+        if layer is None or self.layer not in (None, layer):
+            return self, False
+        return Alignment(layer, heads if self.heads is None else self.heads), full_context
+
 
 @dataclass(frozen=True)
 class Search:
@@ -422,15 +439,12 @@ class FairseqBackend:
         return attended
 
     def _which_attention(self, alignment: Alignment) -> dict[str, Any]:
-        """fairseq's arguments for it: what was trained for alignments, unless another layer is wanted."""
+        """fairseq's arguments for it."""
+        model = self.models[0]
         names = ("alignment_layer", "alignment_heads", "full_context_alignment")
-        trained = {name: getattr(self.models[0], name, None) for name in names}
-        layer = trained["alignment_layer"] if alignment.layer is None else alignment.layer
-        if layer is None or layer != trained["alignment_layer"]:
-            trained = dict.fromkeys(names)
-        heads = trained["alignment_heads"] if alignment.heads is None else alignment.heads
-        full_context = bool(trained["full_context_alignment"])
-        return dict(zip(names, (layer, heads, full_context), strict=True))
+        layer, heads, full_context = (getattr(model, name, None) for name in names)
+        which, full_context = alignment.or_trained(layer, heads, bool(full_context))
+        return dict(zip(names, (which.layer, which.heads, full_context), strict=True))
 
     def require_alignment(self, alignment: Alignment) -> None:
         """Any layer of a Transformer that has encoder-decoder attention."""

@@ -70,7 +70,8 @@ def export_bundle(
         quantization: one of `QUANTIZATIONS`; how weights are stored.
         options: what `data` does not say about the text (no `preparation.json`).
         force: replace an exported folder of that name.
-        alignment: the attention from which `translate --alignments` will read.
+        alignment: the attention from which `translate --alignments` will read; by default what was
+            trained to align.
 
     Returns:
         the content of `export.json`.
@@ -81,15 +82,14 @@ def export_bundle(
     """
     from admin_nmt.checkpoints.checkpoint import Checkpoint
     from admin_nmt.checkpoints.direction import require_fitting_vocabulary
-    from admin_nmt.export.conversion import convert, plain_model, require_alignment
+    from admin_nmt.export.conversion import convert, find_alignment, plain_model
 
     output = Path(output)
     require_new_folder(output, force, MANIFEST)
     import_ctranslate2()
     opened = Checkpoint.open(checkpoint)
     model, settings = plain_model(opened)
-    alignment = alignment or Alignment()
-    require_alignment(alignment, settings)
+    alignment, full_context = find_alignment(opened, settings, alignment or Alignment())
     text = load_text(data, opened.languages, options)
     folder = data_folder(data)
     require_fitting_vocabulary(opened, folder, text.source_lang, text.target_lang)
@@ -97,7 +97,7 @@ def export_bundle(
         convert(model, settings, folder, text, made / "model", quantization, alignment)
         write_text_files(text, folder, made)
         content = describe(opened, settings, text, quantization)
-        content["alignment"] = asdict(alignment)
+        content["alignment"] = asdict(alignment) | {"full_context": full_context}
         content["verification"] = _verify(opened, folder, text, made, content)
         _finish(made, content, text)
     return content

@@ -85,12 +85,23 @@ def _check_convertible(path: Path, settings: Namespace) -> None:
             raise UserError(f"CTranslate2 cannot run {path}: {reason}")
 
 
-def require_alignment(alignment: Alignment, settings: Namespace) -> None:
-    """Refuse a layer or heads that the model does not have.
+def find_alignment(
+    checkpoint: Checkpoint, settings: Namespace, wanted: Alignment
+) -> tuple[Alignment, bool]:
+    """The attention that gives alignments, and whether it was trained to see the whole translation.
+
+    Args:
+        checkpoint: that is exported.
+        settings: from `plain_model`.
+        wanted: what goes before that which the checkpoint was trained for.
 
     Raises:
-        UsageError: by the option.
+        UsageError: the model does not have that layer or so many heads.
     """
+    trained = model_settings(checkpoint)
+    alignment, full_context = wanted.or_trained(
+        trained.alignment_layer, trained.alignment_heads, trained.full_context_alignment
+    )
     layers, heads = settings.decoder_layers, settings.decoder_attention_heads
     if getattr(settings, "even_heads", None):
         heads = settings.even_heads[1]
@@ -100,6 +111,7 @@ def require_alignment(alignment: Alignment, settings: Namespace) -> None:
         )
     if alignment.heads is not None and alignment.heads > heads:
         raise UsageError(f"--alignment-heads {alignment.heads}: the decoder's layers have {heads}")
+    return alignment, full_context
 
 
 def convert(

@@ -58,7 +58,8 @@ def _exported(path: Path, threads: int, device: str) -> Translator:
     content = read_manifest(path)
     text = TextPipeline.load(path)
     limits = content["max_source"], content["max_target"]
-    backend = CTranslate2Backend(path / "model", *limits, threads, device)
+    full_context = bool(content.get("alignment", {}).get("full_context"))  # none in older folders
+    backend = CTranslate2Backend(path / "model", *limits, threads, device, full_context)
     languages = content["source_lang"], content["target_lang"]
     return Translator(backend, text, languages=languages)
 

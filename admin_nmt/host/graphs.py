@@ -30,6 +30,7 @@ def check(trainer: Any) -> None:
         (trainer.is_fsdp, "--ddp-backend fully_sharded"),
         (trainer.cfg.common.amp, "--amp (use --fp16 or --bf16)"),
         (trainer.cfg.common.profile, "--profile"),
+        (getattr(trainer.get_criterion(), "guided", False), "--load-alignments"),
     ):
         if given:
             raise UsageError(f"--cuda-graphs is not supported with {option}")

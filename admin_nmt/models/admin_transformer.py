@@ -47,6 +47,11 @@ class AdminTransformerModel(TransformerModelBase):
 
     #: Whether the omegas have their final initial values: profiled, read, or from a checkpoint.
     omegas_ready: bool
+    #: What was trained to align, under the names of fairseq's `transformer_align`; None and False where
+    #: nothing was.
+    alignment_layer: int | None
+    alignment_heads: int | None
+    full_context_alignment: bool
 
     @classmethod
     def add_args(cls, parser: Any) -> None:
@@ -103,6 +108,9 @@ class AdminTransformerModel(TransformerModelBase):
         super().__init__(cfg, encoder, decoder)
         self.omegas_ready = not self.scheme_of(cfg).needs_profile
         apply_mask(self, cfg.masked_heads, cfg.layout)
+        self.alignment_layer = cfg.alignment_layer
+        self.alignment_heads = None if cfg.alignment_layer is None else cfg.alignment_heads
+        self.full_context_alignment = cfg.full_context_alignment
 
     def set_num_updates(self, num_updates: int) -> None:
         """Called by fairseq in every update: modules that want the number get it, and fairseq's

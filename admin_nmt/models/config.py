@@ -126,6 +126,27 @@ class AdminTransformerConfig(TransformerConfig):
         means_other_weights=True,
     )
 
+    alignment_layer: Optional[int] = _option(  # noqa: UP045
+        None,
+        "decoder layer, from 0, whose encoder-decoder attention is trained to align words, with "
+        "--load-alignments (the last but one in Garg et al. 2019); alignments of translations come from "
+        "it, else from the last layer",
+        means_other_weights=False,
+    )
+    alignment_heads: int = _option(
+        1,
+        "with --alignment-layer: the first N heads of that layer are trained to align, by their average",
+        means_other_weights=False,
+        plain=1,
+    )
+    full_context_alignment: bool = _option(
+        False,
+        "with --alignment-layer: alignment is trained and read in a pass of its own, in which the "
+        "decoder sees the whole translation",
+        means_other_weights=False,
+        plain=False,
+    )
+
     # Parsed when they are first asked for; the options are not changed after that.
     @cached_property
     def heads(self) -> Mapping[str, tuple[LayerHeads, ...]]:
@@ -243,6 +264,7 @@ def check(cfg: AdminTransformerConfig) -> None:
     _check_compile(cfg)
     _check_cuda_graphs(cfg)
     _ = cfg.heads  # parsed and checked
+    _check_alignment(cfg)
 
 
 def _check_dropouts(cfg: AdminTransformerConfig) -> None:
@@ -304,3 +326,25 @@ def _check_residual_attention(cfg: AdminTransformerConfig) -> None:
     reduce = plain_value(cfg.residual_attention_reduce)
     if reduce not in ("sum", "mean"):
         raise UsageError(f"--residual-attention-reduce must be sum or mean, not {reduce}")
+
+
+def _check_alignment(cfg: AdminTransformerConfig) -> None:
+    """The heads that are trained to align exist."""
+    layer, wanted = cfg.alignment_layer, cfg.alignment_heads
+    if layer is None:
+        if cfg.full_context_alignment:
+            raise UsageError("--full-context-alignment needs --alignment-layer N")
+        return
+    if cfg.no_cross_attention:
+        raise UsageError("--alignment-layer has nothing to act on: --no-cross-attention")
+    if not 0 <= layer < cfg.decoder.layers:
+        raise UsageError(
+            f"--alignment-layer {layer}: the decoder has layers 0 to {cfg.decoder.layers - 1}"
+        )
+    if cfg.decoder.layerdrop:
+        raise UsageError("--alignment-layer is not supported with --decoder-layerdrop")
+    heads = cfg.layout["A"][layer]
+    if not 1 <= wanted <= heads:
+        raise UsageError(
+            f"--alignment-heads {wanted}: encoder-decoder attention of layer {layer} has {heads} heads"
+        )

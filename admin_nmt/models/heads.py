@@ -89,6 +89,26 @@ def is_residual(cfg: Any, kind: str) -> bool:
     return ATTENTION_KINDS[kind].option in residual_kinds(cfg.residual_attention)
 
 
+def aligned_heads(cfg: Any) -> set[Head]:
+    """Heads that pruning must leave because of `--alignment-layer`: the first heads of that layer, which
+    are trained to align.
+
+    With residual attention the heads of all layers are ordered together, those that last longest first.
+    So that these stay the first, they stay in the last layer too.
+    """
+    if cfg.alignment_layer is None:
+        return set()
+    layers = cfg.heads["A"]
+    places = layers[cfg.alignment_layer].values[: cfg.alignment_heads]
+    needed = {cfg.alignment_layer} | ({len(layers) - 1} if is_residual(cfg, "A") else set())
+    return {
+        Head("A", layer + 1, layers[layer].values.index(place) + 1)
+        for layer in needed
+        for place in places
+        if place in layers[layer].values
+    }
+
+
 def attentions(model: Any) -> Iterator[tuple[str, int, str, MultiheadAttention]]:
     """(kind, layer from 1, module name, module) of every attention of an `admin_transformer`."""
     for letter, kind in ATTENTION_KINDS.items():

@@ -209,11 +209,55 @@ class AdminTransformerDecoder(TransformerDecoderBase):
         )
         return _wrap(layer, cfg)
 
-    def extract_features(self, prev_output_tokens: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Called by fairseq's `forward`; arguments and result are those of fairseq's."""
+    def forward(
+        self,
+        prev_output_tokens: Tensor,
+        encoder_out: Any = None,
+        incremental_state: Any = None,
+        features_only: bool = False,
+        **kwargs: Any,
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """fairseq's decoder; arguments and result are those of fairseq's.
+
+        With `--full-context-alignment` the attention returned is that of a second pass, in which every
+        place sees the whole translation, as in fairseq's `transformer_align`.
+        """
+        x, extra = super().forward(
+            prev_output_tokens, encoder_out, incremental_state, features_only, **kwargs
+        )
+        if self.cfg.full_context_alignment and incremental_state is None and not features_only:
+            _, whole = self.extract_features(
+                prev_output_tokens, encoder_out, full_context_alignment=True
+            )
+            extra |= {"attn": whole["attn"]}
+        return x, extra
+
+    def extract_features(
+        self,
+        prev_output_tokens: Tensor,
+        encoder_out: Any,
+        incremental_state: Any = None,
+        full_context_alignment: bool = False,
+        alignment_layer: int | None = None,
+        alignment_heads: int | None = None,
+    ) -> Any:
+        """Called by fairseq's `forward`; arguments and result are those of fairseq's.
+
+        Without `alignment_layer` the attention returned is what was trained to align, if something was.
+        """
         # fairseq asks the tokens for padding unless this is set, which has no other use here.
         self.cross_self_attention = recorded(prev_output_tokens.device)
-        return super().extract_features(prev_output_tokens, *args, **kwargs)
+        if alignment_layer is None and self.cfg.alignment_layer is not None:
+            alignment_layer = self.cfg.alignment_layer
+            alignment_heads = self.cfg.alignment_heads
+        return super().extract_features(
+            prev_output_tokens,
+            encoder_out,
+            incremental_state,
+            full_context_alignment,
+            alignment_layer,
+            alignment_heads,
+        )
 
     def buffered_future_mask(self, tensor: Tensor) -> Tensor:
         """Causal mask (T, T) for `tensor` (T, B, D): -inf above the diagonal, cached. All layers get the

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from admin_nmt.errors import UsageError
 from admin_nmt.models.head_files import read_heads
+from admin_nmt.models.heads import aligned_heads
 from admin_nmt.modules.attention_kinds import ATTENTION_KINDS
 from admin_nmt.modules.heads import Head, require_heads
 from admin_nmt.pruning import policies
@@ -90,7 +91,8 @@ def choose_heads(
 
 
 def _first_of(order: Sequence[Head], choice: Choice, loaded: LoadedModel) -> set[Head]:
-    """The first heads of an order that the budgets allow, masked ones before all others."""
+    """The first heads of an order that the budgets allow, masked ones before all others, and none that
+    is trained to align words."""
     layout, masked = loaded.layout, masked_heads(loaded)
     fractions = choice.fractions
     policies.require_kinds(fractions, layout)
@@ -99,7 +101,10 @@ def _first_of(order: Sequence[Head], choice: Choice, loaded: LoadedModel) -> set
     else:
         budgets = policies.global_budget(layout, choice.fraction, choice.protect_cross)
         fractions = dict.fromkeys(budgets[0].kinds, choice.fraction)
-    order = sorted(order, key=lambda head: head not in masked)
+    stay = aligned_heads(loaded.model.cfg)
+    order = sorted(
+        (head for head in order if head not in stay), key=lambda head: head not in masked
+    )
     if choice.uniform:
         heads = policies.choose_uniform(order, layout, fractions, choice.min_heads)
     else:

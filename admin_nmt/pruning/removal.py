@@ -17,7 +17,8 @@ from torch import Tensor
 from admin_nmt.checkpoints.checkpoint import Checkpoint
 from admin_nmt.checkpoints.settings import set_values
 from admin_nmt.checkpoints.tensors import cast
-from admin_nmt.models.heads import attention_name, is_residual
+from admin_nmt.errors import UsageError
+from admin_nmt.models.heads import aligned_heads, attention_name, is_residual
 from admin_nmt.models.loading import build_model
 from admin_nmt.models.settings import model_settings
 from admin_nmt.modules.heads import Head, LayerHeads, format_layout, require_heads
@@ -132,9 +133,14 @@ def remove_heads(
         the state dict, and `heads_per_layer` of the model that it belongs to.
 
     Raises:
-        UsageError: the model has no such head.
+        UsageError: the model has no such head, or it is trained to align words.
     """
     require_heads(removed, cfg.layout)
+    for head in sorted(aligned_heads(cfg).intersection(removed)):
+        raise UsageError(
+            f"head {head} has to stay: alignments of words come from it "
+            f"(--alignment-layer {cfg.alignment_layer})"
+        )
     result = dict(state_dict)
     after: dict[str, tuple[LayerHeads, ...]] = {}
     for kind, layers in cfg.heads.items():
@@ -166,7 +172,7 @@ def prune(checkpoint: Checkpoint, removed: Collection[Head]) -> Checkpoint:
 
     Raises:
         UserError: another kind of model.
-        UsageError: the model has no such head.
+        UsageError: the model has no such head, or it is trained to align words.
     """
     plain: dict[str, Any] = plain_options() if is_stock(checkpoint) else {}
     settings = model_settings(checkpoint)

@@ -1,12 +1,15 @@
 """`admin-nmt translate --alignments`: words of the lines, by the attention of either engine."""
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from admin_nmt.cli.main import main
-from admin_nmt.export import load_translator
+from admin_nmt.errors import UserError
+from admin_nmt.export import TextOptions, export_bundle, load_translator
 from admin_nmt.export.backends import Alignment, Sampling, Search
 from admin_nmt.export.translator import Translation
 
@@ -98,3 +101,48 @@ def test_bad_calls_are_one_line(
         (line,) = [row for row in capsys.readouterr().err.splitlines() if "error:" in row]
         assert reason in line, line
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_what_was_trained_to_align_is_exported(
+    make: Callable[..., Any], data_bin: Path, tmp_path: Path
+) -> None:
+    """Its layer and heads by default; attention that sees the whole translation only in the checkpoint."""
+    (tmp_path / "codes").write_text("#version: 0.2\nw 1\n")
+    text = TextOptions(bpe_codes=tmp_path / "codes", source_lang="de", target_lang="en")
+    lines = ["w1 w2 w3 w4", "w7 w5", "w9 w8 w7 w6 w5 w4"]
+    trained = ("--share-all-embeddings", "--alignment-layer", "0", "--alignment-heads", "2")
+    trained += ("--max-target-positions", "12")
+    _, path = make(tmp_path / "guided.pt", *trained)
+    content = export_bundle(path, data_bin, tmp_path / "out", options=text)
+    assert content["alignment"] == {"layer": 0, "heads": 2, "full_context": False}
+    options = {"data": data_bin, "options": text, "threads": 1}
+    ours, theirs = (
+        load_translator(tmp_path / "out", threads=1),
+        load_translator(path, **options),
+    )
+    for a, b in zip(found(ours, lines), found(theirs, lines), strict=True):
+        assert (a[0].text, a[0].alignment) == (b[0].text, b[0].alignment)
+    other = found(theirs, lines, alignment=Alignment(1))
+    assert [e[0].alignment for e in other] != [e[0].alignment for e in found(theirs, lines)]
+
+    _, path = make(tmp_path / "whole.pt", *trained, "--full-context-alignment")
+    whole = load_translator(path, **options)
+    assert [e[0].text for e in found(whole, lines)] == [e[0].text for e in other]
+    assert [e[0].alignment for e in found(whole, lines)] != [
+        e[0].alignment for e in found(theirs, lines)
+    ]
+    export_bundle(path, data_bin, tmp_path / "out", options=text, force=True)
+    with pytest.raises(UserError, match="--full-context-alignment"):
+        found(load_translator(tmp_path / "out", threads=1), lines)
+
+
+def test_the_python_example_of_the_page_runs(
+    exported: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "alignments.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    example = example.replace("Ein Hund läuft.", "Hund läuft.").replace(
+        '"exported"', repr(str(exported))
+    )
+    exec(example, {})
+    assert capsys.readouterr().out == "dog runs. ((0, 0), (1, 1))\n"
