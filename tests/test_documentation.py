@@ -21,35 +21,6 @@ from admin_nmt.cli.main import main
 from tests.support.pages import GUIDE, METHODS, OTHERS, README, REPOSITORY, commands
 
 #: Commands that other tests run (or that CI itself is), by their first words; the first that fits counts.
-REPOSITORY = Path(__file__).parents[1]
-README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-#: Pages of the guide, in the order in which a user follows them.
-PAGES = ("install", "training", "data", "evaluation", "export", "analysis", "launch", "pruning")
-GUIDE = "\n".join(
-    (REPOSITORY / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in PAGES
-)
-#: One page per method.
-METHODS = {
-    name: (REPOSITORY / "docs" / "methods" / f"{name}.md").read_text(encoding="utf-8")
-    for name in ("admin", "realformer", "r-drop", "head-pruning")
-}
-OTHERS = "\n".join(
-    (REPOSITORY / "docs" / f"{name}.md").read_text(encoding="utf-8")
-    for name in (
-        "troubleshooting",
-        "migrating",
-        "gpu",
-        "huggingface",
-        "python-api",
-        "papers",
-        "distillation",
-        "serve",
-        "alignments",
-        "back-translation",
-    )
-)
-
-#: Commands that other tests run (or that CI itself is), by their first words.
 RUN_ELSEWHERE = {
     "admin-nmt importance": "tests/pruning/test_commands.py",
     "admin-nmt prune": "tests/pruning/test_commands.py",
@@ -63,6 +34,7 @@ RUN_ELSEWHERE = {
     "sbatch": "tests/distributed",
     "bash scripts/gpu-check.sh": "tests/gpu_check/test_gpu_check.py",
     "bash scripts/gpu_check/luggage.sh": "not run: downloads wheels",
+    "bash scripts/backtranslate.sh": "tests/export/test_backtranslate.py",
     "bash scripts/": "tests/scripts/test_pipelines.py",
     "fairseq-hydra-train": "tests/configs",
     "admin-nmt extend-vocabulary": "tests/checkpoints/test_extend_vocabulary.py",
@@ -84,7 +56,7 @@ RUN_ELSEWHERE = {
     "admin-nmt export checkpoints/average.pt DATA --output exported --alignment-layer": "tests/export/test_alignments.py",
     "fairseq-train guided": "tests/criterions/test_guided_alignment.py",
     "fairseq-preprocess": "tests/conftest.py",
-    "cp -r prepared": "tests/conftest.py",
+    "cp -r prepared": "not run: copies files",
     "curl": "tests/export/test_served_model.py",
     "admin-nmt convert": "tests/interop/test_convert.py",
     "admin-nmt export checkpoints/average.pt DATA --format huggingface": "tests/export/test_pages.py",

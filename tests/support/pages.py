@@ -37,6 +37,7 @@ OTHERS = "\n".join(
         "distillation",
         "serve",
         "alignments",
+        "back-translation",
     )
 )
 
