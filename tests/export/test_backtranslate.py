@@ -16,7 +16,7 @@ from admin_nmt.distillation.back_translation import _add_tag
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.export import load_translator
 from admin_nmt.export.backends import Sampling, Search
-from tests.conftest import BIN
+from tests.support.programs import BIN
 
 #: In German, which `exported` translates to English; the model to be trained would translate to German.
 LINES = [
