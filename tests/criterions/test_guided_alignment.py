@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -119,7 +120,7 @@ def test_models_without_such_heads_are_refused(
 
 def test_alignments_without_a_layer_are_refused_and_a_layer_without_them_is_named(
     build: Callable[..., Any], criterion: Callable[..., Any], task: Any,
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     with pytest.raises(UsageError, match="--alignment-lambda"):
         criterion(*OURS, "--alignment-lambda=-1")
@@ -128,7 +129,9 @@ def test_alignments_without_a_layer_are_refused_and_a_layer_without_them_is_name
     with guided(task):
         ours = criterion(*OURS)
         ours.check_model(build("--alignment-layer", "0"))
-        monkeypatch.setattr(task.cfg, "data", "elsewhere")
+        ours.task = SimpleNamespace(
+            cfg=SimpleNamespace(data="elsewhere", source_lang="de", target_lang="en")
+        )
         with pytest.raises(UserError, match=r"elsewhere has no train\.align\.de-en\.idx"):
             ours.check_model(build("--alignment-layer", "0"))
     assert "--alignment-layer without" not in caplog.text
