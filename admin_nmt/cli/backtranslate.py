@@ -3,6 +3,7 @@
 import argparse
 import sys
 
+from admin_nmt.cli._bulk import add_bulk_arguments, bulk_options
 from admin_nmt.cli.translate import add_search_arguments, search_options
 
 HELP = (
@@ -42,18 +43,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="R",
         help="leave out pairs with one side more than R times as long as the other (default 3)",
     )
-    parser.add_argument("--batch-tokens", type=int, default=4000, metavar="N", help="default 4000")
-    parser.add_argument("--threads", type=int, metavar="N", help="default: all cores")
-    parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default)")
+    add_bulk_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Translate and write."""
     from admin_nmt.distillation import back_translate
-    from admin_nmt.errors import UsageError
 
-    if args.batch_tokens < 1:
-        raise UsageError(f"--batch-tokens {args.batch_tokens}: give a number of at least 1")
+    options = bulk_options(args)
     found = back_translate(
         args.reverse,
         args.data,
@@ -63,9 +60,7 @@ def run(args: argparse.Namespace) -> int:
         tag=args.tag,
         ratio=args.ratio,
         clean_ratio=args.clean_ratio,
-        threads=args.threads,
-        device=args.device,
-        batch_tokens=args.batch_tokens,
+        **options,
     )
     reasons = ", ".join(f"{number} {reason}" for reason, number in found.left_out.items())
     sys.stdout.write(

@@ -3,6 +3,7 @@
 import argparse
 import sys
 
+from admin_nmt.cli._bulk import add_bulk_arguments, bulk_options
 from admin_nmt.cli.translate import add_search_arguments, search_options
 
 HELP = "training data whose targets a teacher has translated (sequence-level distillation)"
@@ -19,27 +20,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep-original", action="store_true", help="the original pairs stay, before the new ones"
     )
-    parser.add_argument("--batch-tokens", type=int, default=4000, metavar="N", help="default 4000")
-    parser.add_argument("--threads", type=int, metavar="N", help="default: all cores")
-    parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default)")
+    add_bulk_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Translate and write."""
     from admin_nmt.distillation import distill
-    from admin_nmt.errors import UsageError
 
-    if args.batch_tokens < 1:
-        raise UsageError(f"--batch-tokens {args.batch_tokens}: give a number of at least 1")
+    options = bulk_options(args)
     found = distill(
         args.teacher,
         args.data,
         args.output,
         search_options(args),
         keep_original=args.keep_original,
-        threads=args.threads,
-        device=args.device,
-        batch_tokens=args.batch_tokens,
+        **options,
     )
     sys.stdout.write(
         f"{found.data}: {found.num_pairs} training pairs from {found.num_sources} sentences "

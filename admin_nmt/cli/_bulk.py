@@ -1,0 +1,26 @@
+"""Options of commands that translate whole training sets."""
+
+import argparse
+from typing import Any
+
+from admin_nmt.errors import UsageError
+
+
+def add_bulk_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where a model runs, and how much at a time."""
+    parser.add_argument("--batch-tokens", type=int, default=4000, metavar="N", help="default 4000")
+    parser.add_argument("--threads", type=int, metavar="N", help="default: all cores")
+    parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default)")
+
+
+def bulk_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What `add_bulk_arguments` read, as arguments of `distill` and `back_translate`.
+
+    Raises:
+        UsageError: no batch can be so small.
+    """
+    if args.batch_tokens < 1:
+        raise UsageError(f"--batch-tokens {args.batch_tokens}: give a number of at least 1")
+    return {
+        "threads": args.threads, "device": args.device, "batch_tokens": args.batch_tokens
+    }  # fmt: skip
