@@ -1,11 +1,12 @@
 """kill -9 at random moments: do weights and optimizer end bit for bit as without the kills?
 
-    python benchmarks/random_kills.py DATA [--kills 100] [--seed 1] [--output FILE.json]
+    python benchmarks/random_kills.py DATA [--kills 100] [--kills-per-run 4] [--seed 1] [--output FILE.json]
 
 DATA is a small data-bin (some hundred sentences, so that a run lasts several epochs). Each run draws
 its options at random: criterion, residual scheme, attention, precision, batches, data, workers,
 checkpoints. The run is made once without interruption. Then it is started, killed after a time drawn
-evenly from the length of the whole, and started again with the same command, until it ends.
+evenly from the first 60 % of the length of the whole, and started again with the same command, until it
+ends; after `--kills-per-run` kills it is left alone, so that no run takes all of them.
 
 Training processes are forks of this one, which has imported fairseq and nothing else; from there on
 each is `fairseq-train` with its command line.
@@ -76,6 +77,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", metavar="DATA", type=Path, help="folder made by fairseq-preprocess")
     parser.add_argument("--kills", type=int, default=100, help="kills altogether (default: 100)")
+    parser.add_argument("--kills-per-run", type=int, default=4, help="at the most (default: 4)")
     parser.add_argument("--updates", type=int, default=40, help="length of a run (default: 40)")
     parser.add_argument("--seed", type=int, default=1, help="of options and moments (default: 1)")
     parser.add_argument("--output", metavar="FILE", type=Path, help="write the results as JSON")
@@ -159,7 +161,7 @@ def killed_run(
     log = folder.with_suffix(".log")
     while True:
         process = start(command, log)
-        moment = rng.uniform(0, seconds) if len(kills) < most else 600
+        moment = rng.uniform(0, 0.6 * seconds) if len(kills) < most else 600
         status = ended(process, moment)
         if status is not None:
             require_success(status, log)
@@ -263,7 +265,8 @@ def main() -> None:
                 data = f"{data}:{second}"
             place = folder / str(number)
             place.mkdir()
-            run = one_run(data, options, args.updates, args.kills - done, place, rng)
+            most = min(args.kills_per_run, args.kills - done)
+            run = one_run(data, options, args.updates, most, place, rng)
             shutil.rmtree(place)
             runs.append(run)
             done += len(run["kills"])
@@ -282,7 +285,7 @@ def report(args: argparse.Namespace, runs: list[dict[str, Any]]) -> dict[str, An
     kills = [kill for run in runs for kill in run["kills"]]
     return {
         "command": f"python benchmarks/random_kills.py DATA --kills {args.kills} "
-        f"--updates {args.updates} --seed {args.seed}",
+        f"--kills-per-run {args.kills_per_run} --updates {args.updates} --seed {args.seed}",
         "date": datetime.date.today().isoformat(),
         "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores, PyTorch {torch.__version__}",
         "kills": len(kills),
