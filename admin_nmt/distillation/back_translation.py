@@ -262,7 +262,8 @@ def _add_tag(folder: Path, languages: tuple[str, str], tag: str) -> int:
         The place.
     """
     target, source = (folder / f"dict.{language}.txt" for language in languages)
-    lines = source.read_text(encoding="utf-8").splitlines()
+    # Not `splitlines`: symbols may hold other line separators.
+    lines = source.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     symbols = [line.rsplit(" ", 1)[0] for line in lines]
     is_joined = source.read_bytes() == target.read_bytes()
     fillers = [index for index, symbol in enumerate(symbols) if symbol.startswith(_FILLER)]

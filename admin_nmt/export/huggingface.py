@@ -225,7 +225,7 @@ def _write_model(
 def _write_tokenizer(text: Text, settings: Namespace, folder: Path, made: Path) -> None:
     for side, language in (("src", text.source_lang), ("tgt", text.target_lang)):
         write_json(made / f"vocab-{side}.json", _vocabulary(folder / f"dict.{language}.txt"))
-    codes = text.pipeline.subwords.path.read_text(encoding="utf-8").splitlines()
+    codes = text.pipeline.subwords.path.read_text(encoding="utf-8").split("\n")
     merges = [line for line in codes if line.strip() and not line.startswith("#version")]
     with atomic_write(made / "merges.txt") as stream:
         stream.write("".join(f"{line}\n" for line in merges))

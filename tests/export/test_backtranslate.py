@@ -86,7 +86,7 @@ def test_translated_pairs_stand_beside_the_genuine_ones(
 
 @pytest.mark.parametrize("fillers", [0, 3])
 def test_the_tag_takes_the_place_of_a_filler_or_a_new_one(fillers: int, tmp_path: Path) -> None:
-    words = [f"wort{number} 7" for number in range(17)]
+    words = [f"wort{number} 7" for number in range(16)] + ["zwei\u2028zeilen 7"]
     words += [f"madeupword{number:04d} 0" for number in range(fillers)]
     for language in ("de", "en"):
         (tmp_path / f"dict.{language}.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
