@@ -31,6 +31,7 @@ TINY = [
 TRAINED = ("word_model", "tiny_run")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of each of `TRAINED` together."""
     for item in items:

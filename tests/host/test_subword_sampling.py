@@ -235,7 +235,11 @@ def test_a_stock_model_trains_with_it_and_stock_fairseq_takes_its_settings(data:
         (["--subword-regularization", "-1"], UsageError, "give a number above 0"),
         (["--bpe-dropout", ".1", "--subword-regularization", ".2"], UsageError, "exclude each"),
         (["--subword-regularization", "0.2"], UsageError, "holds merges and not a unigram model"),
-        (["--bpe-dropout", "0.1", "--load-alignments"], UsageError, "alignments belong to"),
+        (
+            ["--bpe-dropout", "0.1", "--load-alignments", "--criterion", "cross_entropy"],
+            UsageError,
+            "alignments belong to",
+        ),
     ],
 )
 def test_options_that_make_no_sense_are_refused(
