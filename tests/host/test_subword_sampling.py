@@ -236,7 +236,13 @@ def test_a_stock_model_trains_with_it_and_stock_fairseq_takes_its_settings(data:
         (["--bpe-dropout", ".1", "--subword-regularization", ".2"], UsageError, "exclude each"),
         (["--subword-regularization", "0.2"], UsageError, "holds merges and not a unigram model"),
         (
-            ["--bpe-dropout", "0.1", "--load-alignments", "--criterion", "cross_entropy"],
+            [
+                "--bpe-dropout",
+                "0.1",
+                "--load-alignments",
+                "--criterion",
+                "label_smoothed_cross_entropy",
+            ],
             UsageError,
             "alignments belong to",
         ),
