@@ -43,7 +43,7 @@ COSTS = {
     ("realformer", "small"): "four trainings, about 20 minutes of one core each",
     ("rdrop", "small"): "four trainings, 15 to 20 minutes of one core each",
     ("heads", "small"): "one training of about 60 minutes of one core, curves as long again",
-    ("compose", "small"): "six trainings of 20 to 50 minutes of one core each and two fine-tunings, for each seed",
+    ("compose", "small"): "six trainings a seed, of 20 to 50 minutes of one core, two fine-tunings",
     ("speed", "small"): "about 15 minutes of two cores, nothing else running",
     ("depth", "medium"): "60L-12L, D = 512, on one GPU: 30 minutes",
     ("realformer", "medium"): "four trainings, not measured",
