@@ -9,15 +9,10 @@
 # encoder as deep as the teacher's little is lost: the decoder is what takes time). Interrupted, the
 # same command goes on where it stopped.
 set -euo pipefail
-scripts=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-command -v admin-nmt >/dev/null || PATH="$scripts/../.venv/bin:$PATH"
+source "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
 
-die() {
-    echo "distill.sh: error: $1 (see --help)" >&2
-    exit 2
-}
 if [[ ${1:-} == --help || ${1:-} == -h ]]; then
-    sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0"
+    header
     exit
 fi
 [[ $# -ge 3 ]] || die "give TEACHER_CKPT, DATA and OUTPUT"

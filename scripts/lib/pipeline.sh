@@ -10,16 +10,10 @@
 # Every step can be interrupted: the same command goes on where it stopped.
 set -euo pipefail
 
-scripts=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-command -v admin-nmt >/dev/null || PATH="$scripts/../.venv/bin:$PATH"
-
-die() {
-    echo "$(basename "$0"): error: $1 (see --help)" >&2
-    exit 2
-}
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 usage() {
-    sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0"
+    header
     cat <<END
 
 Usage: bash scripts/$(basename "$0") [OPTIONS] [-- OVERRIDES...]
