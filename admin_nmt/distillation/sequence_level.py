@@ -13,6 +13,7 @@ Interrupted, the same call goes on with the first part that is missing.
 import logging
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -100,8 +101,19 @@ def distill(
     parts = translate_parts(
         translator.backend, sources, dictionaries[0], translations, search, batch_tokens, part_sentences
     )  # fmt: skip
-    pairs = _distilled_pairs(sources, targets if keep_original else None, parts, dictionaries[1])
-    return _write(data, output / "data-bin", (source, target), dictionaries, len(sources), pairs)
+    left_out: Counter[str] = Counter()
+    pairs = _distilled_pairs(
+        sources, targets if keep_original else None, parts, dictionaries[1], left_out
+    )
+    num_pairs, num_repeated = _write(
+        data, output / "data-bin", (source, target), dictionaries, pairs
+    )
+    num_long = left_out["too long"]
+    if num_long:
+        logger.warning(
+            "%d sentences are empty or longer than the teacher reads: left out", num_long
+        )
+    return Distilled(output / "data-bin", len(sources), num_long, num_pairs, num_repeated)
 
 
 def _pairs(data: Path, languages: tuple[str, str], dictionaries: Sequence[Any]) -> tuple[Any, Any]:
@@ -117,42 +129,35 @@ def _pairs(data: Path, languages: tuple[str, str], dictionaries: Sequence[Any]) 
 
 
 def _distilled_pairs(
-    sources: Any, targets: Any | None, parts: Sequence[Path], dictionary: Any
-) -> Iterator[tuple[Tensor, Tensor] | None]:
-    """The references, where they stay, then the teacher's; None for a sentence that it cannot read."""
+    sources: Any,
+    targets: Any | None,
+    parts: Sequence[Path],
+    dictionary: Any,
+    left_out: Counter[str],
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The references, where they stay, then the teacher's; sentences that it cannot read are counted."""
     if targets is not None:
         yield from zip(sources, targets, strict=True)
     for source, hypotheses in zip(sources, read_parts(parts), strict=True):
         if hypotheses is None:
-            yield None
+            left_out["too long"] += 1
         for words in hypotheses or ():
             yield source, dictionary.encode_line(words, add_if_not_exist=False)
 
 
 def _write(
-    data: Path, folder: Path, languages: tuple[str, str], dictionaries: Sequence[Any],
-    num_sources: int, pairs: Iterable[tuple[Tensor, Tensor] | None],
-) -> Distilled:  # fmt: skip
-    """The new data folder: `pairs` without repetitions, and all of `data` but its training set."""
+    data: Path,
+    folder: Path,
+    languages: tuple[str, str],
+    dictionaries: Sequence[Any],
+    pairs: Iterable[tuple[Tensor, Tensor]],
+) -> tuple[int, int]:
+    """The new data folder: `pairs`, and all of `data` but its training set; as `write_pairs` returns."""
     scratch = copied(data, folder, f"{SUBSET}.*", f"{SUBSET}[0-9]*")
-    num_long = 0
-
-    def read() -> Iterator[tuple[Tensor, Tensor]]:
-        nonlocal num_long
-        for pair in pairs:
-            if pair is None:
-                num_long += 1
-            else:
-                yield pair
-
     prefix = scratch / f"{SUBSET}.{'-'.join(languages)}"
-    num_pairs, num_repeated = write_pairs(prefix, languages, dictionaries, read())
+    num_pairs, num_repeated = write_pairs(prefix, languages, dictionaries, pairs)
     if not num_pairs:
         raise UserError(f"{data}: the teacher could read no sentence of the training set")
     shutil.rmtree(folder, ignore_errors=True)
     scratch.rename(folder)
-    if num_long:
-        logger.warning(
-            "%d sentences are empty or longer than the teacher reads: left out", num_long
-        )
-    return Distilled(folder, num_sources, num_long, num_pairs, num_repeated)
+    return num_pairs, num_repeated
