@@ -27,11 +27,31 @@ TINY = [
 ]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--device`."""
+    parser.addoption(
+        "--device", choices=("cpu", "cuda"), default="cpu",
+        help="where tests with the fixture `device` compute (default: cpu)",
+    )  # fmt: skip
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse a GPU that is not there before any test runs."""
+    if config.getoption("device") == "cuda" and not torch.cuda.is_available():
+        raise pytest.UsageError("--device cuda: PyTorch finds no GPU here")
+
+
+@pytest.fixture(scope="session")
+def device(pytestconfig: pytest.Config) -> str:
+    """Where to compute: `cpu`, or `cuda` with `--device cuda`."""
+    return str(pytestconfig.getoption("device"))
+
+
 #: Fixtures that train for long: the tests that need one run in one worker, which trains once.
 TRAINED = ("word_model", "tiny_run")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of each of `TRAINED` together."""
     for item in items:

@@ -424,7 +424,7 @@ def check_tests(context: Context) -> None:
         return
     root = Path(__file__).resolve().parents[2]
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
-    command += ["--timeout", "0", str(root / "tests" / "ops" / "triton")]
+    command += ["--timeout", "0", "--device", "cuda", str(root / "tests" / "ops" / "triton")]
     try:
         result = subprocess.run(
             command, capture_output=True, text=True, cwd=root, env=os.environ,

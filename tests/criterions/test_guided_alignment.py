@@ -15,6 +15,7 @@ from torch import Tensor
 from admin_nmt.checkpoints import Checkpoint
 from admin_nmt.errors import UsageError, UserError
 from tests.criterions.conftest import OURS, RDROP, SMOOTH, STILL
+from tests.support.models import on_device
 
 FAIRSEQS = ("--criterion", "label_smoothed_cross_entropy_with_alignment", *SMOOTH)
 MODELS = {
@@ -50,10 +51,14 @@ def aligned(task: Any) -> Iterator[dict[str, Any]]:
 
 @pytest.mark.parametrize("options", MODELS.values(), ids=MODELS)
 def test_loss_and_gradient_are_those_of_fairseqs_criterion(
-    build: Callable[..., Any], criterion: Callable[..., Any], aligned: Any, options: Any
+    build: Callable[..., Any],
+    criterion: Callable[..., Any],
+    aligned: Any,
+    device: str,
+    options: Any,
 ) -> None:
     model = build(*STILL, "--alignment-layer", "0", "--alignment-heads", "2", *options).train()
-    found = []
+    model, aligned, found = model.to(device), on_device(aligned, device), []
     for name in (OURS, FAIRSEQS):
         model.zero_grad()
         loss, _, log = criterion(*name, "--alignment-lambda", "0.7")(model, aligned)

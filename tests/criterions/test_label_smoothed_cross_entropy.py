@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.criterions.conftest import OURS, STILL, STOCK
+from tests.support.models import on_device
 
 ARCHS = {
     "ours, tied": ("--share-all-embeddings", *STILL),
@@ -36,10 +37,10 @@ def losses(criterion: Any, model: Any, sample: Any) -> tuple[float, float, list[
 
 @pytest.mark.parametrize("name", ARCHS)
 def test_loss_and_gradients_are_fairseqs(
-    build: Callable[..., Any], criterion: Callable[..., Any], batch: Any, name: str,
+    build: Callable[..., Any], criterion: Callable[..., Any], batch: Any, device: str, name: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
-    model = build(*ARCHS[name])
+    model, batch = build(*ARCHS[name]).to(device), on_device(batch, device)
     model.train()
     with caplog.at_level(logging.WARNING):
         found = losses(criterion(*OURS), model, batch)

@@ -17,6 +17,7 @@ from admin_nmt.errors import UsageError
 from admin_nmt.ops import linear_loss
 from tests.criterions.conftest import OURS, RDROP, STILL, STOCK
 from tests.reference import rdrop as reference
+from tests.support.models import on_device
 from tests.support.programs import run_program
 from tests.support.tensors import Largest
 
@@ -25,10 +26,12 @@ REALFORMER = ("--residual-attention", "all")
 
 @pytest.mark.parametrize("options", [(), REALFORMER], ids=["plain", "realformer"])
 def test_objective_is_the_papers_loss_on_two_dropout_passes(
-    build: Callable[..., Any], criterion: Callable[..., Any], batch: Any, options: tuple[str, ...]
-) -> None:
+    build: Callable[..., Any], criterion: Callable[..., Any], batch: Any, device: str,
+    options: tuple[str, ...],
+) -> None:  # fmt: skip
     """Loss and gradients against loops over the logits of the very same doubled forward pass."""
-    model = build("--dropout", "0.3", "--share-all-embeddings", *options)
+    model = build("--dropout", "0.3", "--share-all-embeddings", *options).to(device)
+    batch = on_device(batch, device)
     model.train()
     rdrop = criterion(*RDROP, "--rdrop-alpha", "4")
     torch.manual_seed(5)
@@ -42,7 +45,7 @@ def test_objective_is_the_papers_loss_on_two_dropout_passes(
     logits = model(**doubled)[0].double()
     passes = torch.stack([logits[::2], logits[1::2]]).flatten(1, 2)
     expected, nll, kl = reference.objective(
-        passes, batch["target"].view(-1).tolist(), 0.1, "others", 4.0, 1
+        passes.cpu(), batch["target"].view(-1).tolist(), 0.1, "others", 4.0, 1
     )
     expected.backward()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)

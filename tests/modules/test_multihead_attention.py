@@ -14,7 +14,7 @@ from admin_nmt.modules.multihead_attention import (
 D, H, B, T, S = 24, 3, 4, 5, 7
 
 
-def pair(kv_dim: int | None) -> tuple[MultiheadAttention, StockAttention]:
+def pair(kv_dim: int | None, device: str = "cpu") -> tuple[MultiheadAttention, StockAttention]:
     """Ours and fairseq's with equal random weights and biases."""
     torch.manual_seed(0)
     ours = MultiheadAttention(D, H, kv_dim=kv_dim)
@@ -27,12 +27,13 @@ def pair(kv_dim: int | None) -> tuple[MultiheadAttention, StockAttention]:
     state = {f"a.{name}": value.clone() for name, value in ours.state_dict().items()}
     split_projections(state, "a", self_attention=kv_dim is None)
     stock.load_state_dict({name[2:]: value for name, value in state.items()})
-    return ours, stock
+    return ours.to(device), stock.to(device)
 
 
-def padding(length: int) -> Tensor:
+def padding(length: int, device: str = "cpu") -> Tensor:
     """(B, length), each row padded at the end by another number of positions."""
-    return torch.arange(length)[None] >= (length - torch.arange(B))[:, None]
+    rows = torch.arange(length)[None] >= (length - torch.arange(B))[:, None]
+    return rows.to(device)
 
 
 CAUSAL = torch.full((T, T), float("-inf")).triu(1)
@@ -41,13 +42,15 @@ CAUSAL = torch.full((T, T), float("-inf")).triu(1)
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("head_weights", [False, True])
-def test_self_attention_equals_fairseqs(padded: bool, causal: bool, head_weights: bool) -> None:
-    ours, stock = pair(None)
-    x = torch.randn(T, B, D, requires_grad=True)
+def test_self_attention_equals_fairseqs(
+    device: str, padded: bool, causal: bool, head_weights: bool
+) -> None:
+    ours, stock = pair(None, device)
+    x = torch.randn(T, B, D).to(device).requires_grad_()
     y = x.detach().clone().requires_grad_()
     arguments = {
-        "key_padding_mask": padding(T) if padded else None,
-        "attn_mask": CAUSAL if causal else None,
+        "key_padding_mask": padding(T, device) if padded else None,
+        "attn_mask": CAUSAL.to(device) if causal else None,
         "need_weights": True,
         "need_head_weights": head_weights,
     }
@@ -72,10 +75,10 @@ def test_self_attention_equals_fairseqs(padded: bool, causal: bool, head_weights
 
 
 @pytest.mark.parametrize("kv_dim", [D, 16])
-def test_encoder_attention_equals_fairseqs(kv_dim: int) -> None:
-    ours, stock = pair(kv_dim)
-    x, memory = torch.randn(T, B, D), torch.randn(S, B, kv_dim)
-    arguments = {"key_padding_mask": padding(S), "static_kv": True}
+def test_encoder_attention_equals_fairseqs(device: str, kv_dim: int) -> None:
+    ours, stock = pair(kv_dim, device)
+    x, memory = torch.randn(T, B, D).to(device), torch.randn(S, B, kv_dim).to(device)
+    arguments = {"key_padding_mask": padding(S, device), "static_kv": True}
     for need_weights in (False, True):
         out, weights = ours(x, memory, memory, need_weights=need_weights, **arguments)
         expected, expected_weights = stock(
@@ -88,27 +91,29 @@ def test_encoder_attention_equals_fairseqs(kv_dim: int) -> None:
             assert weights is None
 
 
-def test_kernel_path_equals_the_path_with_weights() -> None:
-    ours, _ = pair(None)
-    x = torch.randn(T, B, D)
-    for mask in (None, CAUSAL):
-        fast, _ = ours(x, need_weights=False, attn_mask=mask, key_padding_mask=padding(T))
-        plain, _ = ours(x, need_weights=True, attn_mask=mask, key_padding_mask=padding(T))
+def test_kernel_path_equals_the_path_with_weights(device: str) -> None:
+    ours, _ = pair(None, device)
+    x = torch.randn(T, B, D).to(device)
+    padded = padding(T, device)
+    for mask in (None, CAUSAL.to(device)):
+        fast, _ = ours(x, need_weights=False, attn_mask=mask, key_padding_mask=padded)
+        plain, _ = ours(x, need_weights=True, attn_mask=mask, key_padding_mask=padded)
         torch.testing.assert_close(fast, plain, rtol=1e-5, atol=1e-5)
 
 
-def test_incremental_decoding_with_reordered_beams_equals_full_decoding() -> None:
-    ours, _ = pair(None)
+def test_incremental_decoding_with_reordered_beams_equals_full_decoding(device: str) -> None:
+    ours, _ = pair(None, device)
     ours.eval()
-    x = torch.randn(T, B, D)
-    order = torch.tensor([2, 0, 3, 3])
+    x = torch.randn(T, B, D).to(device)
+    causal = CAUSAL.to(device)
+    order = torch.tensor([2, 0, 3, 3], device=device)
     state: dict = {}
     for step in range(T):
         if step == 3:  # beams change places: so do the inputs they have seen
             ours.reorder_incremental_state(state, order)
             x = x[:, order]
         out, _ = ours(x[step : step + 1], incremental_state=state, need_weights=False)
-        full, _ = ours(x[: step + 1], attn_mask=CAUSAL[: step + 1, : step + 1], need_weights=False)
+        full, _ = ours(x[: step + 1], attn_mask=causal[: step + 1, : step + 1], need_weights=False)
         torch.testing.assert_close(out[0], full[-1], rtol=1e-5, atol=1e-5)
 
 
@@ -137,10 +142,10 @@ def test_fusing_undoes_splitting(self_attention: bool) -> None:
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 5e-3), (torch.bfloat16, 4e-2)])
-def test_half_precision_is_near_float32(dtype: torch.dtype, tolerance: float) -> None:
+def test_half_precision_is_near_float32(device: str, dtype: torch.dtype, tolerance: float) -> None:
     # Bounds: a few units of the type's rounding (2^-11, 2^-8) over sums of 24 products of size 1.
-    ours, _ = pair(None)
-    x = torch.randn(T, B, D)
+    ours, _ = pair(None, device)
+    x = torch.randn(T, B, D).to(device)
     expected, _ = ours(x, need_weights=True)
     out, _ = ours.to(dtype)(x.to(dtype), need_weights=True)
     error = (out.float() - expected).norm() / expected.norm()

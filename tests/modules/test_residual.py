@@ -11,34 +11,32 @@ from admin_nmt.modules.residual import (
 )
 
 
-def inputs() -> tuple[torch.Tensor, torch.Tensor]:
+def inputs(device: str) -> list[torch.Tensor]:
+    """f and x, (3, 2, 5)."""
     torch.manual_seed(0)
-    shape = (3, 2, 5)
-    return (
-        torch.randn(shape, dtype=torch.float64, requires_grad=True),
-        torch.randn(shape, dtype=torch.float64, requires_grad=True),
-    )
+    f, x = torch.randn(2, 3, 2, 5, dtype=torch.float64).to(device)
+    return [f.requires_grad_(), x.requires_grad_()]
 
 
-def test_every_kind_follows_its_formula() -> None:
-    f, x = inputs()
+def test_every_kind_follows_its_formula(device: str) -> None:
+    f, x = inputs(device)
     assert torch.equal(Residual()(f, x), x + f)
     torch.testing.assert_close(ConstantResidual(2.5)(f, x), 2.5 * x + f)
-    scaled = ScaledResidual(5, 1.5).double()
+    scaled = ScaledResidual(5, 1.5).to(f)
     torch.testing.assert_close(scaled(f, x), 1.5 * x + f)
-    omega = torch.tensor([1.0, -2.0, 0.0, 1e-3, 7.0], dtype=torch.float64)
+    omega = torch.tensor([1.0, -2.0, 0.0, 1e-3, 7.0]).to(f)
     scaled.set_omega(omega)
     torch.testing.assert_close(scaled(f, x), omega * x + f)
-    rezero = ReZeroResidual().double()
+    rezero = ReZeroResidual().to(f)
     assert torch.equal(rezero(f, x), x)
     with torch.no_grad():
         rezero.alpha.fill_(0.3)
     torch.testing.assert_close(rezero(f, x), x + 0.3 * f)
 
 
-def test_gradients_reach_branch_shortcut_and_factor() -> None:
-    f, x = inputs()
-    scaled, rezero = ScaledResidual(5, 1.5).double(), ReZeroResidual().double()
+def test_gradients_reach_branch_shortcut_and_factor(device: str) -> None:
+    f, x = inputs(device)
+    scaled, rezero = ScaledResidual(5, 1.5).to(f), ReZeroResidual().to(f)
     with torch.no_grad():
         rezero.alpha.fill_(-0.7)
     for module, factor in ((scaled, scaled.omega), (rezero, rezero.alpha)):

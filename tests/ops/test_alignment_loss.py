@@ -35,11 +35,14 @@ def test_equals_the_loop_over_links(data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_a_weight_of_zero_has_a_slope_that_its_type_can_hold(dtype: torch.dtype) -> None:
-    scores = torch.tensor([[0.0, 50.0]], requires_grad=True)
+def test_a_weight_of_zero_has_a_slope_that_its_type_can_hold(
+    device: str, dtype: torch.dtype
+) -> None:
+    scores = torch.tensor([[0.0, 50.0]], device=device, requires_grad=True)
     weights = scores.softmax(-1).to(dtype)
     weights.retain_grad()
-    loss = guided_alignment_loss(weights, torch.tensor([[0, 0]]), torch.ones(1))
+    links = torch.tensor([[0, 0]], device=device)
+    loss = guided_alignment_loss(weights, links, torch.ones(1, device=device))
     loss.backward()
     assert loss.dtype == torch.float32 and weights[0, 0].item() < 1e-20
     assert weights.grad.isfinite().all() and scores.grad.isfinite().all()

@@ -15,18 +15,18 @@ PAD = 1
 
 
 def problem(
-    shape: tuple[int, ...], D: int, V: int, D_t: int, seed: int = 0
+    shape: tuple[int, ...], D: int, V: int, D_t: int, seed: int = 0, device: str = "cpu"
 ) -> tuple[list[Tensor], Tensor, list[Tensor]]:
     """Features, weight and bias of the student in float64, targets with padding, the teacher's."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*size: int) -> Tensor:
-        return torch.randn(size, generator=generator, dtype=torch.float64)
+        return torch.randn(size, generator=generator, dtype=torch.float64).to(device)
 
     target = torch.randint(0, V, shape, generator=generator)
     target.view(-1)[::4] = PAD
     student = [normal(*shape, D), normal(V, D), normal(V)]
-    return student, target, [normal(*shape, D_t), normal(V, D_t), normal(V)]
+    return student, target.to(device), [normal(*shape, D_t), normal(V, D_t), normal(V)]
 
 
 def leaves(tensors: list[Tensor], dtype: torch.dtype = torch.float64) -> list[Tensor]:
@@ -38,16 +38,23 @@ def leaves(tensors: list[Tensor], dtype: torch.dtype = torch.float64) -> list[Te
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("chunk_tokens", [1, 3, 100])
 def test_equals_the_papers_written_as_loops(
-    over: str, temperature: float, share: float, chunk_tokens: int
+    device: str, over: str, temperature: float, share: float, chunk_tokens: int
 ) -> None:
-    student, target, taught = problem((2, 4), D=3, V=7, D_t=5)
+    student, target, taught = problem((2, 4), D=3, V=7, D_t=5, device=device)
     ours, twin, plain = (leaves(student) for _ in range(3))
     smoothing = LabelSmoothing.of(0.2, 7, over)
     teacher = Teacher(*taught, share, temperature)
     found = linear_distillation(*ours, target, smoothing, teacher, PAD, chunk_tokens, True)
     logits = [(x @ w.T + b).flatten(0, -2) for x, w, b in (twin, plain, taught)]
     loss, nll, kl = reference.objective(
-        logits[0], logits[2], target.view(-1).tolist(), 0.2, over, share, temperature, PAD
+        logits[0].cpu(),
+        logits[2].cpu(),
+        target.view(-1).tolist(),
+        0.2,
+        over,
+        share,
+        temperature,
+        PAD,
     )
     lprobs = [torch.log_softmax(x, dim=-1) for x in logits[1:]]
     same = distillation_loss(
@@ -94,10 +101,12 @@ def test_without_a_share_it_is_the_plain_loss_and_the_student_matches_itself() -
 
 @pytest.mark.parametrize(
     ("dtype", "tolerance"),
-    [(torch.float32, 1e-5), (torch.bfloat16, 3e-2), (torch.float16, 3e-3)],
+    [(torch.float32, 2e-5), (torch.bfloat16, 3e-2), (torch.float16, 3e-3)],
 )
-def test_lower_precision_stays_near_float64(dtype: torch.dtype, tolerance: float) -> None:
-    student, target, taught = problem((6, 9), D=24, V=97, D_t=16, seed=2)
+def test_lower_precision_stays_near_float64(
+    device: str, dtype: torch.dtype, tolerance: float
+) -> None:
+    student, target, taught = problem((6, 9), D=24, V=97, D_t=16, seed=2, device=device)
     rounded = [[x.to(dtype).double() for x in tensors] for tensors in (student, taught)]
     ours, twin = leaves(rounded[0], dtype), leaves(rounded[0])
     smoothing = LabelSmoothing.of(0.1, 97)

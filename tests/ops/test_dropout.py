@@ -9,24 +9,24 @@ from admin_nmt.ops.dropout import dropout, keep_mask, keep_threshold
 
 
 @pytest.mark.parametrize("p", [0.1, 0.3, 0.5, 0.9])
-def test_share_of_zeros_is_p(p: float) -> None:
+def test_share_of_zeros_is_p(device: str, p: float) -> None:
     torch.manual_seed(0)
     n = 1_000_003  # no multiple of four
-    zeros = (dropout(torch.ones(n), p) == 0).sum().item()
+    zeros = (dropout(torch.ones(n, device=device), p) == 0).sum().item()
     assert abs(zeros - n * p) < 5 * math.sqrt(n * p * (1 - p)) + n * 2**-17
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5])
-def test_kept_values_make_the_mean_exact(p: float) -> None:
+def test_kept_values_make_the_mean_exact(device: str, p: float) -> None:
     threshold = keep_threshold(p)
-    out = dropout(torch.ones(10_000), p)
+    out = dropout(torch.ones(10_000, device=device), p)
     kept = out[out != 0]
     assert torch.all(kept == kept[0])
     assert kept[0].item() * (1 - threshold / 2**16) == pytest.approx(1.0, rel=1e-6)
 
 
-def test_gradient_uses_the_mask_of_the_forward() -> None:
-    x = torch.randn(7, 11, requires_grad=True)
+def test_gradient_uses_the_mask_of_the_forward(device: str) -> None:
+    x = torch.randn(7, 11, device=device, requires_grad=True)
     out = dropout(x, 0.4)
     out.backward(torch.full_like(out, 3.0))
     scale = out / x.detach()
@@ -41,18 +41,18 @@ def test_neighbours_are_independent() -> None:
     assert (correlation - torch.eye(4)).abs().max() < 0.01
 
 
-def test_seed_decides_and_zero_is_identity() -> None:
-    x = torch.randn(5, 3)
+def test_seed_decides_and_zero_is_identity(device: str) -> None:
+    x = torch.randn(5, 3, device=device)
     torch.manual_seed(4)
     first = dropout(x, 0.3)
     torch.manual_seed(4)
     assert torch.equal(first, dropout(x, 0.3))
     assert dropout(x, 0.0) is x
-    assert dropout(torch.empty(0, 3), 0.3).shape == (0, 3)
+    assert dropout(torch.empty(0, 3, device=device), 0.3).shape == (0, 3)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_dtype_is_kept(dtype: torch.dtype) -> None:
-    out = dropout(torch.ones(1000, dtype=dtype), 0.25)
+def test_dtype_is_kept(device: str, dtype: torch.dtype) -> None:
+    out = dropout(torch.ones(1000, dtype=dtype, device=device), 0.25)
     assert out.dtype == dtype
     assert set(out.unique().tolist()) == {0.0, out.max().item()}

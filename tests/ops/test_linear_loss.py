@@ -23,7 +23,9 @@ from tests.support.tensors import Largest
 PAD = 1
 
 
-def problem(m: int, shape: tuple[int, ...], D: int, V: int, seed: int = 0) -> list[Tensor]:
+def problem(
+    m: int, shape: tuple[int, ...], D: int, V: int, seed: int = 0, device: str = "cpu"
+) -> list[Tensor]:
     """Features (m, *shape, D), weight, bias in float64, and targets with padding."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -32,7 +34,7 @@ def problem(m: int, shape: tuple[int, ...], D: int, V: int, seed: int = 0) -> li
 
     target = torch.randint(0, V, shape, generator=generator)
     target.view(-1)[::4] = PAD
-    return [normal(m, *shape, D), normal(V, D), normal(V), target]
+    return [x.to(device) for x in (normal(m, *shape, D), normal(V, D), normal(V), target)]
 
 
 def leaves(*tensors: Tensor, dtype: torch.dtype = torch.float64) -> list[Tensor]:
@@ -42,15 +44,17 @@ def leaves(*tensors: Tensor, dtype: torch.dtype = torch.float64) -> list[Tensor]
 @pytest.mark.parametrize("over", CONVENTIONS)
 @pytest.mark.parametrize("m", [1, 2, 3])
 @pytest.mark.parametrize("chunk_tokens", [1, 3, 100])
-def test_equals_the_papers_written_as_loops(m: int, over: str, chunk_tokens: int) -> None:
-    features, weight, bias, target = problem(m, (2, 4), D=3, V=7)
+def test_equals_the_papers_written_as_loops(
+    device: str, m: int, over: str, chunk_tokens: int
+) -> None:
+    features, weight, bias, target = problem(m, (2, 4), D=3, V=7, device=device)
     ours, twin = leaves(features, weight, bias), leaves(features, weight, bias)
     found = linear_rdrop(
         *ours, target, LabelSmoothing.of(0.2, 7, over), 3.0, PAD, chunk_tokens, count_correct=True
     )
     logits = (twin[0] @ twin[1].T + twin[2]).flatten(1, 2)
     loss, nll, kl = reference.objective(
-        logits, target.view(-1).tolist(), 0.2, over, 3.0 if m > 1 else 0.0, PAD
+        logits.cpu(), target.view(-1).tolist(), 0.2, over, 3.0 if m > 1 else 0.0, PAD
     )
     assert found.loss.item() == pytest.approx(loss.item(), rel=1e-12)
     assert found.nll.item() == pytest.approx(nll, rel=1e-12)
@@ -92,12 +96,14 @@ def plain(
 @pytest.mark.parametrize("m", [1, 2, 3])
 @pytest.mark.parametrize(
     ("dtype", "tolerance"),
-    [(torch.float32, 1e-5), (torch.bfloat16, 3e-2), (torch.float16, 2e-3)],
+    [(torch.float32, 2e-5), (torch.bfloat16, 3e-2), (torch.float16, 3e-3)],
 )
-def test_lower_precision_stays_near_float64(m: int, dtype: torch.dtype, tolerance: float) -> None:
+def test_lower_precision_stays_near_float64(
+    device: str, m: int, dtype: torch.dtype, tolerance: float
+) -> None:
     """Products round in `dtype`, nothing else: the loss itself keeps float32's digits."""
     torch.manual_seed(0)
-    problem_ = problem(m, (6, 9), D=24, V=97, seed=2)
+    problem_ = problem(m, (6, 9), D=24, V=97, seed=2, device=device)
     rounded = [tensor.to(dtype).double() for tensor in problem_[:3]]
     ours, twin = leaves(*rounded, dtype=dtype), leaves(*rounded)
     found = linear_rdrop(*ours, problem_[3], LabelSmoothing.of(0.1, 97), 5.0, PAD, chunk_tokens=10)
@@ -112,16 +118,17 @@ def test_lower_precision_stays_near_float64(m: int, dtype: torch.dtype, toleranc
         assert error < tolerance
 
 
-def test_weight_gradient_is_accumulated_in_float32() -> None:
+def test_weight_gradient_is_accumulated_in_float32(device: str) -> None:
     """4,000 equal contributions: a bfloat16 sum would stop growing after some 256 of them."""
-    features = torch.ones(4000, 2, dtype=torch.bfloat16)
-    weight = torch.zeros(4, 2, dtype=torch.bfloat16, requires_grad=True)
-    target = torch.zeros(4000, dtype=torch.long)
+    features = torch.ones(4000, 2, dtype=torch.bfloat16, device=device)
+    weight = torch.zeros(4, 2, dtype=torch.bfloat16, device=device, requires_grad=True)
+    target = torch.zeros(4000, dtype=torch.long, device=device)
     linear_cross_entropy(
         features, weight, None, target, LabelSmoothing.of(0.0, 4), chunk_tokens=1
     ).loss.backward()
     assert weight.grad is not None
-    torch.testing.assert_close(weight.grad[0].float(), torch.full((2,), -3000.0), rtol=1e-2, atol=0)
+    expected = torch.full((2,), -3000.0)
+    torch.testing.assert_close(weight.grad[0].float().cpu(), expected, rtol=1e-2, atol=0)
 
 
 def test_float16_gradients_are_scaled_before_they_are_rounded(
@@ -152,17 +159,18 @@ def test_float16_gradients_are_scaled_before_they_are_rounded(
 
 @pytest.mark.parametrize("passes", [1, 2, 3000])
 @pytest.mark.parametrize("num_types", [100, 1000, 32000])
-def test_float16_product_of_a_chunk_is_finite(passes: int, num_types: int) -> None:
+def test_float16_product_of_a_chunk_is_finite(device: str, passes: int, num_types: int) -> None:
     """Gradient of the weight where every token is the same type and features are 1. An infinite one
     would stop training for good: it does not depend on the loss scale."""
     tokens = default_chunk_tokens(passes, num_types, "cuda", torch.float16)
     assert 1 <= tokens <= default_chunk_tokens(passes, num_types, "cuda", torch.bfloat16)
-    gradient = torch.full((1, tokens * passes), -_FLOAT16_SCALE, dtype=torch.float16)
-    assert torch.isfinite(torch.mm(gradient, torch.ones(tokens * passes, 1, dtype=torch.float16)))
+    like = {"dtype": torch.float16, "device": device}
+    gradient = torch.full((1, tokens * passes), -_FLOAT16_SCALE, **like)
+    assert torch.isfinite(torch.mm(gradient, torch.ones(tokens * passes, 1, **like)))
 
 
-def test_padding_contributes_nothing_whatever_it_holds() -> None:
-    features, weight, bias, target = problem(2, (3, 4), D=3, V=5)
+def test_padding_contributes_nothing_whatever_it_holds(device: str) -> None:
+    features, weight, bias, target = problem(2, (3, 4), D=3, V=5, device=device)
     features[:, target == PAD] = float("inf")
     ours = leaves(features, weight, bias)
     found = linear_rdrop(*ours, target, LabelSmoothing.of(0.1, 5), 1.0, PAD, chunk_tokens=2)
@@ -173,8 +181,8 @@ def test_padding_contributes_nothing_whatever_it_holds() -> None:
     assert ours[0].grad is not None and (ours[0].grad[:, target == PAD] == 0).all()
 
 
-def test_only_padding_is_a_loss_of_zero() -> None:
-    features, weight, bias, target = problem(2, (2, 3), D=3, V=5)
+def test_only_padding_is_a_loss_of_zero(device: str) -> None:
+    features, weight, bias, target = problem(2, (2, 3), D=3, V=5, device=device)
     ours = leaves(features, weight, bias)
     found = linear_rdrop(*ours, torch.full_like(target, PAD), LabelSmoothing.of(0.1, 5), 1.0, PAD)
     found.loss.backward()
@@ -229,10 +237,10 @@ def test_each_input_may_be_frozen(wanted: int) -> None:
     torch.testing.assert_close(some[wanted].grad, full[wanted].grad)
 
 
-def test_autocast_multiplies_in_low_precision_and_returns_full_gradients() -> None:
-    features, weight, bias, target = problem(2, (6, 5), D=16, V=50)
+def test_autocast_multiplies_in_low_precision_and_returns_full_gradients(device: str) -> None:
+    features, weight, bias, target = problem(2, (6, 5), D=16, V=50, device=device)
     ours = leaves(features, weight, bias, dtype=torch.float32)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(device, dtype=torch.bfloat16):
         found = linear_rdrop(*ours, target, LabelSmoothing.of(0.1, 50), 2.0, PAD)
     found.loss.backward()
     exact = leaves(features, weight, bias)
@@ -278,12 +286,11 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
         linear_cross_entropy(features, weight, bias, target, LabelSmoothing.of(0.1, 5))
 
 
-def test_extreme_logits_give_finite_gradients() -> None:
-    features = torch.tensor([[[80.0], [-80.0]], [[-80.0], [80.0]]], requires_grad=True)
-    weight = torch.tensor([[10.0], [-10.0], [0.0]], requires_grad=True)
-    found = linear_rdrop(
-        features, weight, None, torch.tensor([1, 2]), LabelSmoothing.of(0.1, 3), 5.0
-    )
+def test_extreme_logits_give_finite_gradients(device: str) -> None:
+    values = [[[80.0], [-80.0]], [[-80.0], [80.0]]], [[10.0], [-10.0], [0.0]]
+    features, weight = (torch.tensor(v, device=device, requires_grad=True) for v in values)
+    target = torch.tensor([1, 2], device=device)
+    found = linear_rdrop(features, weight, None, target, LabelSmoothing.of(0.1, 3), 5.0)
     found.loss.backward()
     assert torch.isfinite(found.loss) and found.kl > 1000
     assert torch.isfinite(features.grad).all() and torch.isfinite(weight.grad).all()  # type: ignore[arg-type]

@@ -14,13 +14,16 @@ from tests.reference.residual_attention import naive, random_bias
 
 
 def inputs(
-    shape: tuple[int, int, int, int, int], dtype: torch.dtype = torch.float64, seed: int = 0
+    shape: tuple[int, int, int, int, int],
+    dtype: torch.dtype = torch.float64,
+    seed: int = 0,
+    device: str = "cpu",
 ) -> tuple[Tensor, ...]:
     """q, k, v and prev for B, H, T, S, K."""
     torch.manual_seed(seed)
     b, h, t, s, size = shape
     return tuple(
-        torch.randn(b, h, *dims, dtype=dtype, requires_grad=True)
+        torch.randn(b, h, *dims, dtype=dtype).to(device).requires_grad_()
         for dims in ((t, size), (s, size), (s, size), (t, s))
     )
 
@@ -45,11 +48,13 @@ def gradients(
     seed=st.integers(0, 1000),
 )
 def test_equals_the_formula(
-    shape: Any, kind: str, layers: int, carried: bool, with_weights: bool, in_place: bool, seed: int
-) -> None:
-    q, k, v, prev = inputs(shape, seed=seed)
+    device: str, shape: Any, kind: str, layers: int, carried: bool, with_weights: bool,
+    in_place: bool, seed: int,
+) -> None:  # fmt: skip
+    q, k, v, prev = inputs(shape, seed=seed, device=device)
     leaves = (q, k, v, prev) if carried else (q, k, v)
     bias = random_bias(shape, kind)
+    bias = None if bias is None else bias.to(device)
     expected = naive(q, k, v, prev if carried else None, bias, layers)
     function = residual_attention_with_weights if with_weights else residual_attention
     # A leaf that needs a gradient cannot be overwritten: in place works on a copy of it.
@@ -92,8 +97,8 @@ def test_gradient_flows_when_only_the_scores_or_only_the_context_is_used() -> No
             torch.testing.assert_close(one, other)
 
 
-def test_first_layer_is_plain_attention() -> None:
-    q, k, v, _ = inputs((2, 3, 5, 6, 4))
+def test_first_layer_is_plain_attention(device: str) -> None:
+    q, k, v, _ = inputs((2, 3, 5, 6, 4), device=device)
     out, scores = residual_attention(q, k, v, None, scale=0.5)
     expected = torch.nn.functional.scaled_dot_product_attention(q, k, v)
     torch.testing.assert_close(out, expected)
@@ -110,11 +115,11 @@ def test_masks_do_not_accumulate() -> None:
     torch.testing.assert_close(out, torch.softmax(2 * (q @ k.mT), -1) @ v)
 
 
-def test_dropout_drops_the_weights_and_its_gradient_uses_the_same_mask() -> None:
+def test_dropout_drops_the_weights_and_its_gradient_uses_the_same_mask(device: str) -> None:
     """With v = 1 per key and one head size per key, the context shows the dropped weights."""
     b, h, t, s = 3, 2, 40, 50
-    q, k, _, prev = inputs((b, h, t, s, s))
-    v = torch.eye(s, dtype=torch.float64).expand(b, h, s, s).clone().requires_grad_()
+    q, k, _, prev = inputs((b, h, t, s, s), device=device)
+    v = torch.eye(s).to(q).expand(b, h, s, s).clone().requires_grad_()
     torch.manual_seed(3)
     out, _, weights = residual_attention_with_weights(
         q, k, v, prev, scale=0.1, layers=2, dropout_p=0.3

@@ -1,4 +1,4 @@
-"""Residual connection, dropout and LayerNorm in one operation, where there is no GPU."""
+"""Residual connection, dropout and LayerNorm in one operation."""
 
 from typing import Any
 
@@ -30,10 +30,10 @@ def rows_one_by_one(f: Tensor, x: Tensor, factor: Any, weight: Tensor, bias: Ten
 @given(
     st.integers(1, 4), st.integers(2, 7), st.sampled_from(["omega", 1.0, 2.5]), st.integers(0, 99)
 )
-def test_is_the_formula(rows: int, dim: int, kind: Any, seed: int) -> None:
+def test_is_the_formula(device: str, rows: int, dim: int, kind: Any, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
-    f, x = torch.randn(2, rows, dim, generator=generator, dtype=torch.float64)
-    omega, weight, bias = torch.randn(3, dim, generator=generator, dtype=torch.float64)
+    f, x = torch.randn(2, rows, dim, generator=generator, dtype=torch.float64).to(device)
+    omega, weight, bias = torch.randn(3, dim, generator=generator, dtype=torch.float64).to(device)
     factor = omega if kind == "omega" else kind
     expected = rows_one_by_one(f, x, factor, weight, bias)
     found = residual_norm(f, x, factor, weight, bias, EPS)
@@ -53,15 +53,15 @@ def test_gradients() -> None:
 
 
 @pytest.mark.parametrize("operation", [residual_norm, residual_and_norm])
-def test_dropout_is_on_the_branch_alone(operation: Any) -> None:
+def test_dropout_is_on_the_branch_alone(device: str, operation: Any) -> None:
     torch.manual_seed(0)
-    weight, bias = torch.ones(400), torch.zeros(400)
-    zeros = torch.zeros(50, 400)
-    shortcut = torch.randn(50, 400)
+    weight, bias = torch.ones(400, device=device), torch.zeros(400, device=device)
+    zeros = torch.zeros(50, 400, device=device)
+    shortcut = torch.randn(50, 400).to(device)
     plain = operation(zeros, shortcut, 1.0, weight, bias, EPS, 0.0)
     dropped = operation(zeros, shortcut, 1.0, weight, bias, EPS, 0.3)
     torch.testing.assert_close(plain, dropped)
-    ones = torch.ones(50, 400)
+    ones = torch.ones_like(zeros)
     total, _ = residual_and_norm(ones, zeros, 1.0, weight, bias, EPS, 0.3)
     assert (total == 0).float().mean().item() == pytest.approx(0.3, abs=0.02)
     assert total.max().item() == pytest.approx(1 / 0.7, rel=1e-3)

@@ -10,6 +10,14 @@ from torch import Tensor
 from admin_nmt.modules.multihead_attention import split_projections
 
 
+def on_device(batch: dict[str, Any], device: str) -> dict[str, Any]:
+    """The batch with all of its tensors there."""
+    from fairseq import utils
+
+    moved: dict[str, Any] = utils.apply_to_sample(lambda tensor: tensor.to(device), batch)
+    return moved
+
+
 def stock_state(model: Any) -> dict[str, Tensor]:
     """The state dict under fairseq's names of projections, omegas left out."""
     state = {k: v.clone() for k, v in model.state_dict().items() if not k.endswith(".omega")}
