@@ -1,4 +1,4 @@
-"""fairseq's beam search over one subset of a data folder, in this process.
+"""Translating one subset of a data folder, in this process.
 
 Sentences are searched by length, in the batches of `fairseq-generate`, and come back in the order of the
 corpus. What fairseq cannot translate, empty and too long sentences, goes by the rule of `data.odd_lines`,
@@ -17,6 +17,7 @@ from admin_nmt.data.odd_lines import Warnings, pieces_of
 from admin_nmt.data.parallel import chunks
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.evaluation.batches import batches_of
+from admin_nmt.search.beam import BeamSearch
 
 logger = logging.getLogger(__name__)
 
@@ -84,25 +85,26 @@ class Decoder:
     ) -> None:
         from fairseq import utils
         from fairseq.data import data_utils
-        from fairseq.dataclass.configs import GenerationConfig
 
-        self.models = list(models)
         self.task = task
         self.options = options
-        self.max_tokens_option = max_tokens_option
         if subset not in task.datasets:
             task.load_dataset(subset)
         self.dataset = task.dataset(subset)
         self.num_sentences = min(len(self.dataset), max_sentences or len(self.dataset))
         if not self.num_sentences:
             raise UserError(f"subset {subset} has no sentences")
-        self.generator = task.build_generator(
-            self.models, GenerationConfig(beam=options.beam, lenpen=options.lenpen)
+        self.search = BeamSearch(
+            models,
+            task,
+            f"lower {max_tokens_option} or --beam",
+            beam=options.beam,
+            lenpen=options.lenpen,
         )
         with data_utils.numpy_seed(_SEED):
             order = self.dataset.ordered_indices().tolist()
         limits = utils.resolve_max_positions(
-            task.max_positions(), *[model.max_positions() for model in self.models]
+            task.max_positions(), *[model.max_positions() for model in models]
         )
         self.max_source = int(limits[0])
         odd = set(self._odd_sentences())
@@ -147,9 +149,7 @@ class Decoder:
         """Pieces of words, joined by spaces."""
         dictionary = self.task.target_dictionary
         text: str = dictionary.string(
-            tokens,
-            escape_unk=escape_unk,
-            extra_symbols_to_ignore=set(self.generator.symbols_to_strip_from_output),
+            tokens, escape_unk=escape_unk, extra_symbols_to_ignore=self.search.silent
         )
         return text
 
@@ -168,38 +168,28 @@ class Decoder:
             UserError: the GPU has too little memory.
         """
         found: dict[int, list[str]] = {}
-        try:
-            for batch in self.batches:
-                texts = self._search([self.dataset[number] for number in batch])
-                found |= {number: [text] for number, text in texts.items()}
-                done(len(batch))
-            done(self.num_sentences - len(found))
-            for number, text in self._search_pieces():
-                found.setdefault(number, []).append(text)
-        except torch.cuda.OutOfMemoryError as error:
-            raise UserError(
-                f"the GPU ran out of memory: lower {self.max_tokens_option} or --beam"
-            ) from error
+        for batch in self.batches:
+            texts = self._translate([self.dataset[number] for number in batch])
+            found |= {number: [text] for number, text in texts.items()}
+            done(len(batch))
+        done(self.num_sentences - len(found))
+        for number, text in self._translate_pieces():
+            found.setdefault(number, []).append(text)
         return [" ".join(filter(None, found.get(n, []))) for n in range(self.num_sentences)]
 
-    def _search_pieces(self) -> Iterator[tuple[int, str]]:
+    def _translate_pieces(self) -> Iterator[tuple[int, str]]:
         """The number of its sentence and the translation of each piece, in order."""
         size = max(1, self.options.max_tokens // self.max_source)
         for pieces in chunks(self.pieces, size):
-            texts = self._search(
+            texts = self._translate(
                 [{"id": i, "source": piece, "target": None} for i, (_, piece) in enumerate(pieces)]
             )
             yield from ((number, texts[i]) for i, (number, _) in enumerate(pieces))
 
-    def _search(self, sentences: Sequence[dict[str, Any]]) -> dict[int, str]:
+    def _translate(self, sentences: Sequence[dict[str, Any]]) -> dict[int, str]:
         """id -> best hypothesis, of a batch of items as the data set has them."""
-        from fairseq import utils
-
         sample = self.dataset.collater(sentences)
-        if next(self.models[0].parameters()).is_cuda:
-            sample = utils.move_to_cuda(sample)
-        hypotheses = self.task.inference_step(self.generator, self.models, sample)
         return {
-            number: self._text(best[0]["tokens"].int().cpu())
-            for number, best in zip(sample["id"].tolist(), hypotheses, strict=True)
+            number: self._text(best.tokens)
+            for number, (best, *_) in zip(sample["id"].tolist(), self.search(sample), strict=True)
         }

@@ -14,6 +14,7 @@ from admin_nmt.errors import UsageError, UserError
 
 if TYPE_CHECKING:  # the other engine needs no torch
     from admin_nmt.checkpoints.checkpoint import Checkpoint
+    from admin_nmt.search.beam import BeamSearch
 
 #: Subwords of output that are always allowed (fairseq's default for `--max-len-b`).
 MIN_OUTPUT_LIMIT = 200
@@ -364,27 +365,22 @@ class FairseqBackend:
         self, batches: Iterable[list[Sentence]], search: Search
     ) -> Iterator[list[list[Hypothesis]]]:
         """One batch after the other."""
-        import torch
-
         words = self.task.target_dictionary
-        generator = self._generator(search)
+        beam_search = self._beam_search(search)
         for batch in batches:
-            generator.max_len_a, generator.max_len_b = 0, output_limit(batch, self.max_target)
-            with torch.no_grad():
-                found = generator.generate(self.models, {"net_input": self._net_input(batch)})
-            found = [entries[: search.nbest] for entries in found]
-            tokens = [[entry["tokens"] for entry in entries] for entries in found]
+            sample = {"net_input": self._net_input(batch)}
+            found = [
+                hypotheses[: search.nbest]
+                for hypotheses in beam_search(sample, output_limit(batch, self.max_target))
+            ]
+            tokens = [[one.tokens for one in hypotheses] for hypotheses in found]
             attended = iter(self._attended(batch, tokens, search.alignment))
             yield [
                 [
-                    Hypothesis(
-                        words.string(entry["tokens"]).split(),
-                        float(entry["score"]),
-                        next(attended, None),
-                    )
-                    for entry in entries
+                    Hypothesis(words.string(one.tokens).split(), one.score, next(attended, None))
+                    for one in hypotheses
                 ]
-                for entries in found
+                for hypotheses in found
             ]
 
     def _attended(
@@ -471,21 +467,20 @@ class FairseqBackend:
                 f"--alignment-heads {which['alignment_heads']}: layer {layer} of the decoder has {heads}"
             )
 
-    def _generator(self, search: Search) -> Any:
-        from fairseq.search import Sampling as FairseqSampling
-        from fairseq.sequence_generator import SequenceGenerator
+    def _beam_search(self, search: Search) -> "BeamSearch":
+        from admin_nmt.search.beam import BeamSearch
 
-        words = self.task.target_dictionary
-        how: dict[str, Any] = {"beam_size": search.beam}
+        how: dict[str, Any] = {"beam": search.beam}
         if (sampling := search.sampling) is not None:
-            # There, what is not positive is off.
-            topp = sampling.topp if sampling.topp < 1 else -1.0
             how = {
-                "beam_size": search.nbest,
+                "beam": search.nbest,
+                "sampling": True,
+                "sampling_topk": sampling.topk or -1,  # there, -1 is off
+                "sampling_topp": sampling.topp if sampling.topp < 1 else -1.0,
                 "temperature": sampling.temperature,
-                "search_strategy": FairseqSampling(words, sampling.topk, topp),
             }
-        return SequenceGenerator(self.models, words, len_penalty=search.lenpen, **how)
+        remedy = "lower --beam, make batches smaller or give --device cpu"
+        return BeamSearch(self.models, self.task, remedy, lenpen=search.lenpen, **how)
 
     def seed(self, seed: int) -> None:
         """PyTorch's random numbers, which nothing else draws on here."""

@@ -51,7 +51,9 @@ def decoder(
         rows = sample["net_input"]["src_tokens"]
         assert rows.shape[1] <= 1024
         end = torch.tensor([9])  # as a search makes something up for an empty line
-        return [[{"tokens": torch.cat([4 + row[row > 3].flip(0) % 5, end])}] for row in rows]
+        return [
+            [{"tokens": torch.cat([4 + row[row > 3].flip(0) % 5, end]), "score": 0}] for row in rows
+        ]
 
     def make(subset: str, **options: Any) -> Decoder:
         search = SearchOptions(beam=1, cpu=True, **options)

@@ -1,0 +1,72 @@
+"""Token tensors in, hypotheses out: fairseq's generator in this process."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from admin_nmt.errors import UserError
+
+
+class Found(NamedTuple):
+    """One hypothesis.
+
+    Attributes:
+        tokens: (T,) numbers of the target's dictionary, on the CPU; the last is the end of sentence.
+        score: log-probability over length ** lenpen.
+    """
+
+    tokens: Tensor
+    score: float
+
+
+class BeamSearch:
+    """fairseq's beam search, or sampling, by one or several models that translate together.
+
+    Args:
+        models: on their device, in evaluation mode.
+        task: fairseq's translation task, whose dictionaries the models have.
+        remedy: what a user can do about a full GPU, for the message.
+        options: fields of fairseq's `GenerationConfig`, such as `beam`, `lenpen` and `sampling`.
+    """
+
+    def __init__(self, models: Sequence[Any], task: Any, remedy: str, **options: Any) -> None:
+        from fairseq.dataclass.configs import GenerationConfig
+
+        self.models = list(models)
+        self.task = task
+        self.remedy = remedy
+        self.device = next(self.models[0].parameters()).device
+        self.generator = task.build_generator(self.models, GenerationConfig(**options))
+
+    @property
+    def silent(self) -> set[int]:
+        """Numbers of tokens that are not part of the text, such as the end of sentence."""
+        return set(self.generator.symbols_to_strip_from_output)
+
+    def __call__(self, sample: dict[str, Any], longest: int | None = None) -> list[list[Found]]:
+        """The hypotheses of each sentence of a batch, best first.
+
+        Args:
+            sample: a batch as fairseq's data sets make them; only `net_input` is needed, with
+                `src_tokens` (B, S) and `src_lengths` (B,), on any device.
+            longest: limit on the tokens of a hypothesis, without its end; by default fairseq's 200.
+                The models' positions limit it too.
+
+        Raises:
+            UserError: the GPU has too little memory.
+        """
+        from fairseq import utils
+
+        if longest is not None:
+            self.generator.max_len_a, self.generator.max_len_b = 0, longest
+        try:
+            sample = utils.apply_to_sample(lambda tensor: tensor.to(self.device), sample)
+            found = self.task.inference_step(self.generator, self.models, sample)
+        except torch.cuda.OutOfMemoryError as error:
+            raise UserError(f"the GPU ran out of memory: {self.remedy}") from error
+        return [
+            [Found(entry["tokens"].cpu(), float(entry["score"])) for entry in entries]
+            for entries in found
+        ]
