@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from tabulate import tabulate
 
-from admin_nmt.documents import write_json
 from admin_nmt.installed import machine
+from admin_nmt.json_files import write_json
 
 Shape = tuple[int, int, int]
 

@@ -27,7 +27,7 @@ from common import interleaved, medians, parse, show
 
 from admin_nmt.data import bpe
 from admin_nmt.data.corpora import Corpus, Source
-from admin_nmt.data.pipeline import STEPS, Preparation
+from admin_nmt.data.pipeline import STEPS, PreparationRun
 from admin_nmt.data.state import locked
 from admin_nmt.data.tokenization import LineTokenizer
 
@@ -72,7 +72,7 @@ def steps(corpus: Corpus, files: dict[str, Path], workers: int) -> dict[str, lis
     with tempfile.TemporaryDirectory() as name, patch.object(bpe, "learn", learn_timed):
         output = Path(name)
         with locked(output):
-            preparation = Preparation(corpus, output, workers, files)
+            preparation = PreparationRun(corpus, output, workers, files)
             for step in STEPS[:-1]:
                 with timed(seconds[step]):
                     preparation._run_step(step)

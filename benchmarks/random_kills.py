@@ -34,7 +34,7 @@ from fairseq_cli.train import cli_main
 from tqdm import tqdm
 
 from admin_nmt.checkpoints.reading import load_checkpoint_file
-from admin_nmt.documents import write_json
+from admin_nmt.json_files import write_json
 
 COMMON = (
     "--arch admin_transformer_tiny --cpu --share-all-embeddings --max-tokens 300 --optimizer radam "

@@ -35,8 +35,8 @@ from fairseq.trainer import Trainer
 from random_kills import differences, end_of, start
 from tqdm import tqdm
 
-from admin_nmt.documents import write_json
 from admin_nmt.installed import machine
+from admin_nmt.json_files import write_json
 
 RANKS = 2
 UPDATES = 12

@@ -261,7 +261,14 @@ def house() -> Picture:
         picture.box(x - width / 2, y - height / 2, width, height, name, colors[floor(name) % 4])
     picture.box(40, 50 - height / 2, 820, height, "cli: parses arguments, imports all below", GRAY)
     bottom = 50 + step * (top + 1) - 30
-    picture.box(40, bottom, 820, height, "errors, files, documents, progress: for everybody", GRAY)
+    picture.box(
+        40,
+        bottom,
+        820,
+        height,
+        "errors, files, json_files, progress, installed: imported by all",
+        GRAY,
+    )
     return picture
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from admin_nmt.documents import read_json, write_json
+from admin_nmt.json_files import read_json, write_json
 from studies.study import BIN, call
 
 

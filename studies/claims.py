@@ -19,9 +19,9 @@ from typing import Any
 import yaml
 from tabulate import tabulate
 
-from admin_nmt.documents import read_json
 from admin_nmt.errors import UserError
 from admin_nmt.files import atomic_write
+from admin_nmt.json_files import read_json
 
 REPOSITORY = Path(__file__).parents[1]
 RESULTS = REPOSITORY / "docs" / "results"

@@ -18,10 +18,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from admin_nmt.documents import write_json
 from admin_nmt.errors import UserError
 from admin_nmt.evaluation.text import read_lines
 from admin_nmt.installed import machine
+from admin_nmt.json_files import write_json
 from studies import chain, steps, study
 from studies.chain import Step, step
 from studies.measures import bleu_and_chrf, num_bytes, num_parameters, p_value, raw_texts

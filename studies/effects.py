@@ -26,8 +26,8 @@ from tabulate import tabulate
 
 from admin_nmt.analysis.plots import plot_panels
 from admin_nmt.analysis.training_log import TrainingLog, read_log
-from admin_nmt.documents import read_json, write_json
 from admin_nmt.evaluation.text import read_lines
+from admin_nmt.json_files import read_json, write_json
 from studies import chain, steps, study
 from studies.chain import Step, step
 from studies.measures import p_value

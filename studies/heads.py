@@ -24,10 +24,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from admin_nmt.documents import read_json, write_json
 from admin_nmt.errors import UserError
 from admin_nmt.evaluation.text import read_lines
 from admin_nmt.installed import machine
+from admin_nmt.json_files import read_json, write_json
 from admin_nmt.pruning.policies import num_to_remove
 from studies import chain, steps, study
 from studies.chain import Step, step
@@ -188,7 +188,7 @@ def even(counts: Mapping[str, int], total: int) -> dict[str, int]:
 
 
 def shares(taken: Mapping[str, int], counts: Mapping[str, int]) -> list[str]:
-    """The options of `admin-nmt prune` that take so many heads of each kind."""
+    """The options of `admin-nmt prune` that remove this many heads of each kind."""
     return [
         word
         for kind, count in taken.items()

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from admin_nmt.documents import read_json
 from admin_nmt.errors import UserError
 from admin_nmt.evaluation.scoring import detokenized_scores
 from admin_nmt.evaluation.significance import compare_systems
 from admin_nmt.evaluation.text import read_lines
+from admin_nmt.json_files import read_json
 
 
 def raw_texts(data: Path) -> tuple[Path, Path]:

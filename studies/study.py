@@ -29,10 +29,10 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from admin_nmt.analysis.training_log import Curve, read_curve
-from admin_nmt.documents import read_json, write_json
 from admin_nmt.errors import UserError
 from admin_nmt.files import atomic_write
 from admin_nmt.installed import machine
+from admin_nmt.json_files import read_json, write_json
 
 BIN = Path(sys.executable).parent
 #: One thread a process: narrow models gain nothing from more. glibc keeps the memory it got, and

@@ -24,7 +24,7 @@ from admin_nmt.errors import UsageError, UserError
 from admin_nmt.evaluation.batches import random_batches
 from admin_nmt.models.heads import attentions
 from admin_nmt.modules.attention_kinds import by_queries
-from admin_nmt.modules.heads import KINDS
+from admin_nmt.modules.head_names import KINDS
 from admin_nmt.progress import progress
 
 logger = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ class _Watcher:
         """A new batch; `visible` (B, T) by kind is false at padded queries."""
         self.visible, self.below = visible, {}
 
-    def take(self, kind: str, layer: int, places: Sequence[int], weights: Tensor) -> None:
+    def record(self, kind: str, layer: int, places: Sequence[int], weights: Tensor) -> None:
         """Weights (H, B, T, S) of one layer, in forward order.
 
         Args:
@@ -134,23 +134,25 @@ def _watched(model: Any, watcher: _Watcher) -> Iterator[None]:
     """Let `watcher` see the weights of every attention of `model`."""
     handles = []
 
-    def ask(module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    def request_weights(
+        module: Any, args: Any, kwargs: dict[str, Any]
+    ) -> tuple[Any, dict[str, Any]]:
         return args, {**kwargs, "need_weights": True, "need_head_weights": True}
 
     for kind, layer, _, attention in attentions(model):
         if attention.num_heads == 0:
             continue
 
-        def tell(
+        def record_weights(
             module: Any, args: Any, output: tuple, kind: str = kind, layer: int = layer
         ) -> tuple:
             # In residual attention a head's place is that of the scores it adds to.
             places = getattr(module, "value_heads", None) or range(module.num_heads)
-            watcher.take(kind, layer, places, output[1])
+            watcher.record(kind, layer, places, output[1])
             return (output[0], output[1].mean(dim=0), *output[2:])
 
-        handles.append(attention.register_forward_pre_hook(ask, with_kwargs=True))
-        handles.append(attention.register_forward_hook(tell))
+        handles.append(attention.register_forward_pre_hook(request_weights, with_kwargs=True))
+        handles.append(attention.register_forward_hook(record_weights))
     try:
         yield
     finally:

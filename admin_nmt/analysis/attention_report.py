@@ -14,16 +14,16 @@ from torch import Tensor
 
 from admin_nmt.analysis.attention import QUANTITIES, AttentionStatistics
 from admin_nmt.analysis.plots import plot_distributions, plot_head_maps
-from admin_nmt.documents import write_json
 from admin_nmt.files import atomic_write
-from admin_nmt.modules.heads import KINDS
+from admin_nmt.json_files import write_json
+from admin_nmt.modules.head_names import KINDS
 
 #: A violin of more points looks the same and takes longer.
 _DRAWN = 2000
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
-def rows_of(label: str, found: AttentionStatistics) -> list[dict[str, Any]]:
+def statistics_rows(label: str, found: AttentionStatistics) -> list[dict[str, Any]]:
     """One row per quantity, kind, layer and head: mean and quantiles over tokens. Heads without a
     counterpart in the layer below have no divergence."""
     rows = []
@@ -72,7 +72,7 @@ def write_report(
 ) -> None:
     """`heads.csv`, `attention.json` and the plots of all models into the folder `output`."""
     output = Path(output)
-    rows = [row for label, found in models.items() for row in rows_of(label, found)]
+    rows = [row for label, found in models.items() for row in statistics_rows(label, found)]
     content = {
         "settings": dict(settings),
         "num_tokens": {label: found.num_tokens for label, found in models.items()},
@@ -90,14 +90,18 @@ def write_report(
         maps = {title: found.medians(quantity) for title, found in models.items()}
         plot_head_maps(maps, output / f"{quantity}-heads.png", label=f"median {label}")
         for kind, name in KINDS.items():
-            panels = {title: by_layer(found, quantity, kind) for title, found in models.items()}
+            panels = {
+                title: numbers_by_layer(found, quantity, kind) for title, found in models.items()
+            }
             if any(panels.values()):
                 path = output / f"{quantity}-{name.replace(' ', '-')}.png"
                 top = 1.0 if quantity == "divergence" else None
                 plot_distributions(panels, path, ylabel=label, title=name, highest=top)
 
 
-def by_layer(found: AttentionStatistics, quantity: str, kind: str) -> dict[int, list[list[float]]]:
+def numbers_by_layer(
+    found: AttentionStatistics, quantity: str, kind: str
+) -> dict[int, list[list[float]]]:
     """layer -> head -> numbers of up to `_DRAWN` tokens; heads with NaN are left out."""
     return {
         layer: heads[~heads.isnan().any(dim=1), :_DRAWN].tolist()

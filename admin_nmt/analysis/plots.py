@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from admin_nmt.analysis.training_log import Curve
 from admin_nmt.errors import UserError
-from admin_nmt.modules.heads import KINDS
+from admin_nmt.modules.head_names import KINDS
 
 if TYPE_CHECKING:  # importing it would import fairseq, which curves do not need
     from admin_nmt.initialization.profile import Profile

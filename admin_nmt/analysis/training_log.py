@@ -60,7 +60,7 @@ def _json_record(line: str) -> tuple[str, Mapping[str, Any]] | None:
     keys = [key for key in record if key.endswith("num_updates")]
     if not keys:
         return None
-    # How far the epochs are counts updates in another way, and is no quantity.
+    # The progress within epochs repeats the number of updates; it is not a quantity to plot.
     values = {key: value for key, value in record.items() if key not in ("epoch", "update")}
     return keys[0].removesuffix("num_updates"), values
 

@@ -17,6 +17,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,8 +44,8 @@ def select_checkpoints(
 
     Args:
         inputs: checkpoint files, or one folder.
-        num_epochs: of the folder, the last so many `checkpointE.pt`.
-        num_updates: of the folder, the last so many `checkpoint_E_U.pt`.
+        num_epochs: number of `checkpointE.pt` of the folder to average, the last ones.
+        num_updates: number of `checkpoint_E_U.pt` of the folder to average, the last ones.
         upper_bound: consider only E (or U) up to this, inclusive.
 
     Returns:
@@ -187,19 +188,24 @@ def _sum_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
-#: Settings of a Transformer that change what it computes, but not the names and shapes of its weights.
+#: Settings of fairseq's Transformer that change what it computes, but not the names and shapes of its
+#: weights.
 _SETTINGS = (
-    "init_type",
-    "residual_attention",
-    "residual_attention_reduce",
-    "head_mask",
-    "heads_per_layer",
     "encoder_attention_heads",
     "decoder_attention_heads",
     "encoder_normalize_before",
     "decoder_normalize_before",
     "activation_fn",
 )
+
+
+def _settings(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Name -> value where a checkpoint lacks it (None: unknown) of `_SETTINGS` and of the options of
+    which the model's class says that they change what weights compute (`meaning`)."""
+    from fairseq.models import MODEL_REGISTRY
+
+    ours = getattr(MODEL_REGISTRY.get(checkpoint.family), "meaning", {})
+    return dict.fromkeys(_SETTINGS) | {name: value or "none" for name, value in ours.items()}
 
 
 def _require_same_model(first: Checkpoint, entries: dict[str, Tensor], other: Checkpoint) -> None:
@@ -217,10 +223,10 @@ def _require_same_model(first: Checkpoint, entries: dict[str, Tensor], other: Ch
     archs = first.architecture, other.architecture
     if None not in archs and archs[0] != archs[1]:
         raise UserError(f"{refusal}: architecture {archs[1]} instead of {archs[0]}")
-    for name in _SETTINGS:
+    for name, missing in _settings(first).items():
         ours_is, theirs_is = first.setting("model", name), other.setting("model", name)
-        if name in ("head_mask", "residual_attention"):  # not unknown where it is missing
-            ours_is, theirs_is = ours_is or "none", theirs_is or "none"
+        if missing is not None:
+            ours_is, theirs_is = ours_is or missing, theirs_is or missing
         if None not in (ours_is, theirs_is) and str(ours_is) != str(theirs_is):
             raise UserError(f"{refusal}: {name} {theirs_is} instead of {ours_is}")
     model = other.weights

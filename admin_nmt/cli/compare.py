@@ -63,9 +63,9 @@ def run(args: argparse.Namespace) -> int:
     if repeated:
         raise UsageError(f"{repeated[0]} is given more than once")
 
-    from admin_nmt.documents import write_json
     from admin_nmt.evaluation.significance import compare_systems, comparison_table
     from admin_nmt.evaluation.text import read_lines, read_parallel, require_equal_counts
+    from admin_nmt.json_files import write_json
 
     references, *more_references = read_parallel(args.reference)
     systems = {name: read_lines(name) for name in args.systems}

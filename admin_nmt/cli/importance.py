@@ -32,9 +32,9 @@ def run(args: argparse.Namespace) -> None:
     require_outputs(args.output, args.plot, inputs=args.path)
 
     import admin_nmt.registration  # noqa: F401  (before other modules that import fairseq)
-    from admin_nmt.pruning.heads import save_measurements
     from admin_nmt.pruning.importance import normalize_by_layer
     from admin_nmt.pruning.measuring import measure_by, several_ranks
+    from admin_nmt.pruning.records import save_measurements
     from admin_nmt.pruning.reports import importance_table
 
     require_checkpoints(args.path)

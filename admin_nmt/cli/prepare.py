@@ -145,7 +145,7 @@ def _overrides(args: argparse.Namespace, corpus: Any) -> dict[str, Any]:
         if value is not None
     }
     if args.name == "custom" and changes.get("subword") == "sentencepiece":
-        # Words are no measure of raw text: scripts without spaces have one in a line.
+        # Words do not measure raw text: a script without spaces has one word in a line.
         cleaning["when"] = "after_bpe"
     changes["cleaning"] = replace(corpus.cleaning, **cleaning)
     rules = dict(zip(corpus.languages, corpus.tokenizer_langs, strict=True))

@@ -70,8 +70,8 @@ def run(args: argparse.Namespace) -> None:
     import admin_nmt.registration  # noqa: F401  (before other modules that import fairseq)
     from admin_nmt.checkpoints.tensors import num_parameters
     from admin_nmt.pruning.choice import Choice, choose_heads
-    from admin_nmt.pruning.heads import save_removed
     from admin_nmt.pruning.measuring import measure_by
+    from admin_nmt.pruning.records import save_removed
     from admin_nmt.pruning.removal import prune
     from admin_nmt.pruning.reports import removal_report
 

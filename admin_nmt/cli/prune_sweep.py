@@ -58,15 +58,15 @@ def run(args: argparse.Namespace) -> None:
 
     import admin_nmt.registration  # noqa: F401  (before other modules that import fairseq)
     from admin_nmt.analysis.plots import plot_panels
-    from admin_nmt.pruning.heads import load_measurements, measurement_of
     from admin_nmt.pruning.masked_translation import MaskedTranslator, TestSet
     from admin_nmt.pruning.orders import MeasuredOrders
+    from admin_nmt.pruning.records import load_measurements, measurement_of
     from admin_nmt.pruning.reports import sweep_table
     from admin_nmt.pruning.sweep import (
         SweepOptions,
-        panels,
         plan_curves,
         save_curves,
+        sweep_panels,
         translate_curves,
     )
 
@@ -98,5 +98,8 @@ def run(args: argparse.Namespace) -> None:
         save_curves(curves, described, Path(args.output) / "sweep.json")
     sys.stdout.write(sweep_table(curves) + "\n")
     plot_panels(
-        panels(curves), Path(args.output) / "sweep.png", xlabel="heads removed, %", ylabel="BLEU"
+        sweep_panels(curves),
+        Path(args.output) / "sweep.png",
+        xlabel="heads removed, %",
+        ylabel="BLEU",
     )

@@ -8,7 +8,7 @@ import re
 
 from admin_nmt.data.corpora import Cleaning
 
-#: What `\s` means in Perl. Python's also has U+001C to U+001F, which are no white space there.
+#: What `\s` means in Perl. Python's also has U+001C to U+001F, which are not white space there.
 _SPACES = re.compile(r"[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+")
 #: Longest word in characters; a longer one crashes a program of Moses, so the script drops its line.
 MAX_WORD_LENGTH = 1000

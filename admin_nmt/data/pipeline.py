@@ -35,10 +35,10 @@ from admin_nmt.data.parallel import chunks, ordered_map
 from admin_nmt.data.state import State, locked, require_own_folder
 from admin_nmt.data.subwords import KINDS, Subwords
 from admin_nmt.data.tokenization import LineTokenizer, require_known_language
-from admin_nmt.documents import write_json
 from admin_nmt.errors import UserError
 from admin_nmt.files import atomic_write, make_directory, sha256
 from admin_nmt.installed import versions
+from admin_nmt.json_files import write_json
 from admin_nmt.progress import progress
 
 logger = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ def _count_words(block: Block) -> Counter[str]:
     return bpe.count_words(text.replace("\n", " ") for text in block)
 
 
-class Preparation:
+class PreparationRun:
     """One corpus on its way into one output folder.
 
     Args:
@@ -474,7 +474,7 @@ def prepare(
     require_own_folder(output)
     with locked(output):
         try:
-            return Preparation(corpus, output, workers, files, archives).run()
+            return PreparationRun(corpus, output, workers, files, archives).run()
         except OSError as error:
             name = error.filename or output
             raise UserError(f"cannot write {name}: {error.strerror or error}") from error

@@ -67,7 +67,7 @@ class WordSampler:
         process: how a word is split by chance.
         subwords: the kind of pieces.
         symbols: the dictionary; a sentence holds places in it.
-        num_special: so many symbols at its beginning are no pieces of words.
+        num_special: number of symbols at its beginning that are not pieces of words.
         unknown: place of the symbol for unknown pieces.
 
     Attributes:

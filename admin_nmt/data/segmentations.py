@@ -64,7 +64,7 @@ class _Merging(NamedTuple):
 
     Attributes:
         symbols: what it is split into.
-        decided: so many places of the round, earliest merge first, have been decided about.
+        decided: number of places of the round that are decided, the earliest merge first.
         kept: indices of the left symbols at places of the merge at hand that were not passed over.
     """
 

@@ -51,7 +51,7 @@ def learn(
 
     Args:
         counts: words of raw text.
-        num_pieces: size of the vocabulary; fewer if the text does not give so many.
+        num_pieces: size of the vocabulary; fewer if the text does not yield that many.
         model_type: one of `MODEL_TYPES`.
         character_coverage: share of the characters of the text that become pieces.
 
@@ -102,7 +102,7 @@ def load(path: Path) -> Any:
     """The `SentencePieceProcessor` of a model file; read once in each process.
 
     Raises:
-        UserError: the package is missing, or the file is no model.
+        UserError: the package is missing, or the file is not a SentencePiece model.
     """
     sentencepiece = require_sentencepiece()
     try:

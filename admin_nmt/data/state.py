@@ -12,9 +12,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from admin_nmt.documents import write_json
 from admin_nmt.errors import UserError
 from admin_nmt.files import make_directory
+from admin_nmt.json_files import write_json
 
 FILE_NAME = "state.json"
 #: Settings that version 0.2 recorded although they do not change the result.

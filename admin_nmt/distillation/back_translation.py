@@ -41,11 +41,11 @@ from admin_nmt.distillation.translating import (
     translate_parts,
     write_pairs,
 )
-from admin_nmt.documents import write_json
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.export.backends import Search
 from admin_nmt.export.translator import LineText
 from admin_nmt.files import make_directory, sha256
+from admin_nmt.json_files import write_json
 from admin_nmt.progress import progress
 
 logger = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ def back_translate(
         tag: goes before each new source. It takes the place of a filler of the dictionary, so that
             vocabularies keep their size; where there is none, they grow.
         ratio: new pairs for each genuine one in an epoch.
-        clean_ratio: a pair goes if one side has over so many times as many subwords as the other.
+        clean_ratio: pairs are dropped in which one side has more than this many times the subwords of the other.
         threads: cores; default: all.
         device: `cpu`, `cuda` or `auto`.
         batch_tokens: most subwords in one batch, padding included.

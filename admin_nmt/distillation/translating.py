@@ -13,12 +13,12 @@ from typing import Any
 from torch import Tensor
 
 from admin_nmt.checkpoints.direction import find_direction
-from admin_nmt.documents import read_json, write_json
 from admin_nmt.errors import UserError
 from admin_nmt.export.backends import Backend, Search, Sentence
 from admin_nmt.export.loading import load_translator
 from admin_nmt.export.translator import Translator, translate_sentences
 from admin_nmt.files import atomic_write, sha256
+from admin_nmt.json_files import read_json, write_json
 from admin_nmt.progress import progress
 
 logger = logging.getLogger(__name__)

@@ -65,7 +65,7 @@ def random_batches(
         subset: of the data.
         max_tokens: of one batch; a longer sentence is a batch of its own.
         seed: of the order.
-        max_batches: so many of all ranks together; None is all.
+        max_batches: number of batches, of all ranks together; None is all.
 
     Raises:
         UsageError: `seed` is negative.

@@ -60,7 +60,7 @@ class Decoder:
         task: fairseq's translation task over the data.
         subset: such as `test`; loaded if it is not there.
         options: how to search; where, the models say.
-        max_sentences: only the first so many sentences.
+        max_sentences: translate only this many sentences, the first ones.
         max_tokens_option: name of the option that `options.max_tokens` came from, for messages.
 
     Attributes:

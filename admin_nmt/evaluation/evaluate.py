@@ -18,7 +18,6 @@ from pathlib import Path
 from admin_nmt.checkpoints.checkpoint import Checkpoint
 from admin_nmt.checkpoints.direction import find_direction, require_fitting_vocabulary
 from admin_nmt.data.binarised import num_sentences
-from admin_nmt.documents import write_json
 from admin_nmt.errors import UserError
 from admin_nmt.evaluation.comet import comet_score, require_comet
 from admin_nmt.evaluation.decoding import SearchOptions
@@ -33,6 +32,7 @@ from admin_nmt.evaluation.scoring import (
 )
 from admin_nmt.evaluation.text import read_lines, require_equal_counts
 from admin_nmt.files import atomic_write, make_directory
+from admin_nmt.json_files import write_json
 
 HYPOTHESES = "hypotheses.detok"
 TOKENIZED_HYPOTHESES = "hypotheses.tok"
@@ -244,7 +244,7 @@ def score_all(
 
 
 def evaluation_report(evaluation: Evaluation) -> str:
-    """The scores for people, with what must be known to quote them."""
+    """The scores as text, with what must be known to quote them."""
     references = ", ".join([evaluation.reference, *evaluation.more_references])
     lines = [score_table(evaluation.scores), "", f"reference: {references}"]
     if evaluation.lowercase:

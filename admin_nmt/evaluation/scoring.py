@@ -146,7 +146,7 @@ def _corpus_score(
 
 
 def score_table(scores: Sequence[Score]) -> str:
-    """The scores as a table for people: name, figure, signature."""
+    """The scores as a table of text: name, figure, signature."""
     from tabulate import tabulate
 
     rows = [(score.name, f"{score.score:.2f}", score.signature) for score in scores]

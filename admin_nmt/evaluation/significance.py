@@ -180,7 +180,7 @@ def _combine(
 
 
 def comparison_table(comparison: Comparison) -> str:
-    """The comparison for people: one row per metric and system, then the signatures."""
+    """The comparison as text: one row per metric and system, then the signatures."""
     from tabulate import tabulate
 
     rows = [

@@ -27,7 +27,7 @@ class Sampling:
     """How to draw the next subword.
 
     Attributes:
-        topk: from the so many most probable ones; 0 from all.
+        topk: from this many most probable ones; 0 from all.
         topp: from the most probable ones that together have this probability; 1 from all.
         temperature: by which logits are divided; below 1 favours probable ones.
         seed: of the random numbers.
@@ -56,7 +56,7 @@ class Alignment:
 
     Attributes:
         layer: of the decoder, from 0; None for the one that was trained for it, else the last.
-        heads: the average of the first so many; None for those that were trained for it, else all.
+        heads: the average of this many, the first ones; None for those that were trained for it, else all.
     """
 
     layer: int | None = None

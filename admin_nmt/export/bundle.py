@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 from admin_nmt.data.subwords import Subwords
 from admin_nmt.data.text_pipeline import FILE_NAME as PREPARATION
-from admin_nmt.documents import read_document, write_document, write_json
 from admin_nmt.errors import UserError
 from admin_nmt.export.backends import Alignment, import_ctranslate2
 from admin_nmt.export.output import require_new_folder
 from admin_nmt.export.text import Text, TextOptions, data_folder, load_text
 from admin_nmt.files import atomic_write, sha256
 from admin_nmt.installed import versions
+from admin_nmt.json_files import read_document, write_document, write_json
 
 if TYPE_CHECKING:
     from admin_nmt.checkpoints.checkpoint import Checkpoint

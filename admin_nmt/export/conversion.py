@@ -45,7 +45,7 @@ def even_heads(path: Path, settings: Namespace) -> tuple[int, int] | None:
     """
     from admin_nmt.models.config import to_config
     from admin_nmt.models.heads import full_layout
-    from admin_nmt.modules.heads import format_layout
+    from admin_nmt.modules.head_names import format_layout
 
     cfg = to_config(settings)
     layout = cfg.layout
@@ -96,7 +96,7 @@ def find_alignment(
         wanted: what goes before that which the checkpoint was trained for.
 
     Raises:
-        UsageError: the model does not have that layer or so many heads.
+        UsageError: the model does not have that layer, or has fewer heads.
     """
     trained = model_settings(checkpoint)
     alignment, full_context = wanted.or_trained(

@@ -25,13 +25,13 @@ from torch import Tensor
 from admin_nmt.checkpoints.checkpoint import Checkpoint
 from admin_nmt.checkpoints.direction import require_fitting_vocabulary
 from admin_nmt.checkpoints.tensors import widened
-from admin_nmt.documents import write_document, write_json
 from admin_nmt.errors import UserError
 from admin_nmt.export.bundle import describe, folder_in_place_of, write_text_files
 from admin_nmt.export.output import require_new_folder
 from admin_nmt.export.plain_transformer import FAMILIES, fold, plain_settings
 from admin_nmt.export.text import Text, TextOptions, data_folder, load_text
 from admin_nmt.files import atomic_write, sha256
+from admin_nmt.json_files import write_document, write_json
 from admin_nmt.models.loading import build_model, random_batch
 from admin_nmt.models.settings import model_settings
 

@@ -359,7 +359,7 @@ def _forget_run(config: dict[str, Any]) -> None:
 
 #: Settings that another task of translation has as well.
 _OF_EVERY_TASK = ("data", "source_lang", "target_lang")
-#: What takes the place of a task or criterion of ours; None where a plain model needs none.
+#: What replaces our tasks and criterions; None where a plain model needs none.
 _STOCK: dict[str, dict[str, Any]] = {
     "task": {"_name": "translation"},
     "criterion": {

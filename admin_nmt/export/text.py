@@ -8,8 +8,8 @@ from typing import Any
 from admin_nmt.data.subwords import SentencePiece, SubwordNmt, Subwords
 from admin_nmt.data.text_pipeline import FILE_NAME, TextPipeline
 from admin_nmt.data.tokenization import LineTokenizer, require_known_language
-from admin_nmt.documents import read_json
 from admin_nmt.errors import UsageError, UserError
+from admin_nmt.json_files import read_json
 
 
 @dataclass(frozen=True)

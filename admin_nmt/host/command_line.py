@@ -1,4 +1,4 @@
-"""fairseq's command line with an architecture of ours: its help, and the criterion nobody chose."""
+"""fairseq's command line with one of our architectures: its help, and the criterion nobody chose."""
 
 import argparse
 import logging

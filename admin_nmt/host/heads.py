@@ -1,4 +1,4 @@
-"""Heads of a training that goes on from a pruned or masked checkpoint, and masks given as files."""
+"""Heads of a training that continues from a pruned or masked checkpoint, and masks given as files."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -17,7 +17,7 @@ _SETTINGS = ("heads_per_layer", "head_mask")
 
 
 def _with_heads(build_model: Callable) -> Callable:
-    """A model starts with the heads of the checkpoint that it goes on from, and checkpoints keep the
+    """A model starts with the heads of the checkpoint that training continues from, and checkpoints keep the
     list of masked heads instead of the name of a file."""
 
     @wraps(build_model)
@@ -40,7 +40,7 @@ def is_ours(cfg: Any) -> bool:
 def take_over_heads(args: Any) -> None:
     """Complete the options about heads in place, so that checkpoints carry them.
 
-    A mask file becomes the list in it. Training that goes on from a pruned or masked checkpoint
+    A mask file becomes the list in it. Training that continues from a pruned or masked checkpoint
     (`--finetune-from-model`, `--restore-file`) takes over its heads and its mask.
     """
     values: dict[str, str] = {}

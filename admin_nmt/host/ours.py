@@ -1,4 +1,4 @@
-"""Whether a program of fairseq has to do with a model of ours."""
+"""Whether a program of fairseq has to do with one of our models."""
 
 from typing import Any
 

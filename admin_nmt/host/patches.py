@@ -73,7 +73,7 @@ TABLE: tuple[Patch | Addition, ...] = (
     *lifeline.PATCHES,
     *rank_faults.PATCHES,
 )
-#: Without these, models of ours would train with the omegas of no profile, or with other heads.
+#: Without these, our models would train with the omegas of no profile, or with other heads.
 NEEDED = ("profiling", "heads")
 
 _restore: list[Callable[[], None]] = []

@@ -31,7 +31,7 @@ from admin_nmt.host.updates import UpdateLeftOutError, log_of_now
 
 logger = logging.getLogger(__name__)
 
-#: After so many updates left out in a row, training ends.
+#: Number of updates left out in a row after which training ends.
 MOST_IN_A_ROW = 10
 #: In place of the norm of the gradients, which is not negative.
 _SHORT_OF_MEMORY = -1.0

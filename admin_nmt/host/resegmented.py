@@ -25,8 +25,8 @@ from admin_nmt.data.segmentations import (
 )
 from admin_nmt.data.subwords import SentencePiece, SubwordNmt, Subwords
 from admin_nmt.data.text_pipeline import FILE_NAME
-from admin_nmt.documents import read_json
 from admin_nmt.errors import UsageError, UserError
+from admin_nmt.json_files import read_json
 
 logger = logging.getLogger(__name__)
 

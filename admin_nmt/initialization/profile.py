@@ -16,9 +16,9 @@ import torch
 from fairseq.modules.checkpoint_activations import unwrap_checkpoint
 from torch import Tensor, nn
 
-from admin_nmt.documents import read_document, write_document
 from admin_nmt.errors import UserError
 from admin_nmt.initialization.admin import next_omega
+from admin_nmt.json_files import read_document, write_document
 from admin_nmt.modules.residual import Residual, ReZeroResidual, ScaledResidual
 from admin_nmt.modules.score_chain import ScoreChain
 

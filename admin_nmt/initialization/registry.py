@@ -18,3 +18,12 @@ SCHEMES: dict[str, Callable[[Depth, bool], Scheme]] = {
     "rezero": ReZeroScheme,
     "default": DefaultScheme,
 }
+#: What the help of `--init-type` says of them.
+SUMMARIES = {
+    "admin": "profiled at the start of training",
+    "admin-log": "from depth alone, output change O(log n)",
+    "admin-const": "from depth alone, output change O(1)",
+    "deepnorm": "constants from depth, smaller weights",
+    "rezero": "trained numbers from 0, no LayerNorm",
+    "default": "plain; pre-LN with --encoder-normalize-before --decoder-normalize-before",
+}

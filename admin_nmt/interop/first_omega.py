@@ -36,7 +36,7 @@ def absorb(
         settings: complete settings of the model.
 
     Returns:
-        what changed, for people.
+        human-readable summary.
 
     Raises:
         UserError: a component is zero or not finite, or the embedding is adaptive.

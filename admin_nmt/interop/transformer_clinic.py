@@ -46,7 +46,7 @@ _INIT_TYPES = {
 
 
 def convert(path: str | Path, option: str = "init_type") -> Converted:
-    """A checkpoint of Transformer-Clinic as one of ours; plain ones become fairseq's `transformer`.
+    """A checkpoint of Transformer-Clinic as one of our model; plain ones become fairseq's `transformer`.
 
     Args:
         path: the file.
@@ -114,7 +114,7 @@ def take_over_omegas(
         omegas: stack -> (layer, connection) -> (D,), all of them.
 
     Returns:
-        what happened, for people.
+        human-readable summary.
 
     Raises:
         UserError: one is missing or of another size.
@@ -149,6 +149,6 @@ def _spread_rezero(model: dict[str, Tensor], settings: dict[str, Any]) -> None:
         for layer in range(settings[f"{stack}_layers"]):
             weight = model.pop(f"{stack}.layers.{layer}.rezero_weight", None)
             if weight is None or weight.shape != (1,):
-                raise UserError(f"{stack}.layers.{layer}.rezero_weight is missing or no number")
+                raise UserError(f"{stack}.layers.{layer}.rezero_weight is missing or not a single number")
             for residual in ratios.values():
                 model[f"{stack}.layers.{layer}.{residual}.alpha"] = weight.clone()

@@ -28,7 +28,7 @@ class Converted:
 
     Attributes:
         checkpoint: with another model, not saved yet.
-        lines: what happened, for people, one fact a line.
+        lines: human-readable summary, one fact per line.
     """
 
     checkpoint: Checkpoint
@@ -44,7 +44,7 @@ def complete_settings(
         foreign: the file.
         model: its state dict in today's names, which knows the sizes.
         name: what it becomes, `transformer` or `admin_transformer`.
-        ours: settings of ours.
+        ours: settings of our model.
 
     Raises:
         UserError: settings contradict the weights, make no sense, or are not served today.
@@ -92,7 +92,7 @@ def checkpoint(foreign: Foreign, settings: dict[str, Any], model: dict[str, Tens
     Args:
         foreign: where the model is from.
         settings: from `complete_settings`.
-        model: state dict in fairseq's names of today; gets ours where it becomes one of ours.
+        model: state dict in fairseq's names of today; gets ours where it becomes one of our models.
 
     Raises:
         UserError: projections of an attention do not fit together; weights are missing, left over or

@@ -23,6 +23,7 @@ from admin_nmt.initialization.scheme import Depth, Scheme
 from admin_nmt.models.config import (
     AdminTransformerConfig,
     check,
+    options_with_meaning,
     our_options,
     plain_value,
     to_config,
@@ -45,6 +46,9 @@ class AdminTransformerModel(TransformerModelBase):
     live in the checkpoint from then on (`admin_nmt.host.profiling`).
     """
 
+    #: Options under other values of which the same weights compute something else -> value of a plain
+    #: Transformer.
+    meaning = options_with_meaning()
     #: Whether the omegas have their final initial values: profiled, read, or from a checkpoint.
     omegas_ready: bool
     #: What was trained to align, under the names of fairseq's `transformer_align`; None and False where

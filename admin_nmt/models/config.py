@@ -11,10 +11,10 @@ from fairseq.models.transformer import TransformerConfig
 from omegaconf import DictConfig, OmegaConf
 
 from admin_nmt.errors import UsageError
-from admin_nmt.initialization.registry import SCHEMES
+from admin_nmt.initialization.registry import SCHEMES, SUMMARIES
 from admin_nmt.initialization.scheme import Depth
 from admin_nmt.models.heads import read_heads_per_layer
-from admin_nmt.modules.heads import Head, LayerHeads, parse_heads
+from admin_nmt.modules.head_names import Head, LayerHeads, parse_heads
 from admin_nmt.modules.residual_attention import residual_kinds
 
 
@@ -51,9 +51,8 @@ class AdminTransformerConfig(TransformerConfig):
 
     init_type: ChoiceEnum(list(SCHEMES)) = _option(  # type: ignore[valid-type]
         "admin",
-        "residual connections and initial values: admin (profiled at the start of training), "
-        "admin-log and admin-const (from depth alone), deepnorm, rezero, or default (plain; pre-LN "
-        "with --encoder-normalize-before --decoder-normalize-before)",
+        "residual connections and initial values: "
+        + ", ".join(f"{name} ({SUMMARIES[name]})" for name in SCHEMES),
         means_other_weights=True,
         plain="default",
     )
@@ -179,6 +178,16 @@ def our_options() -> list[Field]:
     """The fields that fairseq's Transformer does not have, with the metadata of `_option`."""
     theirs = {field.name for field in fields(TransformerConfig)}
     return [field for field in fields(AdminTransformerConfig) if field.name not in theirs]
+
+
+def options_with_meaning() -> dict[str, Any]:
+    """Options under other values of which the same weights compute something else -> value of a plain
+    Transformer."""
+    return {
+        option.name: option.metadata["plain"]
+        for option in our_options()
+        if option.metadata["means_other_weights"]
+    }
 
 
 #: Options of fairseq's Transformer that this model does not serve, and the value that is allowed.

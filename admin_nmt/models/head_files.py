@@ -3,9 +3,9 @@
 import os
 from pathlib import Path
 
-from admin_nmt.documents import read_document
 from admin_nmt.errors import UsageError, UserError
-from admin_nmt.modules.heads import Head, parse_heads
+from admin_nmt.json_files import read_document
+from admin_nmt.modules.head_names import Head, parse_heads
 
 #: What every file about heads that `admin-nmt` writes says of itself.
 DOCUMENT, VERSION = "heads", 1

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.modules.attention_kinds import ATTENTION_KINDS
-from admin_nmt.modules.heads import (
+from admin_nmt.modules.head_names import (
     KINDS,
     Head,
     LayerHeads,

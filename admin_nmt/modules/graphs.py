@@ -5,7 +5,7 @@ takes longer than it runs. A CUDA graph launches all of them at once, but it is 
 the same memory, the same sizes, nothing that Python decides. So there is one recording (forward pass
 with the loss, and backward pass) for each shape of batch:
 
-- A batch is copied into the memory that the recording reads. What is no tensor is part of the shape.
+- A batch is copied into the memory that the recording reads. What is not a tensor is part of the shape.
 - Gradients are added to buffers that all recordings share; they become the `.grad` of the parameters
   when the backward pass runs, with what other steps have left in `.grad` since the last update.
 - The loss is a tensor of autograd: its gradient (a loss scale, or 0 for a batch that does not count)

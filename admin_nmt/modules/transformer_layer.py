@@ -23,7 +23,7 @@ from fairseq.modules.transformer_layer import (
 from torch import Tensor, nn
 
 from admin_nmt.modules.dropout import Dropout
-from admin_nmt.modules.heads import NO_HEADS, LayerHeads
+from admin_nmt.modules.head_names import NO_HEADS, LayerHeads
 from admin_nmt.modules.multihead_attention import IncrementalState, MultiheadAttention
 from admin_nmt.modules.residual import Residual
 from admin_nmt.modules.residual_attention import ResidualAttention, residual_kinds

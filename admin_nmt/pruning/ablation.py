@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from admin_nmt.documents import read_document, write_document
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.evaluation.significance import compare_systems
-from admin_nmt.modules.heads import Head, Layout, all_heads
+from admin_nmt.json_files import read_document, write_document
+from admin_nmt.modules.head_names import Head, Layout, all_heads
 from admin_nmt.progress import progress
 from admin_nmt.pruning.masked_translation import MaskedTranslator
 

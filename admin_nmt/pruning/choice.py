@@ -7,10 +7,10 @@ from admin_nmt.errors import UsageError
 from admin_nmt.models.head_files import read_heads
 from admin_nmt.models.heads import aligned_heads
 from admin_nmt.modules.attention_kinds import ATTENTION_KINDS
-from admin_nmt.modules.heads import Head, require_heads
+from admin_nmt.modules.head_names import Head, require_heads
 from admin_nmt.pruning import policies
-from admin_nmt.pruning.heads import Measurement, load_measurements, measurement_of
 from admin_nmt.pruning.loading import LoadedModel
+from admin_nmt.pruning.records import Measurement, load_measurements, measurement_of
 from admin_nmt.pruning.removal import masked_heads
 
 
@@ -24,7 +24,7 @@ class Choice:
         fractions: kind -> share of its heads.
         protect_cross: with `fraction`, none of encoder-decoder attention.
         uniform: the same number of heads in each layer of a kind; shares are then of each layer.
-        min_heads: every layer keeps so many.
+        min_heads: number of heads that every layer keeps.
         importance: file of scores by which heads go; without one they are measured.
         random: heads go in random order.
         seed: of the random order.

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from admin_nmt.modules.heads import KINDS, Head
+from admin_nmt.modules.head_names import KINDS, Head
 
 TOKEN, SENTENCE = GRANULARITIES = ("token", "sentence")
 

@@ -13,7 +13,7 @@ import torch
 from admin_nmt.checkpoints.checkpoint import Checkpoint
 from admin_nmt.checkpoints.direction import find_direction, require_fitting_vocabulary
 from admin_nmt.checkpoints.settings import set_values
-from admin_nmt.pruning.heads import fingerprint
+from admin_nmt.pruning.records import fingerprint
 
 
 def plain_options() -> dict[str, Any]:

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 
-from admin_nmt.documents import read_json, write_json
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.evaluation.decoding import Decoder, SearchOptions
 from admin_nmt.evaluation.evaluate import choose_reference
@@ -22,8 +21,9 @@ from admin_nmt.evaluation.preparation import read_preparation
 from admin_nmt.evaluation.scoring import build_metrics
 from admin_nmt.evaluation.text import read_lines, require_equal_counts
 from admin_nmt.files import atomic_write, make_directory
+from admin_nmt.json_files import read_json, write_json
 from admin_nmt.models.heads import attentions
-from admin_nmt.modules.heads import Head
+from admin_nmt.modules.head_names import Head
 from admin_nmt.pruning.loading import LoadedModel
 
 SETTINGS = "settings.json"
@@ -58,7 +58,7 @@ class TestSet:
         options: how to search.
         folder: for translations and results; made if missing.
         reference: untouched reference file; None as in `evaluate`.
-        max_sentences: only the first so many sentences.
+        max_sentences: translate only this many sentences, the first ones.
 
     Raises:
         UserError: the folder holds translations made in another way, or the reference is bad.

@@ -21,9 +21,9 @@ from admin_nmt.evaluation.batches import random_batches, rank_and_count
 from admin_nmt.models.heads import attentions
 from admin_nmt.modules.attention_kinds import by_queries
 from admin_nmt.progress import progress
-from admin_nmt.pruning.heads import Measurement
 from admin_nmt.pruning.importance import GRANULARITIES, num_examples, summed_importance
 from admin_nmt.pruning.loading import LoadedModel
+from admin_nmt.pruning.records import Measurement
 
 logger = logging.getLogger(__name__)
 
@@ -157,7 +157,7 @@ def measure(
         subset: of the data.
         granularity: `token` or `sentence`, see `importance`.
         max_tokens: of one batch.
-        max_batches: so many batches, drawn at random; None is all.
+        max_batches: number of batches, drawn at random; None is all.
         seed: of the draw.
 
     Raises:

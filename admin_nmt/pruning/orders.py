@@ -7,10 +7,10 @@ from collections.abc import Collection
 from pathlib import Path
 
 from admin_nmt.files import make_directory
-from admin_nmt.modules.heads import Head
-from admin_nmt.pruning.heads import load_measurements, save_measurements
+from admin_nmt.modules.head_names import Head
 from admin_nmt.pruning.loading import LoadedModel
 from admin_nmt.pruning.measuring import MeasuringOptions, measure_by
+from admin_nmt.pruning.records import load_measurements, save_measurements
 
 
 class MeasuredOrders:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from admin_nmt.errors import UsageError
 from admin_nmt.modules.attention_kinds import ATTENTION_KINDS
-from admin_nmt.modules.heads import KINDS, Head, Layout, all_heads, without
+from admin_nmt.modules.head_names import KINDS, Head, Layout, all_heads, without
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def choose(
         order: heads of the model, the first to go first.
         layout: head counts of the model.
         budgets: of disjoint kinds; they are met exactly.
-        min_heads: every layer keeps at least so many heads (or all it has, if fewer).
+        min_heads: number of heads that every layer keeps at least (all, if it has fewer).
 
     Examples:
         >>> layout = {"E": (2, 2)}

@@ -21,7 +21,7 @@ from admin_nmt.errors import UsageError
 from admin_nmt.models.heads import aligned_heads, attention_name, is_residual
 from admin_nmt.models.loading import build_model
 from admin_nmt.models.settings import model_settings
-from admin_nmt.modules.heads import Head, LayerHeads, format_layout, require_heads
+from admin_nmt.modules.head_names import Head, LayerHeads, format_layout, require_heads
 from admin_nmt.pruning.loading import LoadedModel, is_stock, plain_options
 
 
@@ -168,7 +168,7 @@ def prune(checkpoint: Checkpoint, removed: Collection[Head]) -> Checkpoint:
 
     Args:
         checkpoint: of `admin_transformer` or fairseq's `transformer`.
-        removed: heads such as `Head("E", 3, 1)`; `admin_nmt.modules.heads.parse_heads` reads lists.
+        removed: heads such as `Head("E", 3, 1)`; `admin_nmt.modules.head_names.parse_heads` reads lists.
 
     Raises:
         UserError: another kind of model.

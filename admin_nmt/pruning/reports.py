@@ -1,13 +1,13 @@
-"""Results about heads for people: tables of text."""
+"""Results about heads as tables of text."""
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from admin_nmt.modules.heads import KINDS, Head, Layout, format_layout, without
+from admin_nmt.modules.head_names import KINDS, Head, Layout, format_layout, without
 from admin_nmt.pruning.ablation import ALL_BUT_ONE, ONE_HEAD, Ablation
-from admin_nmt.pruning.heads import Measurement
 from admin_nmt.pruning.importance import normalize_by_layer
-from admin_nmt.pruning.sweep import GROUPS, Curve
+from admin_nmt.pruning.records import Measurement
+from admin_nmt.pruning.sweep import GROUPS, PruningCurve
 
 
 def importance_table(measurement: Measurement) -> str:
@@ -116,7 +116,7 @@ def _best_of_layers(rows: Sequence[Ablation]) -> str:
     return tabulate(cells, headers=("layer", "head", "difference"), disable_numparse=True)
 
 
-def sweep_table(curves: Sequence[Curve]) -> str:
+def sweep_table(curves: Sequence[PruningCurve]) -> str:
     """BLEU by share of removed heads: a row per step, a column per curve."""
     from tabulate import tabulate
 

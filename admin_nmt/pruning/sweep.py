@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from admin_nmt.documents import write_document
 from admin_nmt.errors import UsageError
+from admin_nmt.json_files import write_document
 from admin_nmt.modules.attention_kinds import ATTENTION_KINDS
-from admin_nmt.modules.heads import Head, Layout
+from admin_nmt.modules.head_names import Head, Layout
 from admin_nmt.progress import progress
 from admin_nmt.pruning.loading import LoadedModel
 from admin_nmt.pruning.masked_translation import MaskedTranslator, masked
@@ -46,7 +46,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Curve:
+class PruningCurve:
     """Points of one checkpoint, one group of kinds, one order.
 
     Attributes:
@@ -67,7 +67,7 @@ class PlannedCurve(NamedTuple):
 
     Attributes:
         group: key of `GROUPS`.
-        order: as of `Curve`.
+        order: as of `PruningCurve`.
         removed: the heads that go at each step.
     """
 
@@ -204,7 +204,7 @@ def translate_curves(
     translator: MaskedTranslator,
     planned: Sequence[PlannedCurve],
     steps: Sequence[float],
-) -> list[Curve]:
+) -> list[PruningCurve]:
     """Measure BLEU of all points; those that are there already cost nothing.
 
     Args:
@@ -225,17 +225,19 @@ def translate_curves(
                 bleu = translator.test_set.bleu(translator.translate(removed))
                 bar.update(not known)
                 measured.append(Point(fraction, tuple(map(str, sorted(removed))), bleu))
-            curves.append(Curve(translator.loaded.path, group, order, tuple(measured)))
+            curves.append(PruningCurve(translator.loaded.path, group, order, tuple(measured)))
     return curves
 
 
-def save_curves(curves: Sequence[Curve], described: dict[str, Any], path: Path) -> None:
+def save_curves(curves: Sequence[PruningCurve], described: dict[str, Any], path: Path) -> None:
     """Write curves as JSON; `described` says what was measured."""
     content = {**described, "curves": [dataclasses.asdict(curve) for curve in curves]}
     write_document(path, DOCUMENT, VERSION, content)
 
 
-def panels(curves: Sequence[Curve]) -> dict[str, dict[str, tuple[list[float], list[float]]]]:
+def sweep_panels(
+    curves: Sequence[PruningCurve],
+) -> dict[str, dict[str, tuple[list[float], list[float]]]]:
     """Title of a group -> label of a curve -> (percent of heads removed, BLEU), for a plot."""
     several = len({curve.checkpoint for curve in curves}) > 1
     found: dict[str, dict[str, tuple[list[float], list[float]]]] = {}

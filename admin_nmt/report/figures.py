@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from admin_nmt.analysis.training_log import Curve, minutes_at
-from admin_nmt.modules.heads import KINDS
+from admin_nmt.modules.head_names import KINDS
 from admin_nmt.report.model_state import HeadMap, kinds_of
 from admin_nmt.report.runs import Run
 

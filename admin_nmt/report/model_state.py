@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from admin_nmt.checkpoints.checkpoint import Checkpoint
-from admin_nmt.documents import read_json
 from admin_nmt.errors import UserError
+from admin_nmt.json_files import read_json
 from admin_nmt.models.config import to_config
 from admin_nmt.models.head_files import DOCUMENT
 from admin_nmt.models.heads import full_layout
-from admin_nmt.modules.heads import KINDS, parse_heads
+from admin_nmt.modules.head_names import KINDS, parse_heads
 
 logger = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from admin_nmt.analysis.training_log import Curve, TrainingLog, read_log
-from admin_nmt.documents import read_json
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.evaluation.scoring import Score
+from admin_nmt.json_files import read_json
 from admin_nmt.report.model_state import HeadMap, OmegaProfile, omega_profile, read_models
 from admin_nmt.report.translations import Evaluated, find_evaluations
 

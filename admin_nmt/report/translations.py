@@ -4,11 +4,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from admin_nmt.documents import read_json
 from admin_nmt.errors import UserError
 from admin_nmt.evaluation.evaluate import HYPOTHESES, REFERENCES, SCORES, SOURCES
 from admin_nmt.evaluation.scoring import Score
 from admin_nmt.evaluation.text import read_lines
+from admin_nmt.json_files import read_json
 
 #: Sentences of a test set that are shown.
 NUM_SAMPLES = 12

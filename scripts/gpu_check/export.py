@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from admin_nmt.documents import read_json
+from admin_nmt.json_files import read_json
 from gpu_check.data import data_folder
 from gpu_check.decode import checkpoint
 from gpu_check.stage import Context, SkippedError

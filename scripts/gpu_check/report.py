@@ -5,8 +5,8 @@ from typing import Any
 
 from tabulate import tabulate
 
-from admin_nmt.documents import read_json, write_json
 from admin_nmt.files import atomic_write
+from admin_nmt.json_files import read_json, write_json
 
 #: How a stage may end, besides `running`, which a stage that was killed leaves behind.
 PASSED, FAILED, SKIPPED, OUT_OF_TIME = "passed", "failed", "skipped", "out of time"

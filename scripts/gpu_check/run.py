@@ -17,9 +17,9 @@ from typing import Any
 
 from tabulate import tabulate
 
-from admin_nmt.documents import write_json
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.files import atomic_write, make_directory
+from admin_nmt.json_files import write_json
 from gpu_check.report import FAILED, OUT_OF_TIME, PASSED, SKIPPED, outcome, render
 
 #: The stages in order of worth, and how the time is shared between those that are still to come.

@@ -12,9 +12,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from admin_nmt.analysis.training_log import Curve, read_curve
-from admin_nmt.documents import read_json
 from admin_nmt.errors import UserError
 from admin_nmt.files import make_directory
+from admin_nmt.json_files import read_json
 from gpu_check.data import data_folder
 from gpu_check.stage import Context
 from trainings import BIN, Model, train_command

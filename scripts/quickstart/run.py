@@ -23,9 +23,9 @@ import admin_nmt_autoload
 admin_nmt_autoload.defer_registration = True
 
 from admin_nmt.analysis.training_log import read_curve  # noqa: E402
-from admin_nmt.documents import read_json, write_json  # noqa: E402
 from admin_nmt.errors import UserError  # noqa: E402
 from admin_nmt.files import make_directory  # noqa: E402
+from admin_nmt.json_files import read_json, write_json  # noqa: E402
 from corpus.grammar import write_corpus  # noqa: E402
 from trainings import (  # noqa: E402
     BIN,

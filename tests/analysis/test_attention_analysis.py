@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from admin_nmt.analysis.attention import AttentionStatistics, watch_attention
-from admin_nmt.analysis.attention_report import rows_of, table, write_report
+from admin_nmt.analysis.attention_report import statistics_rows, table, write_report
 from admin_nmt.analysis.distributions import entropy, jensen_shannon
 from admin_nmt.errors import UsageError
 
@@ -188,7 +188,7 @@ def test_number_of_tokens_does_not_depend_on_the_batches(
 
 def test_rows_and_table_show_every_head(build: Callable[..., Any], task: Any) -> None:
     found = watch_attention(build().eval(), task, "train", num_tokens=50)
-    rows = rows_of("m", found)
+    rows = statistics_rows("m", found)
     assert len(rows) == 3 * 2 * 4 + 3 * 1 * 4  # entropy of all layers, divergence of the second
     for row in rows:
         assert row["q05"] <= row["q25"] <= row["q50"] <= row["q75"] <= row["q95"]
@@ -203,7 +203,9 @@ def test_rows_and_table_show_every_head(build: Callable[..., Any], task: Any) ->
 def test_any_number_of_tokens_is_summarised() -> None:
     many = torch.zeros(1, 2**24 + 1)
     many[0, : 2**23] = 1
-    (row,) = rows_of("m", AttentionStatistics({"entropy": {("E", 1): many}}, {"E": many.numel()}))
+    (row,) = statistics_rows(
+        "m", AttentionStatistics({"entropy": {("E", 1): many}}, {"E": many.numel()})
+    )
     assert (row["q25"], row["q50"], row["q75"]) == (0, 0, 1)
     assert row["mean"] == pytest.approx(0.5, abs=1e-3)
 

@@ -308,7 +308,7 @@ def test_finished_steps_are_skipped_and_interrupted_ones_leave_nothing(
 
     for path in (output / "tokenized").iterdir():
         path.unlink()  # to save disk space; the result does not need it
-    monkeypatch.setattr(pipeline.Preparation, "_run_step", None)
+    monkeypatch.setattr(pipeline.PreparationRun, "_run_step", None)
     prepare(SMALL, output, workers=1, files=custom)
 
 

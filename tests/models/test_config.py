@@ -1,19 +1,24 @@
 """What is said once of an option reaches every place that depends on it."""
 
-import inspect
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from admin_nmt.checkpoints import averaging
+from admin_nmt.checkpoints import Checkpoint
+from admin_nmt.checkpoints.averaging import _require_same_model
+from admin_nmt.errors import UserError
 from admin_nmt.models import heads as model_heads
-from admin_nmt.models.config import our_options
-from admin_nmt.modules.heads import Head
-from admin_nmt.pruning import heads
+from admin_nmt.models.config import options_with_meaning, our_options
+from admin_nmt.modules.head_names import Head
+from admin_nmt.pruning import records
 from admin_nmt.pruning.loading import plain_options
 
 MEANING = [option.name for option in our_options() if option.metadata["means_other_weights"]]
+ARCH = {"arch": "admin_transformer"}
+PLAIN_FINGERPRINT = "ae3718d83f3542402cdaec8374bf058af05c7f2ba3cf18fc82bebabdcbb843a9"
 
 
 def test_every_option_says_what_the_package_must_know() -> None:
@@ -25,13 +30,30 @@ def test_every_option_says_what_the_package_must_know() -> None:
 
 @pytest.mark.parametrize("name", MEANING)
 def test_checkpoints_that_mean_other_functions_are_never_averaged(name: str) -> None:
-    assert name in averaging._SETTINGS
+    first, other = (
+        Checkpoint(Path(f"{number}.pt"), {"model": {}, "cfg": {"model": model}})
+        for number, model in enumerate([ARCH, ARCH | {name: "other"}])
+    )
+    _require_same_model(first, {}, first)
+    with pytest.raises(UserError, match=f"{name} other instead of"):
+        _require_same_model(first, {}, other)
 
 
-@pytest.mark.parametrize("name", [name for name in MEANING if name != "init_type"])
-def test_scores_of_heads_belong_to_one_function(name: str) -> None:
-    """Models of two residual schemes never have the same weights after training."""
-    assert f'"{name}"' in inspect.getsource(heads.fingerprint)
+def test_scores_of_heads_belong_to_one_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All options count but the scheme: models of two never have the same weights after training."""
+    monkeypatch.setattr(
+        records, "options_with_meaning", lambda: options_with_meaning() | {"newer": 1}
+    )
+
+    def digest(**changed: Any) -> str:
+        cfg = SimpleNamespace(**options_with_meaning() | {"newer": 1} | changed)
+        return records.fingerprint(SimpleNamespace(cfg=cfg, state_dict=dict))
+
+    plain = digest()
+    assert plain == PLAIN_FINGERPRINT  # files hold fingerprints
+    assert digest(init_type="deepnorm") == plain
+    names = [*MEANING, "newer"]
+    assert len({digest(**{name: "other"}) for name in names}) == len(names)
 
 
 def test_heads_per_layer_are_parsed_once(

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 
 from admin_nmt.checkpoints import Checkpoint
-from admin_nmt.modules.heads import Head
+from admin_nmt.modules.head_names import Head
 from tests.support.models import randomise
 
 
 @pytest.fixture(scope="session")
 def loaded(build: Callable[..., Any], task: Any) -> Callable[..., Any]:
     """`loaded(*options, seed=1)`: a random tiny model with the data of the suite."""
-    from admin_nmt.pruning.heads import fingerprint
     from admin_nmt.pruning.loading import LoadedModel
+    from admin_nmt.pruning.records import fingerprint
 
     def load(*options: str, seed: int = 1) -> Any:
         model = build(*options, seed=seed).eval().requires_grad_(False)

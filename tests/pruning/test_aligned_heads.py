@@ -8,7 +8,7 @@ import torch
 
 from admin_nmt.errors import UsageError
 from admin_nmt.models.heads import aligned_heads
-from admin_nmt.modules.heads import Head
+from admin_nmt.modules.head_names import Head
 from admin_nmt.pruning.choice import Choice, choose_heads
 
 ALIGNED = ("--alignment-layer", "0", "--alignment-heads", "2", "--decoder-layers", "3")

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from admin_nmt.errors import UsageError
-from admin_nmt.modules.heads import parse_heads
+from admin_nmt.modules.head_names import parse_heads
 from admin_nmt.pruning.choice import Choice, choose_heads
-from admin_nmt.pruning.heads import Measurement
+from admin_nmt.pruning.records import Measurement
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from admin_nmt.cli.main import main
-from admin_nmt.modules.heads import Head
+from admin_nmt.modules.head_names import Head
 from tests.support.pages import GUIDE, commands
 from tests.support.programs import BIN
 from tests.support.ranks import free_port
@@ -361,7 +361,7 @@ def test_pruned_and_masked_models_go_through_the_front_door(
     hypotheses = [text for _, text in sorted((int(number), text) for number, text in found)]
     test_set = TestSet(data_bin, "test", "en", SearchOptions(beam=2), tmp_path / "translations")
     source = load_model(str(path), data_bin, subset="test", cpu=True)
-    from admin_nmt.modules.heads import parse_heads
+    from admin_nmt.modules.head_names import parse_heads
 
     masked_lines = MaskedTranslator(source, test_set).translate(set(parse_heads(heads)))
     from admin_nmt.evaluation.text import detokenize

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from admin_nmt.errors import UserError
 from admin_nmt.models.heads import attentions
-from admin_nmt.modules.heads import Head, all_heads
+from admin_nmt.modules.head_names import Head, all_heads
 from admin_nmt.pruning.importance import normalize_by_layer, ranking
 
 NARROW = "--encoder-layers 3 --decoder-layers 2 --encoder-embed-dim 24".split()
@@ -182,8 +182,8 @@ def test_every_layer_of_every_kind_has_norm_one(scores: dict[str, list[list[floa
 
 
 def test_files_of_scores_return_what_was_saved(loaded: Callable[..., Any], tmp_path: Any) -> None:
-    from admin_nmt.pruning.heads import load_measurements, measurement_of, save_measurements
     from admin_nmt.pruning.measuring import measure
+    from admin_nmt.pruning.records import load_measurements, measurement_of, save_measurements
 
     one = measure(loaded(), subset="train", max_batches=1)
     other = measure(loaded(seed=2), subset="train", max_batches=1)

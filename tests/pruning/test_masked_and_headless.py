@@ -197,7 +197,7 @@ def test_fractions_of_attention_that_is_not_there_are_refused(
 def test_a_fingerprint_covers_all_that_a_model_computes_with(
     loaded: Callable[..., Any],
 ) -> None:
-    from admin_nmt.pruning.heads import fingerprint
+    from admin_nmt.pruning.records import fingerprint
 
     model = loaded(*ONE_LAYER).model
     found = {fingerprint(model)}
@@ -247,7 +247,7 @@ def test_a_batch_of_no_tokens_is_refused(
 def test_damaged_scores_are_refused(
     loaded: Callable[..., Any], tmp_path: Path, damage: dict[str, Any]
 ) -> None:
-    from admin_nmt.pruning.heads import Measurement, load_measurements, save_measurements
+    from admin_nmt.pruning.records import Measurement, load_measurements, save_measurements
 
     path = tmp_path / "heads.json"
     save_measurements([Measurement("x.pt", "0", {"E": (1,)}, {"E": [[1.0]]})], path)

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from admin_nmt.modules.heads import all_heads, parse_heads
+from admin_nmt.modules.head_names import all_heads, parse_heads
 from admin_nmt.pruning import orders
-from admin_nmt.pruning.heads import Measurement
 from admin_nmt.pruning.measuring import MeasuringOptions
+from admin_nmt.pruning.records import Measurement
 
 
 def test_orders_are_measured_once_for_each_set_of_masked_heads(

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from admin_nmt.errors import UsageError
-from admin_nmt.modules.heads import (
+from admin_nmt.modules.head_names import (
     Head,
     LayerHeads,
     all_heads,

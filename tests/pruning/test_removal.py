@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from admin_nmt.checkpoints import Checkpoint
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.models.heads import apply_mask
-from admin_nmt.modules.heads import Head, all_heads, without
+from admin_nmt.modules.head_names import Head, all_heads, without
 
 SIZES = "--encoder-layers 2 --decoder-layers 3 --encoder-embed-dim 24 --decoder-embed-dim 32"
 DEEP = "--encoder-layers 4 --decoder-layers 3".split()

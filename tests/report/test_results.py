@@ -13,8 +13,8 @@ from admin_nmt.checkpoints import Checkpoint
 from admin_nmt.cli.main import main
 from admin_nmt.errors import UserError
 from admin_nmt.evaluation.scoring import Score
-from admin_nmt.modules.heads import Head
-from admin_nmt.pruning.heads import Measurement, save_measurements, save_removed
+from admin_nmt.modules.head_names import Head
+from admin_nmt.pruning.records import Measurement, save_measurements, save_removed
 from admin_nmt.report import figures, model_state, translations
 from admin_nmt.report.runs import Run, read_run, result_folders
 from admin_nmt.report.translations import Evaluated

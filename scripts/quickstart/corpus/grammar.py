@@ -19,7 +19,7 @@ from admin_nmt.files import atomic_write, make_directory
 from corpus.sentences import Pair, SentenceSampler
 
 MIN_WORDS, MAX_WORDS = 3, 14
-# So many draws in a row without a new sentence mean that the grammar is nearly used up.
+# Number of draws in a row without a new sentence that shows that the grammar is nearly used up.
 MAX_FAILED_DRAWS = 1000
 
 

@@ -32,7 +32,7 @@ _CASES = (NOMINATIVE, ACCUSATIVE, DATIVE)
 _GENDERS = "mfn"  # and the plural as a fourth column of each table
 
 # Endings by case (rows: nominative, accusative, dative) and by gender or plural (columns m f n pl);
-# "-" is no ending.
+# "-" stands for no ending.
 _DEFINITE_ARTICLES = ("der die das die", "den die das die", "dem der dem den")
 _STRONG = ("er e es e", "en e es e", "em er em en")
 _WEAK = ("e e e en", "en e e en", "en en en en")

@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from admin_nmt.documents import read_document, write_document
 from admin_nmt.errors import UserError
+from admin_nmt.json_files import read_document, write_document
+from admin_nmt.models.config import options_with_meaning, plain_value
 from admin_nmt.models.head_files import DOCUMENT, VERSION
-from admin_nmt.modules.heads import Head, Layout
+from admin_nmt.modules.head_names import Head, Layout
 from admin_nmt.pruning.importance import normalize_by_layer, ranking
 
 
@@ -44,12 +45,24 @@ class Measurement:
         return ranking(normalize_by_layer(self.scores))
 
 
+#: Settings in every fingerprint, in this order: files hold fingerprints.
+_FINGERPRINTED = ("heads_per_layer", "head_mask", "residual_attention", "residual_attention_reduce")
+
+
 def fingerprint(model: Any) -> str:
     """Hexadecimal SHA-256 of what an `admin_transformer` computes with: its weights in float32, and
-    the settings that change what they mean."""
+    the settings that change what they mean.
+
+    `init_type` is left out: models of two schemes never have the same weights after training. Options
+    that came after `_FINGERPRINTED` count where they are used.
+    """
     digest = hashlib.sha256()
-    for name in ("heads_per_layer", "head_mask", "residual_attention", "residual_attention_reduce"):
+    for name in _FINGERPRINTED:
         digest.update(f"{name}={getattr(model.cfg, name) or ''}\n".encode())
+    for name, plain in sorted(options_with_meaning().items()):
+        value = plain_value(getattr(model.cfg, name))
+        if name not in ("init_type", *_FINGERPRINTED) and value != plain:
+            digest.update(f"{name}={value}\n".encode())
     state_dict: Mapping[str, Tensor] = model.state_dict()
     for name in sorted(state_dict):
         value = state_dict[name].detach().to("cpu", torch.float32).contiguous()

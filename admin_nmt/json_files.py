@@ -25,7 +25,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     """Read a JSON file.
 
     Raises:
-        UserError: the file is missing, or no JSON.
+        UserError: the file is missing, or not JSON.
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
