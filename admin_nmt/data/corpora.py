@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 
 from admin_nmt.data.sentence_pieces import MODEL_TYPES
-from admin_nmt.data.subwords import KINDS
+from admin_nmt.data.subwords import SUBWORD_KINDS
 from admin_nmt.errors import UserError
 
 SETS = ("train", "valid", "test")
@@ -95,7 +95,7 @@ class Corpus:
         normalize: sets whose punctuation and non-printing characters are normalised.
         invalid_utf8: `error` refuses bytes that are not UTF-8, `replace` reads them as U+FFFD.
         refuse_empty: an empty line in a valid or test file is an error; else it is named and stays.
-        subword: one of `subwords.KINDS`; `sentencepiece` takes raw text in place of Moses tokens.
+        subword: one of `subwords.SUBWORD_KINDS`; `sentencepiece` takes raw text in place of Moses tokens.
         sentencepiece: how it learns.
         bpe_tokens: number of BPE merges, or of pieces of SentencePiece; learned on both languages
             together.
@@ -114,7 +114,7 @@ class Corpus:
     invalid_utf8: str = "error"
     refuse_empty: bool = False
     cleaning: Cleaning = Cleaning()
-    subword: str = next(iter(KINDS))
+    subword: str = next(iter(SUBWORD_KINDS))
     sentencepiece: SentencePieceSettings = SentencePieceSettings()
     bpe_tokens: int = 10000
     joined_dictionary: bool = False
@@ -133,8 +133,8 @@ def check_corpus(corpus: Corpus, where: str, kind: type[UserError] = UserError) 
     """
     cleaning, pieces = corpus.cleaning, corpus.sentencepiece
     problems = {
-        f"subword must be {' or '.join(KINDS)}, not {corpus.subword!r}": (
-            corpus.subword not in KINDS
+        f"subword must be {' or '.join(SUBWORD_KINDS)}, not {corpus.subword!r}": (
+            corpus.subword not in SUBWORD_KINDS
         ),
         f"model_type of sentencepiece must be {' or '.join(MODEL_TYPES)}, not "
         f"{pieces.model_type!r}": pieces.model_type not in MODEL_TYPES,

@@ -33,7 +33,7 @@ from admin_nmt.data.download import download, local_archives
 from admin_nmt.data.odd_lines import Warnings
 from admin_nmt.data.parallel import chunks, ordered_map
 from admin_nmt.data.state import State, locked, require_own_folder
-from admin_nmt.data.subwords import KINDS, Subwords
+from admin_nmt.data.subwords import SUBWORD_KINDS, Subwords
 from admin_nmt.data.tokenization import LineTokenizer, require_known_language
 from admin_nmt.errors import UserError
 from admin_nmt.files import atomic_write, make_directory, sha256
@@ -128,7 +128,7 @@ class PreparationRun:
         self.files = files
         self.archives = archives
         self.sets = [name for name in SETS if name in corpus.sources or self._is_cut(name)]
-        kind = KINDS[corpus.subword]
+        kind = SUBWORD_KINDS[corpus.subword]
         self.subwords = kind(output / kind.file_name)
         self.state = State(output, _settings(corpus))
 

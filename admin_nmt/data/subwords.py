@@ -95,7 +95,7 @@ class SentencePiece:
 Subwords = SubwordNmt | SentencePiece
 
 #: The kinds by the names that users give them, the default first.
-KINDS: dict[str, type[SubwordNmt] | type[SentencePiece]] = {
+SUBWORD_KINDS: dict[str, type[SubwordNmt] | type[SentencePiece]] = {
     "subword-nmt": SubwordNmt,
     "sentencepiece": SentencePiece,
 }

@@ -19,8 +19,8 @@ def compile_model(trainer: Any) -> None:
     Raises:
         UsageError: `--ddp-backend fully_sharded`, or no Triton for a GPU.
     """
-    from admin_nmt.models.stacks import all_layers
     from admin_nmt.modules.compiled import compile_layers
+    from admin_nmt.modules.walk import all_layers
 
     model = trainer.get_model()
     if not getattr(model.cfg, "compile", False):

@@ -191,7 +191,7 @@ def _subwords(folder: Path) -> Subwords:
             return subwords.read(read_json(path), folder)
         except (KeyError, TypeError) as error:
             raise UserError(f"{path} names neither BPE codes nor a SentencePiece model") from error
-    for kind in subwords.KINDS.values():
+    for kind in subwords.SUBWORD_KINDS.values():
         if (folder / kind.file_name).is_file():
             return kind(folder / kind.file_name)
     raise UserError(

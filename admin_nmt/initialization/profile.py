@@ -21,6 +21,7 @@ from admin_nmt.initialization.admin import next_omega
 from admin_nmt.json_files import read_document, write_document
 from admin_nmt.modules.residual import Residual, ReZeroResidual, ScaledResidual
 from admin_nmt.modules.score_chain import ScoreChain
+from admin_nmt.modules.walk import all_layers
 
 DOCUMENT, VERSION = "profile", 1
 
@@ -94,7 +95,7 @@ def _float32_copy(model: Any) -> Any:
             stack.layers.p = 0.0
         else:
             # fairseq's list skips layers, and draws random numbers even with probability 0.
-            stack.layers = nn.ModuleList(nn.ModuleList.__iter__(stack.layers))
+            stack.layers = nn.ModuleList(all_layers(stack.layers))
     return twin.float().train()
 
 

@@ -149,6 +149,8 @@ def _spread_rezero(model: dict[str, Tensor], settings: dict[str, Any]) -> None:
         for layer in range(settings[f"{stack}_layers"]):
             weight = model.pop(f"{stack}.layers.{layer}.rezero_weight", None)
             if weight is None or weight.shape != (1,):
-                raise UserError(f"{stack}.layers.{layer}.rezero_weight is missing or not a single number")
+                raise UserError(
+                    f"{stack}.layers.{layer}.rezero_weight is missing or not a single number"
+                )
             for residual in ratios.values():
                 model[f"{stack}.layers.{layer}.{residual}.alpha"] = weight.clone()

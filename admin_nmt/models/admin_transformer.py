@@ -30,9 +30,9 @@ from admin_nmt.models.config import (
 )
 from admin_nmt.models.heads import apply_mask, require_same_heads
 from admin_nmt.models.progress_metrics import log_progress
-from admin_nmt.models.stacks import AdminTransformerDecoder, AdminTransformerEncoder, all_layers
+from admin_nmt.models.stacks import AdminTransformerDecoder, AdminTransformerEncoder
 from admin_nmt.modules.residual import Residual, ScaledResidual
-from admin_nmt.modules.walk import all_modules
+from admin_nmt.modules.walk import all_layers, all_modules
 
 #: Suffixes of parameters that only fairseq's own attention has; the second is that of old files.
 _STOCK_NAMES = ("_attn.k_proj.weight", "_attn.in_proj_weight")

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.modules.attention_kinds import ATTENTION_KINDS
@@ -23,6 +23,7 @@ from admin_nmt.modules.head_names import (
 )
 from admin_nmt.modules.multihead_attention import MultiheadAttention
 from admin_nmt.modules.residual_attention import residual_kinds
+from admin_nmt.modules.walk import all_layers
 
 
 class _Counts(NamedTuple):
@@ -112,9 +113,7 @@ def aligned_heads(cfg: Any) -> set[Head]:
 def attentions(model: Any) -> Iterator[tuple[str, int, str, MultiheadAttention]]:
     """(kind, layer from 1, module name, module) of every attention of an `admin_transformer`."""
     for letter, kind in ATTENTION_KINDS.items():
-        # Iterating fairseq's `LayerDropModuleList` would skip layers at random.
-        layers = nn.ModuleList.__iter__(getattr(model, kind.stack).layers)
-        for index, layer in enumerate(layers):
+        for index, layer in enumerate(all_layers(getattr(model, kind.stack).layers)):
             attention = getattr(layer, kind.attribute, None)
             if attention is not None:
                 yield letter, index + 1, attention_name(letter, index), attention

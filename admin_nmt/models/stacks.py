@@ -21,6 +21,7 @@ from admin_nmt.modules.transformer_layer import (
     ResidualAttentionDecoderLayer,
     ResidualAttentionEncoderLayer,
 )
+from admin_nmt.modules.walk import all_layers
 from admin_nmt.ops.recording import recorded
 
 
@@ -61,11 +62,6 @@ class _LayerSupply:
             self.scheme.residual(self.stack, position, self.embed_dim)
             for position in range(first, self.position)
         )
-
-
-def all_layers(layers: nn.ModuleList) -> list[nn.Module]:
-    """Every layer of a stack. Iterating fairseq's `LayerDropModuleList` would skip some at random."""
-    return list(nn.ModuleList.__iter__(layers))
 
 
 def _wrap(layer: nn.Module, cfg: Any) -> nn.Module:

@@ -75,7 +75,7 @@ def ablate(
     kinds: Collection[str] = "EAD",
     *,
     num_bootstrap: int = 1000,
-    num_randomisation: int = 10000,
+    num_randomisation: int = 1000,
     seed: int = 12345,
 ) -> tuple[float, list[Ablation]]:
     """Translate and test every setting.

@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,8 +15,8 @@ from admin_nmt.cli.main import main
 from admin_nmt.data.corpus_files import corpus_names
 from admin_nmt.data.state import locked
 from admin_nmt.data.text_pipeline import TextPipeline
+from tests.support.programs import BIN
 
-BIN = Path(sys.executable).parent
 ROOT = Path(__file__).parents[2]
 MULTI30K = Path(os.environ.get("ADMIN_NMT_MULTI30K", "/nowhere"))
 needs_multi30k = pytest.mark.skipif(

@@ -4,7 +4,6 @@ import argparse
 import os
 import pickle
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,8 +11,7 @@ import torch
 
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.host import checkpoints, data, errors
-
-BIN = Path(sys.executable).parent
+from tests.support.programs import BIN
 
 
 def fairseq(program: str, *args: object, **env: str) -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""The profile equals methods.md's recurrence, computed independently, and touches nothing else."""
+"""The profile equals ADMIN's recurrence of variances, computed independently, and touches nothing else."""
 
 import copy
 import json

@@ -9,8 +9,8 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from admin_nmt.errors import UsageError
-from admin_nmt.models.stacks import all_layers
 from admin_nmt.modules.compiled import compile_layers
+from admin_nmt.modules.walk import all_layers
 
 
 def run(model: Any, net_input: dict[str, Any]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:

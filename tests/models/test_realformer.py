@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from admin_nmt.errors import UsageError
-from admin_nmt.models.stacks import all_layers
 from admin_nmt.modules.dropout import Dropout
 from admin_nmt.modules.score_chain import LayerOutput, ScoreChain
+from admin_nmt.modules.walk import all_layers
 from tests.reference import transformer as reference
 from tests.support.models import (
     one_sentence,
