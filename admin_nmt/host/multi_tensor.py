@@ -4,7 +4,8 @@ A model of 60 and 12 layers has more than a thousand parameters. Around each upd
 gradients to float32, takes their norm, clears them and copies weights back in Python loops over the
 parameters (the copies for `--fp16` as well, all four for `--bf16`, whose float32 copy is not flat):
 thousands of kernels of a few microseconds each, launched one by one. PyTorch's multi-tensor operations
-do the same with a few launches. The numbers are the same.
+do the same with a few launches. The numbers are the same. On a GPU the float32 gradients exist only
+from the end of the backward pass to the end of the update: activations need the memory before.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,6 +17,15 @@ from torch import Tensor
 
 from admin_nmt.host.ours import is_ours
 from admin_nmt.host.patch import Patch, Scope
+
+#: Elements of a float32 gradient from which freeing it is worth the host's time: matrices, no vectors.
+_LARGE = 1 << 16
+
+
+def _freed(master: Tensor) -> bool:
+    """Whether the gradient of a float32 weight is freed after an update. On CPUs new memory costs more
+    than clearing the old."""
+    return master.is_cuda and master.numel() >= _LARGE
 
 
 def _copy(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
@@ -49,13 +59,16 @@ def copy_gradients(optimizer: Any) -> None:
     if not optimizer._needs_sync:
         return
     if optimizer.has_flat_params:
+        for flat in optimizer.fp32_params.values():
+            if flat.grad is None:
+                flat.grad = torch.zeros_like(flat.data)
         pairs = _flat_parts(optimizer, lambda flat: flat.grad.data, trained=True)
     else:
         both = zip(optimizer.fp16_params, optimizer.fp32_params, strict=True)
         trained = [(p, p32) for p, p32 in both if p.requires_grad]
-        for p, p32 in trained:
-            if p.grad is None or p32.grad is None:
-                p32.grad = torch.zeros_like(p32.data)
+        for _, p32 in trained:
+            if p32.grad is None:
+                p32.grad = torch.empty_like(p32.data)
         pairs = [(p, p32.grad) for p, p32 in trained]
     for p, target in pairs:
         if p.grad is None:
@@ -77,13 +90,16 @@ def copy_weights(optimizer: Any) -> None:
 
 
 def clear_gradients(optimizer: Any) -> None:
-    """fairseq's `zero_grad` of 16-bit trainings."""
+    """fairseq's `zero_grad` of 16-bit trainings; large float32 gradients on GPUs are freed."""
     for p in optimizer.fp16_params:
         p.grad = None
     if optimizer.has_flat_params:
         held = list(optimizer.fp32_params.values())
     else:
         held = list(optimizer.fp32_params)
+    for p32 in held:
+        if _freed(p32):
+            p32.grad = None
     gradients = [p32.grad for p32 in held if p32.grad is not None]
     if gradients:
         torch._foreach_zero_(gradients)

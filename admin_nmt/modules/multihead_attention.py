@@ -169,7 +169,12 @@ class MultiheadAttention(nn.Module):
         if self.head_gate is not None:
             gate = self.head_gate
             context = context * (gate[:, None, None] if gate.dim() == 1 else gate)
-        return self.out_proj(context.permute(2, 0, 1, 3).flatten(2))
+        time_first, batch_first = context.permute(2, 0, 1, 3), context.transpose(1, 2)
+        if batch_first.is_contiguous() and not time_first.is_contiguous():
+            # So PyTorch's memory-efficient kernel lays it. The kernel keeps it for the backward: a
+            # projection of a copy would keep that too.
+            return self.out_proj(batch_first.flatten(2)).transpose(0, 1).contiguous()
+        return self.out_proj(time_first.flatten(2))
 
     def _project(
         self,

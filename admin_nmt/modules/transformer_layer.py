@@ -28,6 +28,7 @@ from admin_nmt.modules.multihead_attention import IncrementalState, MultiheadAtt
 from admin_nmt.modules.residual import Residual
 from admin_nmt.modules.residual_attention import ResidualAttention, residual_kinds
 from admin_nmt.modules.score_chain import LayerOutput
+from admin_nmt.ops.relu_dropout import relu_dropout_
 from admin_nmt.ops.residual_norm import residual_norm
 
 
@@ -85,15 +86,19 @@ def _fusible(layer: Any, residual: Any, norm: Any) -> bool:
     """Whether residual, dropout and LayerNorm of a sublayer may be one operation: post-LN, with a
     LayerNorm and a factor on the shortcut, and nobody who watches the modules (ADMIN's profiling
     does)."""
-    modules = (residual, norm, layer.dropout_module)
     return (
         not layer.normalize_before
         and residual.factor is not None
         and getattr(norm, "weight", None) is not None
-        and not any(
-            module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
-            for module in modules
-        )
+        and not _watched(residual, norm, layer.dropout_module)
+    )
+
+
+def _watched(*modules: Any) -> bool:
+    """Whether any of the modules has hooks."""
+    return any(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
+        for module in modules
     )
 
 
@@ -101,22 +106,23 @@ def _ffn(layer: Any, x: Tensor) -> Tensor:
     """The FFN and its sublayer; `x` and the result are (T, B, D)."""
 
     def function(x: Tensor) -> tuple[Tensor]:
-        return (layer.fc2(layer.activation_dropout_module(_inner(layer, x))),)
+        return (layer.fc2(_inner(layer, x)),)
 
     return _sublayer(layer, x, function, layer.ffn_residual, layer.final_layer_norm)[0]
 
 
 def _inner(layer: Any, x: Tensor) -> Tensor:
-    """The inner part of the FFN, `activation(fc1(x))`; ReLU in place where that is safe.
+    """The inner part of the FFN, `dropout(activation(fc1(x)))`; with ReLU in place, where that is safe.
 
-    The output of `fc1` is the largest tensor of a layer, (T, B, 4 D); on CPUs a second one of its
-    size costs more in page faults than in arithmetic. Hooks may read it or make it a view.
+    The output of `fc1` is the largest tensor of a layer, (T, B, 4 D): a second one of its size costs
+    more on CPUs in page faults than in arithmetic, and on GPUs memory. Hooks may read it or make it a
+    view.
     """
-    fc1, hidden = layer.fc1, layer.fc1(x)
-    unseen = type(fc1) is nn.Linear and not fc1._forward_hooks and not fc1._backward_hooks
-    if unseen and layer.activation_fn is F.relu:
-        return torch.relu_(hidden)
-    return layer.activation_fn(hidden)
+    fc1, dropout = layer.fc1, layer.activation_dropout_module
+    hidden = fc1(x)
+    if layer.activation_fn is F.relu and type(fc1) is nn.Linear and not _watched(fc1, dropout):
+        return relu_dropout_(hidden, dropout.active_p)
+    return dropout(layer.activation_fn(hidden))
 
 
 def _attention(

@@ -1,4 +1,4 @@
-"""The least time that a training step can take: arithmetic over shapes, no measurement.
+"""The least time that a training step can take, and its memory: arithmetic over shapes, no measurement.
 
     python -m gpu_check.floor        (with scripts/ on PYTHONPATH) prints the predictions of docs/gpu.md
 
@@ -107,6 +107,21 @@ def least_bytes(shape: Shape, work: Work, e: int = 2) -> dict[str, float]:
     }
 
 
+def peak_bytes(shape: Shape, work: Work, e: int = 2) -> float:
+    """Bytes in use when the backward pass of ours begins, with `--fused-residual-norm` in 16 bits.
+
+    weights: e bytes, float32 copy and two moments. Gradients are made while activations are freed.
+    encoder layer: input, q, k, v, what the heads read, output of attention; input, hidden layer and
+        output of the FFN. (tests/models/test_activation_memory.py counts them.)
+    decoder layer: the same and, of encoder-decoder attention, input, q, what the heads read, output,
+        and k and v of the source.
+    """
+    D, F, N, M = shape.dim, shape.ffn, work.source, work.target
+    encoder = shape.encoder_layers * N * (8 * D + F)
+    decoder = shape.decoder_layers * (M * (12 * D + F) + N * 2 * D)
+    return float(num_parameters(shape) * (e + 12) + e * (encoder + decoder))
+
+
 def floor_seconds(shape: Shape, work: Work, matmul_rate: float, copy_rate: float) -> float:
     """Least seconds of a step.
 
@@ -137,10 +152,13 @@ def predictions(
         rows.append(
             [shape.name + (" R-Drop" if passes > 1 else ""), tokens, flops / 1e12,
              1e3 * flops / matmul_rate, moved / 1e9, 1e3 * moved / copy_rate, 1e3 * seconds,
-             round(tokens / seconds, -3)]
+             round(tokens / seconds, -3), peak_bytes(shape, work) / 2**30]
         )  # fmt: skip
-    headers = ["model", "tokens", "TFLOP", "ms", "GB moved", "ms", "floor ms", "tokens/s"]
-    return tabulate(rows, headers, tablefmt="github", floatfmt=(".0f", ".0f", *[".2f"] * 5, ".0f"))
+    headers = [
+        "model", "tokens", "TFLOP", "ms", "GB moved", "ms", "floor ms", "tokens/s", "peak GiB",
+    ]  # fmt: skip
+    formats = (".0f", ".0f", *[".2f"] * 5, ".0f", ".1f")
+    return tabulate(rows, headers, tablefmt="github", floatfmt=formats)
 
 
 def main() -> None:

@@ -13,7 +13,15 @@ import pytest
 from admin_nmt.errors import UserError
 from gpu_check import run
 from gpu_check.breakdown import STEP, breakdown, class_of
-from gpu_check.floor import Shape, Work, even_work, floor_seconds, gemm_flops, least_bytes
+from gpu_check.floor import (
+    Shape,
+    Work,
+    even_work,
+    floor_seconds,
+    gemm_flops,
+    least_bytes,
+    peak_bytes,
+)
 from gpu_check.report import Report
 
 ROOT = Path(__file__).parents[2]
@@ -47,6 +55,15 @@ def test_the_floor_is_products_and_bytes_one_after_the_other() -> None:
     assert floor_seconds(shape, work, matmul_rate=10, copy_rate=5) == pytest.approx(expected)
     assert even_work(6, 3, passes=2) == Work(12, 12, 3, 3, 6)
     assert least_bytes(shape, work.times(2))["optimizer"] == moved["optimizer"]
+
+
+def test_peak_memory_is_weights_and_what_layers_keep() -> None:
+    shape = Shape("", 2, 3, 8, 32, 2, 50)
+    work = Work(source=12, target=10, source_length=6, target_length=5, tokens=9)
+    encoder = 12 * (8 * 8 + 32)
+    decoder = 10 * (12 * 8 + 32) + 12 * 16
+    weights = 2 * (4 * 64 + 2 * 256) + 3 * (8 * 64 + 2 * 256) + 400
+    assert peak_bytes(shape, work) == 14 * weights + 2 * (2 * encoder + 3 * decoder)
 
 
 @pytest.mark.parametrize(

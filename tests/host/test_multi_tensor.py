@@ -45,11 +45,18 @@ def update(optimizer: Any, weights: list[nn.Parameter], seed: int) -> list[Tenso
     return [norm, *(weight.detach().clone() for weight in weights)]
 
 
+@pytest.mark.parametrize("freed", [False, True], ids=["cleared", "freed"])
 @pytest.mark.parametrize("flat", [True, False], ids=["flat", "one by one"])
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_updates_equal_fairseqs(
-    parse: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, precision: str, flat: bool
+    parse: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    precision: str,
+    flat: bool,
+    freed: bool,
 ) -> None:
+    """`freed`: gradients of float32 weights do not outlive the update, as on a GPU."""
+    monkeypatch.setattr(multi_tensor, "_freed", lambda master: freed)
     cfg = parse(f"--{precision}")
     dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}[precision]
     stock, theirs = optimizer_of(cfg, dtype, flat, monkeypatch)
@@ -60,7 +67,8 @@ def test_updates_equal_fairseqs(
         for one, other in zip(found, expected, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-6 * (not one.dim()), atol=0)
     gradients = [p.grad for p in served.fp32_optimizer.params if p.grad is not None]
-    assert gradients and not any(gradient.any() for gradient in gradients)
+    assert bool(gradients) == (not freed)
+    assert not any(gradient.any() for gradient in gradients)
 
 
 def test_a_gradient_that_was_never_there_is_zero(

@@ -1,7 +1,10 @@
 """Our attention equals fairseq's with the same weights: values, gradients, masks, decoding."""
 
+from typing import Any
+
 import pytest
 import torch
+import torch.nn.functional as F
 from fairseq.modules import MultiheadAttention as StockAttention
 from torch import Tensor
 
@@ -10,6 +13,7 @@ from admin_nmt.modules.multihead_attention import (
     fuse_projections,
     split_projections,
 )
+from tests.support.memory import kept_for_backward, num_bytes
 
 D, H, B, T, S = 24, 3, 4, 5, 7
 
@@ -99,6 +103,47 @@ def test_kernel_path_equals_the_path_with_weights(device: str) -> None:
         fast, _ = ours(x, need_weights=False, attn_mask=mask, key_padding_mask=padded)
         plain, _ = ours(x, need_weights=True, attn_mask=mask, key_padding_mask=padded)
         torch.testing.assert_close(fast, plain, rtol=1e-5, atol=1e-5)
+
+
+def test_context_of_the_memory_efficient_kernel_is_kept_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """That kernel, which runs on GPUs where there is a mask, lays its output batch first."""
+    ours, _ = pair(None)
+    x = torch.randn(T, B, D, requires_grad=True)
+    mask = padding(T)
+    own = [*ours.parameters(), x]
+
+    def attend() -> Tensor:
+        output: Tensor = ours(x, need_weights=False, key_padding_mask=mask)[0]
+        return output
+
+    expected, usual = kept_for_backward(attend, own)
+    (gradient,) = torch.autograd.grad(expected.square().sum(), x)
+    kernel = F.scaled_dot_product_attention
+
+    class BatchFirst(torch.autograd.Function):
+        """Another layout of the same numbers; it keeps its output, as the kernel does."""
+
+        @staticmethod
+        def forward(ctx: Any, context: Tensor) -> Tensor:
+            laid = context.transpose(1, 2).contiguous().transpose(1, 2)
+            ctx.save_for_backward(laid)
+            return laid
+
+        @staticmethod
+        def backward(ctx: Any, grad: Tensor) -> Tensor:
+            return grad
+
+    monkeypatch.setattr(
+        F, "scaled_dot_product_attention", lambda *a, **k: BatchFirst.apply(kernel(*a, **k))
+    )
+    found, kept = kept_for_backward(attend, own)
+    torch.testing.assert_close(found, expected)
+    assert found.is_contiguous()
+    torch.testing.assert_close(torch.autograd.grad(found.square().sum(), x)[0], gradient)
+    # The kernel in use here keeps its own output too; a third copy would be the projection's.
+    assert num_bytes(kept) - num_bytes(usual) == x.numel() * x.element_size()
 
 
 def test_incremental_decoding_with_reordered_beams_equals_full_decoding(device: str) -> None:
