@@ -1,5 +1,6 @@
 """Which distributions are installed, and on what machine, for records and for advice."""
 
+import os
 import platform
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
@@ -8,6 +9,12 @@ from pathlib import Path
 #: Distributions under which fairseq comes, all with the import name `fairseq`. `ve-fairseq` and
 #: `fairseq-fixed` have the same code for translation.
 FAIRSEQ = ("ve-fairseq", "fairseq-fixed", "fairseq")
+
+#: Files with the memory that a Linux container may use: control groups of version 2 and of version 1.
+_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
 
 
 def installed(distribution: str) -> str | None:
@@ -41,3 +48,16 @@ def machine(device: str = "cpu") -> str:
         names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
         name = names[0] if names else name
     return f"{name}, torch {torch.__version__}, Python {platform.python_version()}"
+
+
+def memory_bytes() -> int:
+    """Memory of this machine, or what the control group of a container allows if that is less; 0 where
+    neither can be told."""
+    found = []
+    if {"SC_PHYS_PAGES", "SC_PAGE_SIZE"} <= set(getattr(os, "sysconf_names", {})):
+        found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    for limit in _LIMITS:
+        text = limit.read_text().strip() if limit.is_file() else ""
+        if text.isdigit():  # "max" without a limit
+            found.append(int(text))
+    return min(found, default=0)
