@@ -7,6 +7,7 @@ declarative way to install a file beside the packages.
 """
 
 from pathlib import Path
+from warnings import catch_warnings, simplefilter
 
 from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
@@ -51,7 +52,9 @@ class _WithPth:
         return self
 
     def __exit__(self, *exc_info):
-        return self.strategy.__exit__(*exc_info)
+        with catch_warnings():
+            simplefilter("ignore")  # that the folder must stay, which "editable" says
+            return self.strategy.__exit__(*exc_info)
 
     def __call__(self, wheel, files, mapping):
         self.strategy(wheel, files, mapping)

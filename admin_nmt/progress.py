@@ -16,9 +16,14 @@ class _LogLines:
 
     def __init__(self, logger: logging.Logger) -> None:
         self.logger = logger
+        self.last = ""
 
     def write(self, text: str) -> None:
-        if text.strip():
+        # Before the bracket stands how far it is, behind it the time. tqdm draws a full bar twice:
+        # after the last update, and when it is closed.
+        place = text.strip().split(" [")[0]
+        if place and place != self.last:
+            self.last = place
             self.logger.info("%s", text.strip())
 
     def flush(self) -> None:

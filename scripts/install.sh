@@ -3,8 +3,8 @@
 # there is kept. On x86-64 Linux with Python 3.11 or 3.12 nothing is compiled; elsewhere fairseq is, for
 # about three minutes, with the C++ compiler that this needs.
 #
-#   PYTHON             interpreter to use (default: the first that works of python3.11, python3,
-#                      python3.12); 3.11 or newer
+#   PYTHON             interpreter to use (default: the first that works of python3.12, python3.11,
+#                      python3); 3.11 or newer
 #   ADMIN_NMT_TORCH    requirement for PyTorch (default: the tested torch==2.13.0)
 #   ADMIN_NMT_VENV     place of the environment (default: .venv)
 #
@@ -16,7 +16,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 VENV=${ADMIN_NMT_VENV:-.venv}
 if [ -z "${PYTHON:-}" ]; then
     # Each is tried: the shim of a version manager can be on PATH and still fail.
-    for PYTHON in python3.11 python3 python3.12; do
+    for PYTHON in python3.12 python3.11 python3; do
         "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break
     done
 fi
@@ -33,25 +33,38 @@ fi
 compiled=$("$PYTHON" -c 'import platform, sys
 ready = sys.version_info[:2] in ((3, 11), (3, 12)) and (sys.platform, platform.machine()) == ("linux", "x86_64")
 print("" if ready else ", compiling fairseq for three minutes")')
-echo "== installing into $VENV, a minute or two$compiled"
+echo "== installing into $VENV with $("$PYTHON" --version), some minutes, most of them downloads$compiled"
 [ -x "$VENV/bin/python" ] || "$PYTHON" -m venv "$VENV"
 if [ "${ADMIN_NMT_UV:-1}" != 0 ] && uv --version >/dev/null 2>&1; then
     # The build for this machine's GPU or none, unless the user says which PyTorch.
     [ -n "${ADMIN_NMT_TORCH:-}" ] || export UV_TORCH_BACKEND=${UV_TORCH_BACKEND:-auto}
-    pip_install() { uv pip install --quiet --python "$VENV/bin/python" --constraint constraints.txt "$@"; }
+    # Compiled as pip does it: else the first start of each program is slow and, from Python 3.12 on,
+    # shows warnings about fairseq's source.
+    pip_install() { uv pip install --compile-bytecode --python "$VENV/bin/python" --constraint constraints.txt "$@"; }
 else
-    pip_install() { "$VENV/bin/python" -m pip --disable-pip-version-check install --quiet --constraint constraints.txt "$@"; }
-    pip_install --upgrade pip
+    pip_install() { "$VENV/bin/python" -m pip --disable-pip-version-check install --constraint constraints.txt "$@"; }
+    pip_install --quiet --upgrade pip
 fi
+# A heading, and behind it the seconds that installing took.
+step() {
+    local name=$1 start=$SECONDS
+    shift
+    echo "== $name"
+    pip_install "$@"
+    echo "   $((SECONDS - start)) s"
+}
+# Somebody who watches sees PyTorch's download, which is most of the time; a log has no use for it.
+quiet=--quiet
+[ -t 1 ] && quiet=
 # PyTorch first and fairseq without build isolation: otherwise pip downloads a second PyTorch
 # just to compile fairseq's extensions.
-pip_install "$TORCH"
-pip_install setuptools wheel cython numpy
+step "PyTorch" ${quiet:+"$quiet"} "$TORCH"
+step "tools to build with" --quiet setuptools wheel cython numpy
 # Of an environment of an earlier version: both bring the package `fairseq`.
 if "$VENV/bin/python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' &&
     [ -n "$(find "$VENV" -maxdepth 5 -iname 'fairseq_fixed-*' -print -quit)" ]; then
     "$VENV/bin/python" -m pip uninstall --quiet --yes fairseq-fixed
 fi
-pip_install --no-build-isolation --editable ".[test]"
+step "fairseq, admin_nmt and what they need" --quiet --no-build-isolation --editable ".[test]"
 touch "$stamp"
-echo "== installed"
+echo "== installed in $SECONDS s; activate it with: source $VENV/bin/activate"

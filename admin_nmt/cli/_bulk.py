@@ -8,8 +8,14 @@ from admin_nmt.errors import UsageError
 
 def add_bulk_arguments(parser: argparse.ArgumentParser) -> None:
     """Where a model runs, and how much at a time."""
-    parser.add_argument("--batch-tokens", type=int, default=4000, metavar="N", help="default 4000")
-    parser.add_argument("--threads", type=int, metavar="N", help="default: all cores")
+    parser.add_argument(
+        "--batch-tokens",
+        type=int,
+        default=4000,
+        metavar="N",
+        help="subwords in a batch (default: %(default)s)",
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default)")
 
 

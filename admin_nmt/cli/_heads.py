@@ -53,9 +53,7 @@ def add_measuring_arguments(parser: argparse.ArgumentParser) -> None:
         default="token",
         help="absolute value per token, as the authors' code, or per sentence (default: token)",
     )
-    parser.add_argument(
-        "--seed", type=int, default=1, help="of everything drawn at random (default: %(default)s)"
-    )
+    parser.add_argument("--seed", type=int, default=1, help="random seed (default: %(default)s)")
 
 
 def add_search_arguments(parser: argparse.ArgumentParser) -> None:

@@ -23,8 +23,8 @@ def add_text_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--sentencepiece-model", metavar="FILE", help="or a model of SentencePiece over raw text"
     )
-    group.add_argument("--source-lang", "-s", metavar="LANG")
-    group.add_argument("--target-lang", "-t", metavar="LANG")
+    group.add_argument("--source-lang", "-s", metavar="LANG", help="source language")
+    group.add_argument("--target-lang", "-t", metavar="LANG", help="target language")
     group.add_argument(
         "--normalize",
         action="store_true",

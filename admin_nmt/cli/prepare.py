@@ -24,7 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CORPUS",
         help=f"{', '.join(corpus_names())}; custom for your own text; or a corpus file (.yaml)",
     )
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder for everything")
+    parser.add_argument(
+        "--output",
+        required=True,
+        metavar="DIR",
+        help="folder for all that is made; the data for fairseq is DIR/data-bin",
+    )
     parser.add_argument(
         "--archives", metavar="DIR", help="take the archives from here; no network is used"
     )
@@ -41,7 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "are, ratio 9, 1 to 175 words (with sentencepiece: pieces), 10000 merges or pieces, two "
         "vocabularies.",
     )
-    text.add_argument("--normalize", action=switch, help="punctuation, non-printing characters")
+    text.add_argument(
+        "--normalize", action=switch, help="normalise punctuation, remove non-printing characters"
+    )
     text.add_argument("--aggressive-hyphens", action=switch, help="a-b becomes a @-@ b")
     text.add_argument("--lowercase", action=switch, help="lower-case everything")
     text.add_argument(
@@ -83,17 +90,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="share of the characters of the text that become pieces (default 1; 0.9995 for "
         "scripts with thousands of characters)",
     )
-    text.add_argument("--joined-dictionary", action=switch, help="one vocabulary for both")
-    custom = parser.add_argument_group("custom: parallel files, plain or .gz")
-    custom.add_argument("--source-lang", metavar="LANG")
-    custom.add_argument("--target-lang", metavar="LANG")
-    custom.add_argument("--trainpref", metavar="PATH", help="of PATH.LANG or PATH.LANG.gz")
-    custom.add_argument("--validpref", metavar="PATH")
-    custom.add_argument("--valid-every", type=int, metavar="N", help="every Nth training pair")
-    custom.add_argument("--testpref", metavar="PATH", help="may be left out")
-    custom.add_argument(
-        "--corpus", dest="corpus_dir", metavar="DIR", help="folder with train.*, valid.*, test.*"
+    text.add_argument(
+        "--joined-dictionary",
+        action=switch,
+        help="one vocabulary for both languages, which --share-all-embeddings needs",
     )
+    custom = parser.add_argument_group("custom: parallel files, plain or .gz")
+    custom.add_argument("--source-lang", metavar="LANG", help="source language, such as de")
+    custom.add_argument("--target-lang", metavar="LANG", help="target language, such as en")
+    custom.add_argument(
+        "--corpus",
+        dest="corpus_dir",
+        metavar="DIR",
+        help="folder with train.LANG, valid.LANG, test.LANG; or the prefixes below",
+    )
+    custom.add_argument(
+        "--trainpref", metavar="PATH", help="training set in PATH.LANG, or PATH.LANG.gz"
+    )
+    custom.add_argument("--validpref", metavar="PATH", help="validation set, likewise")
+    custom.add_argument(
+        "--valid-every",
+        type=int,
+        metavar="N",
+        help="in place of --validpref: take every Nth training pair for validation",
+    )
+    custom.add_argument("--testpref", metavar="PATH", help="test set, likewise; may be left out")
 
 
 def run(args: argparse.Namespace) -> None:

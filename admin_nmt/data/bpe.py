@@ -1,11 +1,13 @@
 """Byte pair encoding with subword-nmt: count words, learn merges, split words."""
 
 import logging
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from copy import copy
 from functools import cache
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -64,11 +66,13 @@ def _quicker(learn_bpe: Any) -> Iterator[None]:
     """Names in the module of subword-nmt that stand for something else meanwhile.
 
     The most frequent pair of symbols is sought, and the table of pairs copied, in two thirds of
-    the whole time; both go without a call of Python for every pair. Its bar draws on log files too.
+    the whole time; both go without a call of Python for every pair. Its bar draws on log files too,
+    and it writes to stderr when no pair is left, which `learn` tells its caller.
     """
     ours = {
         "tqdm": lambda steps: progress(logger, "learn BPE", "merges", steps),
         "max": _max,
+        "sys": SimpleNamespace(stderr=StringIO(), version_info=sys.version_info),
         # Of numbers by tuples of text, of which a plain copy is as good as a deep one.
         "copy": SimpleNamespace(deepcopy=copy),
     }

@@ -21,12 +21,12 @@ WARNINGS: tuple[tuple[str, type[Warning], str], ...] = (
     (r"\s*The version_base parameter is not specified", UserWarning, r"hydra\.|fairseq"),
     (r"\s*The strict flag in the compose API is deprecated", UserWarning, r"hydra\."),
     (r"In '.*': Usage of deprecated keyword in package header", UserWarning, r"hydra\."),
-    # Hydra attributes this one to a distant caller: the program itself, or beyond it what Python
-    # calls "sys".
+    # Hydra attributes this one to a distant caller: the program itself, one of our modules that
+    # opened a checkpoint, or beyond the program what Python calls "sys".
     (
         r"\s*'.*' is validated against ConfigStore schema with the same name",
         UserWarning,
-        r"(sys|__main__)$",
+        r"(sys|__main__|admin_nmt\..*)$",
     ),
     (r"`torch\.cuda\.amp\.\w+\(args\.\.\.\)` is deprecated", FutureWarning, r"fairseq"),
     # fairseq asks for pinned memory also on the CPU, and for one worker on whatever machine.

@@ -50,6 +50,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--layers",
+        metavar="ENC-DEC",
         help="encoder and decoder layers of both models (default 60-12; with --corpus 6-3)",
     )
     parser.add_argument(
@@ -65,10 +66,22 @@ def parse_arguments() -> argparse.Namespace:
         help="your own text: train.SRC, train.TGT, valid.*, test.* (plain or .gz) in place of the "
         "generated corpus",
     )
-    parser.add_argument("--source-lang", default="de", help="with --corpus (default de)")
-    parser.add_argument("--target-lang", default="en", help="with --corpus (default en)")
-    parser.add_argument("--updates", type=int, help="training updates of each model")
-    parser.add_argument("--seed", type=int, default=1, help="of the models (default 1)")
+    for side, lang in (("source", "de"), ("target", "en")):
+        parser.add_argument(
+            f"--{side}-lang",
+            metavar="LANG",
+            default=lang,
+            help=f"{side} language of --corpus (default {lang})",
+        )
+    parser.add_argument(
+        "--updates",
+        metavar="N",
+        type=int,
+        help="training updates of each model (default 1400; with --corpus 3000)",
+    )
+    parser.add_argument(
+        "--seed", metavar="N", type=int, default=1, help="random seed of the models (default 1)"
+    )
     parser.add_argument(
         "--output",
         metavar="DIR",
@@ -76,7 +89,11 @@ def parse_arguments() -> argparse.Namespace:
         help="where everything goes (default quickstart-output); the same folder resumes",
     )
     parser.add_argument(
-        "--pairs", type=int, default=20000, help="training sentences of the generated corpus"
+        "--pairs",
+        metavar="N",
+        type=int,
+        default=20000,
+        help="training sentences of the generated corpus (default 20000)",
     )
     parser.add_argument(
         "--skip-baseline", action="store_true", help="train no post-LN Transformer beside it"
@@ -145,11 +162,13 @@ def train(args: argparse.Namespace, data: Path) -> list[Training]:
         Training(data, model, args.output / f"{model.name}-{model.init_type}") for model in models
     ]
     first = trainings[0].model
+    say("timing a few updates")
     minutes = estimate_minutes(data, first, trainings[0].folder)
+    expected = f"about {minutes:.0f} minutes" if minutes >= 1 else "less than a minute"
     beside = ", beside it plain post-LN with the same seed, data and schedule" * (len(models) > 1)
     say(
         f"training {first.label} {first.name}, D = {first.embed_dim}, for {first.updates} updates"
-        f"{beside}: about {minutes:.0f} minutes"
+        f"{beside}: {expected}"
     )
     follow(trainings)
     return trainings

@@ -84,15 +84,34 @@ def train_command(data: Path, model: Model, save_dir: Path) -> list[str | Path]:
 
 
 def run(command: Sequence[str | Path], log: Path) -> None:
-    """Run a program with its output in `log`; its own error line is shown if it fails."""
-    with log.open("w", encoding="utf-8") as stream:
-        result = subprocess.run(
+    """Run a program with its output in `log`; its own error line is shown if it fails.
+
+    On a terminal the time that has passed is shown meanwhile.
+    """
+    with (
+        log.open("w", encoding="utf-8") as stream,
+        tqdm(
+            desc=log.stem,
+            bar_format="{desc}: {elapsed}",
+            leave=False,
+            disable=not sys.stderr.isatty(),
+        ) as clock,
+    ):
+        process = subprocess.Popen(
             [str(part) for part in command],
             stdout=stream,
             stderr=subprocess.STDOUT,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
         )
-    if result.returncode:
+        try:
+            while process.poll() is None:
+                clock.refresh()
+                time.sleep(0.2)
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
+    if process.returncode:
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         raise UserError(f"{Path(command[0]).name} failed, see {log}: {lines[-1] if lines else ''}")
 

@@ -104,6 +104,11 @@ def test_names_of_subword_nmt_are_as_they_were_after_learning(tmp_path):
     assert vars(learn_bpe_module) == before
 
 
+def test_running_out_of_pairs_is_told_by_the_number_alone(tmp_path, capsys):
+    assert bpe.learn(bpe.count_words(["ein haus am see", "ein haus"]), 100, tmp_path / "codes") == 5
+    assert capsys.readouterr() == ("", "")
+
+
 def test_codes_learned_anew_replace_those_in_memory(tmp_path):
     path = tmp_path / "codes"
     bpe.learn(bpe.count_words(["abab abab"]), 5, path)

@@ -39,6 +39,11 @@ SEEN = [
         UserWarning,
         "__main__",
     ),
+    (  # from `admin-nmt evaluate` and `profile`
+        "\n'config' is validated against ConfigStore schema with the same name.\nThis",
+        UserWarning,
+        "admin_nmt.evaluation.evaluate",
+    ),
     ("\nThe strict flag in the compose API is deprecated.\nSee", UserWarning, "hydra.compose"),
     (
         "'pin_memory' argument is set as true but no accelerator is found, then",

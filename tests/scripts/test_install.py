@@ -1,0 +1,80 @@
+"""`scripts/install.sh` chooses an interpreter and an installer; the programs that it calls are stubs."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "install.sh"
+BROKEN = "#!/bin/sh\necho 'pyenv: command not found' >&2\nexit 127\n"
+#: Runs, is new enough, and makes an environment whose python is a copy of itself.
+WORKS = """#!/bin/sh
+echo "$(basename "$0") $*" >> {calls}
+[ "$1" = --version ] && echo Python 3.x
+if [ "$2" = venv ]; then mkdir -p "$3/bin" && cp "$0" "$3/bin/python"; fi
+case "$2" in *"!= (3, 11)"*) exit 1 ;; esac
+exit 0
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "bin").mkdir()
+    shutil.copy(SCRIPT, tmp_path / "scripts")
+    for name in ("pyproject.toml", "constraints.txt"):
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def install(project: Path, programs: dict[str, str], **variables: str) -> tuple[str, list[str]]:
+    """What install.sh says, and the calls of the programs that work."""
+    calls = project / "calls"
+    calls.write_text("")
+    for name in ("python3.12", "python3.11", "python3"):
+        stub = project / "bin" / name
+        stub.write_text(programs.get(name, BROKEN).format(calls=calls))
+        stub.chmod(0o755)
+    if "uv" in programs:
+        (project / "bin" / "uv").write_text(programs["uv"].format(calls=calls))
+        (project / "bin" / "uv").chmod(0o755)
+    found = subprocess.run(
+        ["bash", project / "scripts" / "install.sh"], capture_output=True, text=True,
+        env={"PATH": f"{project / 'bin'}:{os.defpath}", "HOME": str(project)} | variables,
+    )  # fmt: skip
+    return found.stdout + found.stderr, calls.read_text().splitlines()
+
+
+@pytest.mark.parametrize(
+    ("working", "chosen"),
+    [
+        (("python3.12", "python3.11", "python3"), "python3.12"),
+        (("python3.11", "python3"), "python3.11"),
+        (("python3",), "python3"),
+    ],
+)
+def test_the_first_interpreter_that_works(
+    project: Path, working: tuple[str, ...], chosen: str
+) -> None:
+    """Of three that are all on PATH, as the shims of a version manager are."""
+    said, calls = install(project, dict.fromkeys(working, WORKS), ADMIN_NMT_UV="0")
+    assert f"{chosen} -m venv .venv" in calls
+    installed = [call for call in calls if call.startswith("python -m pip ")]
+    assert "torch==" in installed[1] and "--no-build-isolation --editable .[test]" in installed[-1]
+    assert "pyenv" not in said and "== installed in " in said
+    assert said.count(" s\n") == 3  # seconds of each step
+    assert install(project, dict.fromkeys(working, WORKS))[0] == ""  # nothing is left to do
+
+
+def test_no_interpreter_is_one_line(project: Path) -> None:
+    said, calls = install(project, {})
+    assert said.count("\n") == 1 and "set PYTHON to another one" in said
+    assert not calls and not (project / ".venv").exists()
+
+
+def test_uv_installs_where_it_is(project: Path) -> None:
+    _, calls = install(project, {"python3.12": WORKS, "uv": WORKS})
+    assert sum(call.startswith("uv pip install ") for call in calls) == 3
+    assert not any("-m pip" in call for call in calls)
