@@ -10,9 +10,8 @@ import argparse
 import logging
 import os
 
-# Read by oneDNN and PyTorch when they first need them: room for the kernels of all batches.
+# Read by oneDNN when it builds its first kernel: room for those of all batches.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "40000")
-os.environ.setdefault("LRU_CACHE_CAPACITY", "40000")
 
 import torch
 from common import batches, build, interleaved, medians, parse, parse_shapes, shape_name, show

@@ -35,12 +35,9 @@ from admin_nmt.installed import machine
 from admin_nmt.json_files import read_json, write_json
 
 BIN = Path(sys.executable).parent
-#: One thread a process: narrow models gain nothing from more. glibc keeps the memory it got, and
-#: oneDNN the bfloat16 kernels it built for every shape of a batch.
+#: One thread a process: narrow models gain nothing from more. glibc keeps the memory it got.
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
-    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "40000",
-    "LRU_CACHE_CAPACITY": "40000",
     "MALLOC_MMAP_THRESHOLD_": "4000000000",
     "MALLOC_TRIM_THRESHOLD_": "8000000000",
 }

@@ -88,10 +88,8 @@ def checkpoint(prepared: Path) -> Path:
 def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     """`run(name, *words)`: the script with this command line."""
     monkeypatch.syspath_prepend(BENCHMARKS)
-    for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
-        # Put back afterwards, whatever the script sets. Not "0": PyTorch's cache of bfloat16 kernels
-        # then returns what it has just thrown away, and the process ends in a segmentation fault.
-        monkeypatch.setenv(name, "1000")
+    # Put back afterwards, whatever the script sets.
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "1000")
     before, threads = logging.root.manager.disable, torch.get_num_threads()
 
     def run_script(name: str, *words: str) -> None:
