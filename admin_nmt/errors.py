@@ -15,3 +15,13 @@ class UsageError(UserError):
     """The command line itself is wrong (unknown choice, options that exclude each other)."""
 
     exit_code = 2
+
+
+def require_at_least_one(option: str, value: float | None) -> None:
+    """Refuse numbers under 1 (and NaN) for an option that counts; None is an option not given.
+
+    Raises:
+        UsageError: names the option and the value.
+    """
+    if value is not None and not value >= 1:
+        raise UsageError(f"{option} {value}: give a number of at least 1")

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from admin_nmt.analysis.collapse import PositionShare
 from admin_nmt.analysis.distributions import entropy, jensen_shannon
-from admin_nmt.errors import UsageError, UserError
+from admin_nmt.errors import UserError, require_at_least_one
 from admin_nmt.evaluation.batches import random_batches
 from admin_nmt.models.heads import attentions
 from admin_nmt.modules.attention_kinds import by_queries
@@ -183,9 +183,8 @@ def watch_attention(
         UsageError: a number that makes no sense.
         UserError: the subset is empty, or weights are not finite.
     """
-    for option, value in (("--num-tokens", num_tokens), ("--max-tokens", max_tokens)):
-        if value < 1:
-            raise UsageError(f"{option} {value}: give a number of at least 1")
+    require_at_least_one("--num-tokens", num_tokens)
+    require_at_least_one("--max-tokens", max_tokens)
     watcher, share = _Watcher(num_tokens), PositionShare()
     with (
         _watched(model, watcher),

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from admin_nmt.checkpoints.checkpoint import Checkpoint
 from admin_nmt.checkpoints.tensors import leaders
-from admin_nmt.errors import UsageError, UserError
+from admin_nmt.errors import UsageError, UserError, require_at_least_one
 from admin_nmt.progress import progress
 
 logger = logging.getLogger(__name__)
@@ -96,8 +96,7 @@ def _last(
     folder: Path, count: int, option: str, pattern: re.Pattern[str], upper_bound: int | None
 ) -> list[Path]:
     """The `count` files of `folder` with the highest numbers in their names, highest first."""
-    if count < 1:
-        raise UsageError(f"{option} {count}: give a number of at least 1")
+    require_at_least_one(option, count)
     try:
         names = [path.name for path in folder.iterdir()]
     except OSError as error:

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from admin_nmt.errors import UsageError
+from admin_nmt.errors import require_at_least_one
 
 
 def add_bulk_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,8 +25,7 @@ def bulk_options(args: argparse.Namespace) -> dict[str, Any]:
     Raises:
         UsageError: no batch can be so small.
     """
-    if args.batch_tokens < 1:
-        raise UsageError(f"--batch-tokens {args.batch_tokens}: give a number of at least 1")
+    require_at_least_one("--batch-tokens", args.batch_tokens)
     return {
         "threads": args.threads, "device": args.device, "batch_tokens": args.batch_tokens
     }  # fmt: skip

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from admin_nmt.errors import UsageError
+from admin_nmt.errors import UsageError, require_at_least_one
 
 if TYPE_CHECKING:
     from admin_nmt.evaluation.decoding import SearchOptions
@@ -111,10 +111,7 @@ def search_options(args: argparse.Namespace) -> "SearchOptions":
 
     if Path(args.output).is_file():
         raise UsageError(f"--output {args.output} is a file: give the name of a folder")
-    if args.decode_max_tokens < 1:
-        raise UsageError(
-            f"--decode-max-tokens {args.decode_max_tokens}: give a number of at least 1"
-        )
+    require_at_least_one("--decode-max-tokens", args.decode_max_tokens)
     return SearchOptions(
         beam=args.beam, lenpen=args.lenpen, max_tokens=args.decode_max_tokens, cpu=args.cpu
     )

@@ -5,7 +5,6 @@ import logging
 import math
 import sys
 from pathlib import Path
-from typing import Any
 
 from admin_nmt.cli._heads import add_model_arguments, add_search_arguments, load, search_options
 from admin_nmt.errors import UsageError
@@ -60,6 +59,7 @@ def run(args: argparse.Namespace) -> None:
     from admin_nmt.pruning.ablation import (
         ablate,
         agreement,
+        difference_maps,
         load_ablation,
         require_same_model,
         save_ablation,
@@ -96,28 +96,13 @@ def run(args: argparse.Namespace) -> None:
     }
     save_ablation(bleu, rows, described, Path(args.output) / "ablation.json")
     sys.stdout.write(ablation_table(bleu, rows) + "\n")
-    maps = {title: _map(rows, name, loaded.layout) for title, name in _TITLES.items()
-            if name in args.experiments}  # fmt: skip
     plot_head_maps(
-        maps, Path(args.output) / "ablation.png", label="BLEU difference", diverging=True
+        difference_maps(rows, loaded.layout),
+        Path(args.output) / "ablation.png",
+        label="BLEU difference",
+        diverging=True,
     )
     if other is not None:
         count, r = agreement(rows, other)
         value = "undefined" if math.isnan(r) else f"r = {r:.2f}"
         sys.stdout.write(f"agreement with {args.compare} on {count} heads: Pearson {value}\n")
-
-
-_TITLES = {"without the head": "one-head", "only this head": "all-but-one"}
-
-
-def _map(rows: Any, experiment: str, layout: Any) -> dict[str, list[list[float]]]:
-    """Differences of one experiment by kind, layer and head; NaN where it was not run."""
-    found = {row.head: row.difference for row in rows if row.experiment == experiment}
-    return {
-        kind: [
-            [found.get(f"{kind}:{layer}:{head}", math.nan) for head in range(1, count + 1)]
-            for layer, count in enumerate(counts, 1)
-        ]
-        for kind, counts in layout.items()
-        if any(name.startswith(kind) for name in found)
-    }

@@ -4,8 +4,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from admin_nmt.errors import UsageError
-
 HELP = "average the parameters of the last checkpoints of a training run"
 
 
@@ -42,11 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Choose, average, write."""
+    from admin_nmt.export.output import require_new_file
+
     output = Path(args.output)
-    if output.is_dir():
-        raise UsageError(f"--output {output} is a folder: give the name of a file")
-    if not output.parent.is_dir():
-        raise UsageError(f"--output {output}: there is no folder {output.parent}")
+    require_new_file(output, force=True)
 
     from admin_nmt.checkpoints import Checkpoint, average
     from admin_nmt.checkpoints.averaging import select_checkpoints

@@ -18,7 +18,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options that are not given keep what the corpus file says."""
     from admin_nmt.data.corpus_files import corpus_names
 
-    switch = argparse.BooleanOptionalAction
     parser.add_argument(
         "name",
         metavar="CORPUS",
@@ -40,6 +39,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--variant", metavar="NAME", help="variant of the corpus file (wmt14-en-de: icml17, admin)"
     )
     parser.add_argument("--icml17", action="store_true", help="short for --variant icml17")
+    _add_text_arguments(parser)
+    _add_custom_arguments(parser)
+
+
+def _add_text_arguments(parser: argparse.ArgumentParser) -> None:
+    """What becomes of the text; each option changes a field of the corpus."""
+    switch = argparse.BooleanOptionalAction
     text = parser.add_argument_group(
         "text",
         "Defaults are in the corpus file. For custom: no normalisation, hyphens and case as they "
@@ -95,6 +101,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action=switch,
         help="one vocabulary for both languages, which --share-all-embeddings needs",
     )
+
+
+def _add_custom_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where the user's own files are."""
     custom = parser.add_argument_group("custom: parallel files, plain or .gz")
     custom.add_argument("--source-lang", metavar="LANG", help="source language, such as de")
     custom.add_argument("--target-lang", metavar="LANG", help="target language, such as en")

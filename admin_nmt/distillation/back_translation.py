@@ -41,7 +41,7 @@ from admin_nmt.distillation.translating import (
     translate_parts,
     write_pairs,
 )
-from admin_nmt.errors import UsageError, UserError
+from admin_nmt.errors import UsageError, UserError, require_at_least_one
 from admin_nmt.export.backends import Search
 from admin_nmt.export.translator import LineText
 from admin_nmt.files import make_directory, sha256
@@ -162,8 +162,7 @@ def _require_sense(tag: str | None, ratio: float, clean_ratio: float) -> None:
         raise UsageError(f"--tag {tag!r}: give one word, such as {TAG}")
     if not ratio > 0:
         raise UsageError(f"--ratio {ratio}: give a number above 0")
-    if not clean_ratio >= 1:
-        raise UsageError(f"--clean-ratio {clean_ratio}: give a number of at least 1")
+    require_at_least_one("--clean-ratio", clean_ratio)
 
 
 def _checksum(text: Path) -> str:

@@ -15,7 +15,7 @@ import torch
 
 from admin_nmt.data.odd_lines import Warnings, pieces_of
 from admin_nmt.data.parallel import chunks
-from admin_nmt.errors import UsageError, UserError
+from admin_nmt.errors import UserError, require_at_least_one
 from admin_nmt.evaluation.batches import batches_of
 from admin_nmt.search.beam import BeamSearch
 
@@ -44,9 +44,8 @@ class SearchOptions:
     fp16: bool = False
 
     def __post_init__(self) -> None:
-        for option, value in (("--beam", self.beam), ("--max-tokens", self.max_tokens)):
-            if value < 1:
-                raise UsageError(f"{option} {value}: give a number of at least 1")
+        require_at_least_one("--beam", self.beam)
+        require_at_least_one("--max-tokens", self.max_tokens)
 
 
 class Decoder:

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from admin_nmt.errors import UsageError
+from admin_nmt.errors import UsageError, require_at_least_one
 from admin_nmt.evaluation.scoring import build_metrics
 
 #: Measures that are compared unless others are asked for.
@@ -98,8 +98,7 @@ def compare_systems(
         "--seed": seed,  # sacreBLEU takes seed 0 for "no seed"
     }
     for option, value in numbers.items():
-        if value < 1:
-            raise UsageError(f"{option} {value}: give a number of at least 1")
+        require_at_least_one(option, value)
     if len(systems) < 2:
         raise UsageError("a comparison needs at least two systems")
     build = {"names": metrics, "lowercase": lowercase, "tokenize": tokenize}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from admin_nmt.errors import UsageError, UserError
+from admin_nmt.errors import UsageError, UserError, require_at_least_one
 
 if TYPE_CHECKING:  # the other engine needs no torch
     from admin_nmt.checkpoints.checkpoint import Checkpoint
@@ -65,8 +65,7 @@ class Alignment:
     def __post_init__(self) -> None:
         if self.layer is not None and self.layer < 0:
             raise UsageError(f"--alignment-layer {self.layer}: layers count from 0")
-        if self.heads is not None and self.heads < 1:
-            raise UsageError(f"--alignment-heads {self.heads}: give a number of at least 1")
+        require_at_least_one("--alignment-heads", self.heads)
 
     def or_trained(
         self, layer: int | None, heads: int | None, full_context: bool
@@ -105,9 +104,8 @@ class Search:
     alignment: Alignment | None = None
 
     def __post_init__(self) -> None:
-        for option, value in (("--beam", self.beam), ("--nbest", self.nbest)):
-            if value < 1:
-                raise UsageError(f"{option} {value}: give a number of at least 1")
+        require_at_least_one("--beam", self.beam)
+        require_at_least_one("--nbest", self.nbest)
         if self.sampling is None and self.nbest > self.beam:
             raise UsageError(f"--nbest {self.nbest} needs --beam of at least {self.nbest}")
 

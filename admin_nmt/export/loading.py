@@ -6,7 +6,7 @@ from pathlib import Path
 import joblib
 
 from admin_nmt.data.text_pipeline import TextPipeline
-from admin_nmt.errors import UsageError, UserError
+from admin_nmt.errors import UsageError, UserError, require_at_least_one
 from admin_nmt.export.backends import CTranslate2Backend, FairseqBackend
 from admin_nmt.export.bundle import read_manifest
 from admin_nmt.export.text import TextOptions, data_folder, load_text
@@ -40,8 +40,7 @@ def load_translator(
     """
     path = Path(path)
     threads = joblib.cpu_count() if threads is None else threads
-    if threads < 1:
-        raise UsageError(f"--threads {threads}: give a number of at least 1")
+    require_at_least_one("--threads", threads)
     if device not in DEVICES:
         raise UsageError(f"--device {device}: choose from {', '.join(DEVICES)}")
     if path.is_dir():

@@ -6,7 +6,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from admin_nmt.errors import UsageError
+from admin_nmt.errors import UsageError, require_at_least_one
 from admin_nmt.host.patch import Patch, Scope
 
 #: What `--replace-unk` without a file is on fairseq's command line.
@@ -50,8 +50,8 @@ def _once_by_default(load_langpair_dataset: Callable) -> Callable:
         times = given.arguments["upsample_primary"]
         if times == -1:
             given.arguments["upsample_primary"] = 1
-        elif times < 1:
-            raise UsageError(f"--upsample-primary {times}: give a number of at least 1")
+        else:
+            require_at_least_one("--upsample-primary", times)
         return load_langpair_dataset(*given.args, **given.kwargs)
 
     return wrapped

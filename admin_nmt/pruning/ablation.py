@@ -164,6 +164,28 @@ def require_same_model(described: Mapping[str, Any], fingerprint: str, path: str
         )
 
 
+def difference_maps(
+    rows: Sequence[Ablation], layout: Layout
+) -> dict[str, dict[str, list[list[float]]]]:
+    """Differences for a plot: title of the experiment -> kind -> layer -> head; NaN where none was
+    measured. Experiments and kinds without rows are left out."""
+    titles = {ONE_HEAD: "without the head", ALL_BUT_ONE: "only this head"}
+    maps = {}
+    for experiment, title in titles.items():
+        found = {row.head: row.difference for row in rows if row.experiment == experiment}
+        measured = {
+            kind: [
+                [found.get(str(Head(kind, layer, head)), math.nan) for head in range(1, count + 1)]
+                for layer, count in enumerate(counts, 1)
+            ]
+            for kind, counts in layout.items()
+            if any(name.startswith(kind) for name in found)
+        }
+        if measured:
+            maps[title] = measured
+    return maps
+
+
 def agreement(ours: Sequence[Ablation], theirs: Sequence[Ablation]) -> tuple[int, float]:
     """Pearson correlation of the BLEU differences of single heads on two test sets (section 4.2).
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from admin_nmt.errors import UsageError, UserError
+from admin_nmt.errors import UserError, require_at_least_one
 from admin_nmt.evaluation.decoding import Decoder, SearchOptions
 from admin_nmt.evaluation.evaluate import choose_reference
 from admin_nmt.evaluation.preparation import read_preparation
@@ -77,8 +77,7 @@ class TestSet:
         reference: str | None = None,
         max_sentences: int | None = None,
     ) -> None:
-        if max_sentences is not None and max_sentences < 1:
-            raise UsageError(f"--max-sentences {max_sentences}: give a number of at least 1")
+        require_at_least_one("--max-sentences", max_sentences)
         preparation = read_preparation(data)
         self.preparation = preparation
         self.subset = subset

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from admin_nmt.errors import UsageError, UserError
+from admin_nmt.errors import UsageError, UserError, require_at_least_one
 from admin_nmt.evaluation.batches import random_batches, rank_and_count
 from admin_nmt.models.heads import attentions
 from admin_nmt.modules.attention_kinds import by_queries
@@ -166,9 +166,8 @@ def measure(
     """
     if granularity not in GRANULARITIES:
         raise UsageError(f"--granularity {granularity}: choose from {', '.join(GRANULARITIES)}")
-    for option, value in (("--max-tokens", max_tokens), ("--max-batches", max_batches)):
-        if value is not None and value < 1:
-            raise UsageError(f"{option} {value}: give a number of at least 1")
+    require_at_least_one("--max-tokens", max_tokens)
+    require_at_least_one("--max-batches", max_batches)
     batches = random_batches(loaded.task, loaded.model, subset, max_tokens, seed, max_batches)
     sums = _Sums(loaded.layout, granularity)
     with progress(logger, "measuring heads", "batches", total=len(batches)) as bar:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from admin_nmt.errors import UsageError
+from admin_nmt.errors import require_at_least_one
 
 logger = logging.getLogger(__name__)
 
@@ -59,8 +59,7 @@ class Batcher(Generic[Item, Result]):
         wait: float = 0.005,
         max_waiting: int = 20_000,
     ) -> None:
-        if max_batch < 1:
-            raise UsageError(f"--batch-size {max_batch}: give a number of at least 1")
+        require_at_least_one("--batch-size", max_batch)
         self.work = work
         self.max_batch = max_batch
         self.wait = wait
