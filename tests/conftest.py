@@ -1,9 +1,11 @@
 """What all tests share: a tiny parallel corpus, binarised once, and models over it."""
 
+import io
 import random
 import subprocess
 from argparse import Namespace
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import torch
 from tests.support.clean_tree import pytest_sessionfinish, pytest_sessionstart  # noqa: F401
 from tests.support.models import randomise, trainer_state
 from tests.support.programs import run_program, run_tool
+from tests.support.words import WORDS, sentence
 
 TINY = [
     "--arch",
@@ -197,4 +200,55 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
              "--batch-size", "8", "--max-epoch", "2", "--save-dir", folder / "checkpoints",
              "--save-interval-updates", "4", "--log-format", "none", "--num-workers", "0",
              "--disable-validation")  # fmt: skip
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prepared(program: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Output of a real `admin-nmt prepare`: German to English word by word, joined dictionary."""
+    folder = tmp_path_factory.mktemp("words")
+    rng = random.Random(3)
+    for split, count in (("train", 2000), ("valid", 20), ("test", 20)):
+        pairs = [sentence(rng) for _ in range(count)]
+        german = "".join(" ".join(words) + ".\n" for words in pairs)
+        english = "".join(" ".join(WORDS[word] for word in words) + ".\n" for words in pairs)
+        (folder / f"{split}.de").write_text(german, encoding="utf-8")
+        (folder / f"{split}.en").write_text(english, encoding="utf-8")
+    program(
+        "admin-nmt", "prepare", "custom", "--corpus", folder, "--source-lang", "de",
+        "--target-lang", "en", "--bpe-tokens", 60, "--joined-dictionary", "--output",
+        folder / "prepared",
+    )  # fmt: skip
+    return folder / "prepared"
+
+
+@pytest.fixture(scope="session")
+def word_model(
+    prepared: Path, program: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A checkpoint of ADMIN trained on `prepared` by a real process, with trained omegas.
+
+    Long enough, and with a learning rate that falls to 0, to learn the words on any processor.
+    """
+    folder = tmp_path_factory.mktemp("word-model")
+    program(
+        "fairseq-train", prepared / "data-bin", "-s", "de", "-t", "en", "--arch", "admin_transformer_tiny", "--cpu",
+        "--max-tokens", 600, "--optimizer", "radam", "--lr", 5e-3, "--lr-scheduler", "polynomial_decay",
+        "--warmup-updates", 50, "--total-num-update", 700, "--max-update", 700,
+        "--share-all-embeddings", "--dropout", 0, "--save-dir", folder, "--no-epoch-checkpoints",
+        "--disable-validation", "--max-source-positions", 64, "--max-target-positions", 64,
+    )  # fmt: skip
+    return folder / "checkpoint_last.pt"
+
+
+@pytest.fixture(scope="session")
+def exported(word_model: Path, prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that `admin-nmt export` makes of `word_model`, in float32."""
+    from admin_nmt.cli.main import main
+
+    folder = tmp_path_factory.mktemp("exported") / "model"
+    said = io.StringIO()
+    with redirect_stdout(said):
+        assert main(["export", str(word_model), str(prepared), "--output", str(folder)]) == 0
+    assert "8 translated exactly as by fairseq" in said.getvalue()
     return folder

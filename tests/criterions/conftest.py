@@ -5,12 +5,6 @@ from typing import Any
 
 import pytest
 
-SMOOTH = ("--label-smoothing", "0.1")
-OURS = ("--criterion", "admin_label_smoothed_cross_entropy", *SMOOTH)
-RDROP = ("--criterion", "label_smoothed_cross_entropy_rdrop", *SMOOTH)
-STOCK = ("--criterion", "label_smoothed_cross_entropy", *SMOOTH)
-STILL = ("--dropout", "0", "--attention-dropout", "0", "--activation-dropout", "0")
-
 
 @pytest.fixture(scope="session")
 def criterion(parse: Callable[..., Any], task: Any) -> Callable[..., Any]:

@@ -10,8 +10,8 @@ import torch
 
 from admin_nmt.checkpoints import Checkpoint
 from admin_nmt.errors import UsageError, UserError
-from tests.criterions.conftest import OURS, SMOOTH, STILL
 from tests.reference import distillation as reference
+from tests.support.criterions import OURS, SMOOTH, STILL
 
 KD = ("--criterion", "label_smoothed_cross_entropy_distillation", *SMOOTH)
 SHARED = ("--share-all-embeddings",)

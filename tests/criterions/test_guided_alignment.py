@@ -14,7 +14,7 @@ from torch import Tensor
 
 from admin_nmt.checkpoints import Checkpoint
 from admin_nmt.errors import UsageError, UserError
-from tests.criterions.conftest import OURS, RDROP, SMOOTH, STILL
+from tests.support.criterions import OURS, RDROP, SMOOTH, STILL
 from tests.support.models import on_device
 
 FAIRSEQS = ("--criterion", "label_smoothed_cross_entropy_with_alignment", *SMOOTH)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.criterions.conftest import OURS, STILL, STOCK
+from tests.support.criterions import OURS, STILL, STOCK
 from tests.support.models import on_device
 
 ARCHS = {

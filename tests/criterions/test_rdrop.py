@@ -15,8 +15,8 @@ import torch
 from admin_nmt.criterions.batch import by_pass, repeat_batch
 from admin_nmt.errors import UsageError
 from admin_nmt.ops import linear_loss
-from tests.criterions.conftest import OURS, RDROP, STILL, STOCK
 from tests.reference import rdrop as reference
+from tests.support.criterions import OURS, RDROP, STILL, STOCK
 from tests.support.models import on_device
 from tests.support.programs import run_program
 from tests.support.tensors import Largest
@@ -300,7 +300,7 @@ def test_rdrop_without_dropout_warns_once(
     build: Callable[..., Any], criterion: Callable[..., Any], batch: Any,
     caplog: pytest.LogCaptureFixture, options: tuple[str, ...],
 ) -> None:  # fmt: skip
-    """Layer drop is no help: all passes run in one batch, through the same layers."""
+    """Layer drop alone is not enough: all passes run in one batch, through the same layers."""
     layer_drop = ("--encoder-layerdrop", "0.1", "--decoder-layerdrop", "0.1", *options)
     rdrop = criterion(*RDROP)
     with caplog.at_level(logging.WARNING):

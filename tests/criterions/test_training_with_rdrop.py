@@ -10,22 +10,15 @@ import pytest
 import torch
 
 from admin_nmt.checkpoints.reading import load_checkpoint_file
-from tests.criterions.conftest import RDROP, STILL, STOCK
+from tests.support.criterions import RDROP, STILL, STOCK
 from tests.support.programs import run_program
 from tests.support.ranks import run_ranks
+from tests.support.training import run_training
 
 COMMON = (
     "--arch", "admin_transformer_tiny", "--share-all-embeddings", "--seed", "3",
     "--num-workers", "0", "--no-epoch-checkpoints",
 )  # fmt: skip
-
-
-def run_training(parse: Callable[..., Any], save_dir: Path, *options: str) -> dict[str, Any]:
-    """`fairseq-train` in this process; returns the last checkpoint."""
-    from fairseq_cli import train
-
-    train.main(parse(*COMMON, "--save-dir", str(save_dir), *options))
-    return load_checkpoint_file(save_dir / "checkpoint_last.pt")
 
 
 def training_metrics(state: dict[str, Any]) -> dict[str, float]:
@@ -56,7 +49,7 @@ def training_metrics(state: dict[str, Any]) -> dict[str, float]:
 def test_every_mode_learns(parse: Callable[..., Any], tmp_path: Path, options: tuple) -> None:
     """From 5.5 bits a token (44 types) to well below, without an infinite value."""
     state = run_training(
-        parse, tmp_path, *RDROP, "--rdrop-alpha", "1", "--dropout", "0.1", "--max-update", "60",
+        parse, tmp_path, *COMMON, *RDROP, "--rdrop-alpha", "1", "--dropout", "0.1", "--max-update", "60",
         "--lr", "1e-2", "--clip-norm", "1", "--disable-validation", "--max-epoch", "20", *options,
     )  # fmt: skip
     assert all(torch.isfinite(value.float()).all() for value in state["model"].values())
@@ -67,8 +60,10 @@ def test_every_mode_learns(parse: Callable[..., Any], tmp_path: Path, options: t
 
 def test_checkpointed_activations_change_nothing(parse: Callable[..., Any], tmp_path: Path) -> None:
     options = (*RDROP, "--dropout", "0.2", "--max-update", "3", "--disable-validation")
-    plain = run_training(parse, tmp_path / "plain", *options)["model"]
-    saved = run_training(parse, tmp_path / "saved", *options, "--checkpoint-activations")["model"]
+    plain = run_training(parse, tmp_path / "plain", *COMMON, *options)["model"]
+    saved = run_training(parse, tmp_path / "saved", *COMMON, *options, "--checkpoint-activations")[
+        "model"
+    ]
     assert plain.keys() == saved.keys()
     for name, value in plain.items():
         torch.testing.assert_close(saved[name], value, rtol=1e-4, atol=1e-6)
@@ -80,8 +75,8 @@ def test_accumulated_batches_are_one_batch(parse: Callable[..., Any], tmp_path: 
         *RDROP, *STILL, "--max-update", "1", "--disable-validation", "--init-type", "default",
         "--optimizer", "sgd", "--lr", "0.1",
     )  # fmt: skip
-    many = run_training(parse, tmp_path / "many", *options, "--update-freq", "100")
-    one = run_training(parse, tmp_path / "one", *options, "--max-tokens", "100000")
+    many = run_training(parse, tmp_path / "many", *COMMON, *options, "--update-freq", "100")
+    one = run_training(parse, tmp_path / "one", *COMMON, *options, "--max-tokens", "100000")
     for name, value in one["model"].items():
         torch.testing.assert_close(many["model"][name], value, rtol=1e-4, atol=1e-6)
     for name in ("loss", "nll_loss"):
@@ -141,9 +136,9 @@ def test_validation_with_bleu_and_ignored_prefix(data_bin: Path, tmp_path: Path)
 def test_resumed_run_keeps_the_interval(parse: Callable[..., Any], tmp_path: Path) -> None:
     """R-Drop every third update: stopping after two updates must not shift it."""
     options = (*RDROP, "--rdrop-interval", "3", "--dropout", "0.2", "--disable-validation")
-    whole = run_training(parse, tmp_path / "whole", *options, "--max-update", "5")
-    run_training(parse, tmp_path / "parts", *options, "--max-update", "2")
-    parts = run_training(parse, tmp_path / "parts", *options, "--max-update", "5")
+    whole = run_training(parse, tmp_path / "whole", *COMMON, *options, "--max-update", "5")
+    run_training(parse, tmp_path / "parts", *COMMON, *options, "--max-update", "2")
+    parts = run_training(parse, tmp_path / "parts", *COMMON, *options, "--max-update", "5")
     for name, value in whole["model"].items():
         assert torch.equal(parts["model"][name], value), name
 

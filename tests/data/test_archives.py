@@ -28,7 +28,7 @@ def write_tar(path, members, mode="w:gz"):
         (b"a\nb\n", ["a", "b"]),
         (b"a\nb", ["a", "b"]),  # no final newline
         (b"a\r\nb\r\n", ["a", "b"]),
-        (b"a\rb\n", ["a\rb"]),  # a lone carriage return is no line end
+        (b"a\rb\n", ["a\rb"]),  # a lone carriage return does not end a line
         (b"\n\na", ["", "", "a"]),
         (b"", []),
         (b"\xef\xbb\xbfa\n\xef\xbb\xbfb\n", ["a", "\ufeffb"]),  # byte order mark at the start only

@@ -19,8 +19,8 @@ from admin_nmt.export import fold, fold_checkpoint
 from admin_nmt.export.plain_transformer import fold_model
 from admin_nmt.export.verification import compare_logits
 from admin_nmt.models.settings import model_settings
-from tests.export.conftest import run_without_us
 from tests.support.models import omegas
+from tests.support.programs import run_without_us
 from tests.support.tensors import relative_difference
 
 SIZES = "--encoder-layers 2 --decoder-layers 2 --encoder-embed-dim 32 --decoder-embed-dim 32"

@@ -27,7 +27,7 @@ def plain_state(build: Callable[..., Any]) -> Callable[[], dict[str, torch.Tenso
 def test_other_constants_on_shortcuts_are_refused(
     build: Callable[..., Any], plain_state: Callable[[], dict[str, torch.Tensor]], init_type: str
 ) -> None:
-    """They would be loaded without a word and compute something else: a first factor is no weight."""
+    """They would be loaded without a message and compute something else: no weight holds a first factor."""
     model = build("--init-type", init_type)
     with pytest.raises(UserError, match=f"--init-type {init_type} cannot start from") as caught:
         model.load_state_dict(plain_state())

@@ -14,7 +14,7 @@ import pytest
 from admin_nmt.cli.main import main
 from admin_nmt.serve.messages import Offer
 from admin_nmt.serve.server import listen, url
-from tests.serve.conftest import Shouting, served
+from tests.support.serving import Shouting, served
 
 
 def test_of_200_requests_at_once_none_is_lost_or_mixed_up(shouting: Shouting) -> None:

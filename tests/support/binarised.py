@@ -26,3 +26,15 @@ def write_subset(data: Path, name: str, pairs: Iterable[tuple[Words, Words]]) ->
         for pair in pairs:
             builder.add_item(torch.IntTensor([*map(words.index, pair[side]), words.eos()]))
         builder.finalize(f"{stem}.idx")
+
+
+def read_pairs(data: Path, subset: str, source: str, target: str) -> list[tuple[str, str]]:
+    """(source, target) of a subset de-en as words with spaces between, subwords as they are."""
+    from fairseq.data import Dictionary, data_utils
+
+    sides = []
+    for language in (source, target):
+        words = Dictionary.load(str(data / f"dict.{language}.txt"))
+        lines = data_utils.load_indexed_dataset(str(data / f"{subset}.de-en.{language}"), words)
+        sides.append([" ".join(words[token] for token in line[:-1]) for line in lines])
+    return list(zip(*sides, strict=True))

@@ -4,12 +4,11 @@ The interpreter must be chosen before Triton is imported, which importing fairse
 these tests only run in the process that `tests/ops/test_triton_interpreter.py` starts.
 """
 
-import os
 from pathlib import Path
 
 import pytest
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+from tests.support.interpreter import INTERPRETED
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.ops.triton.conftest import INTERPRETED
 from tests.reference.residual_attention import naive, random_bias
+from tests.support.interpreter import INTERPRETED
 
 kernels = pytest.importorskip("admin_nmt.ops.residual_attention_triton")
 

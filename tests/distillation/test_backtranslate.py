@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fairseq.data import Dictionary, data_utils
+from fairseq.data import Dictionary
 
 from admin_nmt.cli.main import main
 from admin_nmt.distillation import back_translate, translating
@@ -16,6 +16,7 @@ from admin_nmt.distillation.back_translation import _add_tag
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.export import load_translator
 from admin_nmt.export.backends import Sampling, Search
+from tests.support.binarised import read_pairs
 from tests.support.programs import BIN
 
 #: In German, which `exported` translates to English; the model to be trained would translate to German.
@@ -38,13 +39,7 @@ def text(tmp_path: Path) -> Path:
 
 def pairs(data: Path, subset: str) -> list[tuple[str, str]]:
     """English and German."""
-    sides = []
-    for language in ("en", "de"):
-        dictionary = Dictionary.load(str(data / f"dict.{language}.txt"))
-        path = str(data / f"{subset}.de-en.{language}")
-        found = data_utils.load_indexed_dataset(path, dictionary)
-        sides.append([" ".join(dictionary[token] for token in line[:-1]) for line in found])
-    return list(zip(*sides, strict=True))
+    return read_pairs(data, subset, "en", "de")
 
 
 def test_translated_pairs_stand_beside_the_genuine_ones(

@@ -15,6 +15,7 @@ from admin_nmt.distillation import distill, translating
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.export import load_translator
 from admin_nmt.export.backends import Search
+from tests.support.binarised import read_pairs
 from tests.support.programs import BIN
 
 
@@ -41,16 +42,8 @@ def small(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pairs(data: Path, subset: str = "train") -> list[tuple[str, str]]:
-    from fairseq.data import Dictionary, data_utils
-
-    sides = []
-    for language in ("de", "en"):
-        dictionary = Dictionary.load(str(data / f"dict.{language}.txt"))
-        path = str(data / f"{subset}.de-en.{language}")
-        sides.append(
-            [dictionary.string(x) for x in data_utils.load_indexed_dataset(path, dictionary)]
-        )
-    return list(zip(*sides, strict=True))
+    """German and English."""
+    return read_pairs(data, subset, "de", "en")
 
 
 def test_targets_are_what_the_teacher_translates(
