@@ -1,0 +1,49 @@
+"""The search that evaluate and translate share: hypotheses of fairseq's generator, one line when a GPU is full."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from admin_nmt.errors import UserError
+from admin_nmt.search.beam import BeamSearch
+
+
+@pytest.fixture
+def search(build: Callable[..., Any], task: Any) -> BeamSearch:
+    """A beam of 3 over a model that was never trained."""
+    return BeamSearch([build().eval()], task, "lower --beam", beam=3)
+
+
+def test_hypotheses_are_those_of_the_generator(
+    search: BeamSearch, task: Any, batch: dict[str, Any]
+) -> None:
+    expected = task.inference_step(search.generator, search.models, batch)
+    found = search(batch)
+    assert len(found) == len(batch["net_input"]["src_tokens"])
+    for ours, theirs in zip(found, expected, strict=True):
+        assert [one.tokens.tolist() for one in ours] == [one["tokens"].tolist() for one in theirs]
+        assert [one.score for one in ours] == [float(one["score"]) for one in theirs]
+        assert len(ours) == 3 and ours[0].score >= ours[1].score >= ours[2].score
+        assert all(one.tokens[-1] == task.target_dictionary.eos() for one in ours)
+
+
+def test_a_limit_on_the_length_holds(search: BeamSearch, batch: dict[str, Any]) -> None:
+    for hypotheses in search(batch, longest=4):
+        assert all(len(one.tokens) <= 4 + 1 for one in hypotheses)
+
+
+def test_what_is_no_text_is_known(search: BeamSearch, task: Any) -> None:
+    assert task.target_dictionary.eos() in search.silent
+
+
+def test_a_full_gpu_is_one_line(
+    search: BeamSearch, task: Any, batch: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: Any) -> None:
+        raise torch.cuda.OutOfMemoryError
+
+    monkeypatch.setattr(task, "inference_step", full)
+    with pytest.raises(UserError, match="the GPU ran out of memory: lower --beam"):
+        search(batch)
