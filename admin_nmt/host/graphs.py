@@ -9,6 +9,7 @@ from admin_nmt.errors import UsageError
 from admin_nmt.host.ours import is_ours
 from admin_nmt.host.patch import Patch, Scope
 from admin_nmt.modules.graphs import CudaRecorder, Recorder, StepGraphs
+from admin_nmt.modules.walk import is_watched
 
 logger = logging.getLogger(__name__)
 
@@ -71,11 +72,6 @@ def replayed(
     return criterion.result(sample, figures, plan)
 
 
-def _watched(model: Any) -> bool:
-    """Whether hooks want to see the forward pass: fairseq's search for NaN sets them."""
-    return bool(model._forward_hooks or model._forward_pre_hooks or model._backward_hooks)
-
-
 def _checked(init: Callable) -> Callable:
     """`--cuda-graphs` is refused by name where steps cannot be replayed."""
 
@@ -109,7 +105,8 @@ def _replaying(train_step: Callable) -> Callable:
         self: Any, sample: Any, model: Any, criterion: Any, *args: Any, **kwargs: Any
     ) -> Any:
         graphs = self.__dict__.get(_MARK)
-        if graphs is not None and graphs.model is model and not _watched(model):
+        # fairseq's search for NaN sets hooks, which a replay would not call.
+        if graphs is not None and graphs.model is model and not is_watched(model):
             criterion = partial(replayed, graphs, criterion)
         return train_step(self, sample, model, criterion, *args, **kwargs)
 

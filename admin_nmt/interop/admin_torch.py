@@ -33,7 +33,8 @@ Omegas = dict[Stack, dict[tuple[int, str], Tensor]]
 
 
 def convert(path: str | Path) -> Converted:
-    """A checkpoint of a fairseq Transformer with admin-torch's residual connections as one of our model.
+    """A checkpoint of a fairseq Transformer with admin-torch's residual connections as one of
+    `admin_transformer`.
 
     Raises:
         UserError: no such checkpoint, or one that is damaged or cannot be represented.

@@ -8,7 +8,7 @@ from admin_nmt.interop.writing import Converted
 
 
 def convert(path: str | Path) -> Converted:
-    """A checkpoint of deepnmt (`adv_transformer*`) as one of our model.
+    """A checkpoint of deepnmt (`adv_transformer*`) as one of `admin_transformer`.
 
     Raises:
         UserError: no such checkpoint, or one that is damaged or cannot be represented.

@@ -46,7 +46,7 @@ _INIT_TYPES = {
 
 
 def convert(path: str | Path, option: str = "init_type") -> Converted:
-    """A checkpoint of Transformer-Clinic as one of our model; plain ones become fairseq's `transformer`.
+    """A checkpoint of Transformer-Clinic as one of `admin_transformer`; plain ones become fairseq's `transformer`.
 
     Args:
         path: the file.

@@ -28,6 +28,7 @@ from admin_nmt.modules.multihead_attention import IncrementalState, MultiheadAtt
 from admin_nmt.modules.residual import Residual
 from admin_nmt.modules.residual_attention import ResidualAttention, residual_kinds
 from admin_nmt.modules.score_chain import LayerOutput
+from admin_nmt.modules.walk import is_watched
 from admin_nmt.ops.relu_dropout import relu_dropout_
 from admin_nmt.ops.residual_norm import residual_norm
 
@@ -90,15 +91,7 @@ def _fusible(layer: Any, residual: Any, norm: Any) -> bool:
         not layer.normalize_before
         and residual.factor is not None
         and getattr(norm, "weight", None) is not None
-        and not _watched(residual, norm, layer.dropout_module)
-    )
-
-
-def _watched(*modules: Any) -> bool:
-    """Whether any of the modules has hooks."""
-    return any(
-        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
-        for module in modules
+        and not is_watched(residual, norm, layer.dropout_module)
     )
 
 
@@ -120,7 +113,7 @@ def _inner(layer: Any, x: Tensor) -> Tensor:
     """
     fc1, dropout = layer.fc1, layer.activation_dropout_module
     hidden = fc1(x)
-    if layer.activation_fn is F.relu and type(fc1) is nn.Linear and not _watched(fc1, dropout):
+    if layer.activation_fn is F.relu and type(fc1) is nn.Linear and not is_watched(fc1, dropout):
         return relu_dropout_(hidden, dropout.active_p)
     return dropout(layer.activation_fn(hidden))
 

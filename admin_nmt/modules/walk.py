@@ -1,4 +1,4 @@
-"""Lists of modules: all of a model, all layers of a stack."""
+"""Lists of modules: all of a model, all layers of a stack; and whether somebody watches them."""
 
 from torch import nn
 
@@ -24,3 +24,11 @@ def all_layers(layers: nn.ModuleList) -> list[nn.Module]:
     """Every layer of a stack, itself. Iterating fairseq's `LayerDropModuleList` skips some at random,
     and iterating a `ScoreChain` gives functions."""
     return list(nn.ModuleList.__iter__(layers))
+
+
+def is_watched(*modules: nn.Module) -> bool:
+    """Whether any of the modules, itself, has hooks on its forward or backward pass."""
+    return any(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
+        for module in modules
+    )

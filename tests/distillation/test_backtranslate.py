@@ -5,13 +5,12 @@ import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fairseq.data import Dictionary
 
 from admin_nmt.cli.main import main
-from admin_nmt.distillation import back_translate, translating
+from admin_nmt.distillation import back_translate
 from admin_nmt.distillation.back_translation import _add_tag
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.export import load_translator
@@ -101,19 +100,14 @@ def test_the_tag_takes_the_place_of_a_filler_or_a_new_one(fillers: int, tmp_path
 
 
 def test_it_goes_on_where_it_was_interrupted_and_refuses_other_work(
-    prepared: Path, exported: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    prepared: Path,
+    exported: Path,
+    text: Path,
+    tmp_path: Path,
+    interrupt: Callable[[int], list[int]],
 ) -> None:
     data = prepared / "data-bin"
-    translate: Callable[..., Any] = translating._translate
-    calls: list[int] = []
-
-    def interrupted(backend: Any, lines: Any, *rest: Any) -> Any:
-        calls.append(len(lines))
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return translate(backend, lines, *rest)
-
-    monkeypatch.setattr(translating, "_translate", interrupted)
+    calls = interrupt(2)
     search = Search(sampling=Sampling(seed=5), nbest=2)
     given = {"search": search, "threads": 1, "part_sentences": 2, "tag": None}
     out = tmp_path / "out"

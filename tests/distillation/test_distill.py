@@ -5,13 +5,12 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from admin_nmt.checkpoints import Checkpoint
 from admin_nmt.cli.main import main
-from admin_nmt.distillation import distill, translating
+from admin_nmt.distillation import distill
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.export import load_translator
 from admin_nmt.export.backends import Search
@@ -99,18 +98,9 @@ def test_translations_can_be_drawn(small: Path, exported: Path, tmp_path: Path) 
 
 
 def test_it_goes_on_where_it_was_interrupted(
-    small: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: Path, exported: Path, tmp_path: Path, interrupt: Callable[[int], list[int]]
 ) -> None:
-    translate: Callable[..., Any] = translating._translate
-    calls = []
-
-    def interrupted(backend: Any, lines: Any, *rest: Any) -> Any:
-        calls.append(len(lines))
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return translate(backend, lines, *rest)
-
-    monkeypatch.setattr(translating, "_translate", interrupted)
+    calls = interrupt(3)
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
         distill(exported, small, out, threads=1, part_sentences=5)
