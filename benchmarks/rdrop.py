@@ -104,24 +104,32 @@ class OutputOnly(nn.Module):
         return sample["target"]
 
 
-def loss_problem(args: argparse.Namespace, dim: int, num_types: int | None) -> tuple[Any, list]:
+def loss_problem(
+    data: str,
+    max_tokens: int,
+    num_batches: int,
+    device: str,
+    dtype: str,
+    dim: int,
+    num_types: int | None,
+) -> tuple[Any, list]:
     """The stub model and samples whose input is random features."""
-    task, _, _ = small(args.data, STOCK[0])
+    task, _, _ = small(data, STOCK[0])
     samples = []
     generator = torch.Generator().manual_seed(0)
     types = num_types or len(task.target_dictionary)
-    for batch in batches(task, args.max_tokens, args.batches):
+    for batch in batches(task, max_tokens, num_batches):
         target = batch["target"]
         if num_types:
             random = torch.randint(4, num_types, target.shape, generator=generator)
             target = torch.where(target == task.target_dictionary.pad(), target, random)
         features = torch.randn((*target.shape, dim), generator=generator)
-        features = features.to(args.device, getattr(torch, args.dtype)).requires_grad_()
+        features = features.to(device, getattr(torch, dtype)).requires_grad_()
         samples.append(
-            {"target": target.to(args.device), "ntokens": batch["ntokens"],
+            {"target": target.to(device), "ntokens": batch["ntokens"],
              "net_input": {"src_tokens": features}}
         )  # fmt: skip
-    model = OutputOnly(types, dim).to(args.device, getattr(torch, args.dtype)).train()
+    model = OutputOnly(types, dim).to(device, getattr(torch, dtype)).train()
     return model, samples
 
 
@@ -152,7 +160,9 @@ def peak_memory(
 def own_peak(args: argparse.Namespace, dim: int, num_types: int | None, criterion: str) -> float:
     """The peak of this process during one step above the memory held before, MiB."""
     be_quiet(args)
-    model, samples = loss_problem(argparse.Namespace(**vars(args) | {"batches": 1}), dim, num_types)
+    model, samples = loss_problem(
+        args.data, args.max_tokens, 1, args.device, args.dtype, dim, num_types
+    )
     _, _, made = small(args.data, criterion)
     if args.device == "cuda":
         torch.cuda.synchronize()
@@ -185,7 +195,9 @@ def clock(device: str) -> float:
 
 def measure_losses(args: argparse.Namespace, dim: int, num_types: int | None) -> list[list[Any]]:
     """Rows without and with R-Drop."""
-    model, samples = loss_problem(args, dim, num_types)
+    model, samples = loss_problem(
+        args.data, args.max_tokens, args.batches, args.device, args.dtype, dim, num_types
+    )
     names = [STOCK[0], OURS[0], STOCK[1], OURS[1]]
     criterions = [small(args.data, name)[2] for name in names]
     steps = [

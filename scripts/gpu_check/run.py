@@ -23,7 +23,15 @@ from admin_nmt.json_files import write_json
 from gpu_check.report import FAILED, OUT_OF_TIME, PASSED, SKIPPED, outcome, render
 
 #: The stages in order of worth, and how the time is shared between those that are still to come.
-SHARES = {"environment": 1, "correct": 4, "speed": 8, "train": 6, "decode": 2, "export": 2}
+SHARES = {
+    "environment": 1,
+    "correct": 4,
+    "speed": 8,
+    "loss": 1,
+    "train": 6,
+    "decode": 2,
+    "export": 2,
+}
 #: Seconds that a stage has beyond its time before it is ended, to come to its end by itself.
 GRACE = 15.0
 
