@@ -113,7 +113,7 @@ def check_foldable(path: str | Path, settings: Namespace) -> None:
                 f"checkpoint {path} cannot be folded: it was trained with "
                 f"--{option.name.replace('_', '-')} {value}, and {reason}"
             )
-    reason = SCHEMES[settings.init_type](Depth(1, 1), False).folds
+    reason = SCHEMES[settings.init_type].scheme(Depth(1, 1), False).folds
     if reason is not True:
         raise UserError(
             f"checkpoint {path} cannot be folded: --init-type {settings.init_type} {reason}"
@@ -255,7 +255,7 @@ def _factors(
     depth = Depth(
         settings.encoder_layers, settings.decoder_layers, 2 if settings.no_cross_attention else 3
     )
-    scheme = SCHEMES[settings.init_type](depth, False)
+    scheme = SCHEMES[settings.init_type].scheme(depth, False)
     factors: list[Factor] = []
     for position, sublayer in enumerate(sublayers):
         residual: Residual = scheme.residual(stack, position, 1)

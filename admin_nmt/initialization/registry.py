@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 from admin_nmt.initialization.admin import AdminScheme
 from admin_nmt.initialization.analytic import AnalyticScheme
@@ -9,21 +10,32 @@ from admin_nmt.initialization.deepnorm import DeepNormScheme
 from admin_nmt.initialization.rezero import ReZeroScheme
 from admin_nmt.initialization.scheme import DefaultScheme, Depth, Scheme
 
-#: `--init-type` value -> constructor taking (depth, trainable).
-SCHEMES: dict[str, Callable[[Depth, bool], Scheme]] = {
-    "admin": AdminScheme,
-    "admin-log": partial(AnalyticScheme, logarithmic=True),
-    "admin-const": partial(AnalyticScheme, logarithmic=False),
-    "deepnorm": DeepNormScheme,
-    "rezero": ReZeroScheme,
-    "default": DefaultScheme,
-}
-#: What the help of `--init-type` says of them.
-SUMMARIES = {
-    "admin": "profiled at the start of training",
-    "admin-log": "from depth alone, output change O(log n)",
-    "admin-const": "from depth alone, output change O(1)",
-    "deepnorm": "constants from depth, smaller weights",
-    "rezero": "trained numbers from 0, no LayerNorm",
-    "default": "plain; pre-LN with --encoder-normalize-before --decoder-normalize-before",
+
+class InitType(NamedTuple):
+    """What one value of `--init-type` means.
+
+    Attributes:
+        scheme: constructor taking (depth, trainable).
+        summary: what the help of `--init-type` says of it.
+    """
+
+    scheme: Callable[[Depth, bool], Scheme]
+    summary: str
+
+
+#: By the value of `--init-type`.
+SCHEMES = {
+    "admin": InitType(AdminScheme, "profiled at the start of training"),
+    "admin-log": InitType(
+        partial(AnalyticScheme, logarithmic=True), "from depth alone, output change O(log n)"
+    ),
+    "admin-const": InitType(
+        partial(AnalyticScheme, logarithmic=False), "from depth alone, output change O(1)"
+    ),
+    "deepnorm": InitType(DeepNormScheme, "constants from depth, smaller weights"),
+    "rezero": InitType(ReZeroScheme, "trained numbers from 0, no LayerNorm"),
+    "default": InitType(
+        DefaultScheme,
+        "plain; pre-LN with --encoder-normalize-before --decoder-normalize-before",
+    ),
 }

@@ -86,7 +86,7 @@ class AdminTransformerModel(TransformerModelBase):
     def scheme_of(cls, cfg: AdminTransformerConfig) -> Scheme:
         """The residual scheme that `cfg.init_type` names, for the depth of `cfg`."""
         depth = Depth(cfg.encoder.layers, cfg.decoder.layers, 2 if cfg.no_cross_attention else 3)
-        return SCHEMES[plain_value(cfg.init_type)](depth, not cfg.admin_freeze_omega)
+        return SCHEMES[plain_value(cfg.init_type)].scheme(depth, not cfg.admin_freeze_omega)
 
     @classmethod
     def build_encoder(

@@ -11,7 +11,7 @@ from fairseq.models.transformer import TransformerConfig
 from omegaconf import DictConfig, OmegaConf
 
 from admin_nmt.errors import UsageError
-from admin_nmt.initialization.registry import SCHEMES, SUMMARIES
+from admin_nmt.initialization.registry import SCHEMES
 from admin_nmt.initialization.scheme import Depth
 from admin_nmt.models.heads import read_heads_per_layer
 from admin_nmt.modules.head_names import Head, LayerHeads, parse_heads
@@ -52,7 +52,7 @@ class AdminTransformerConfig(TransformerConfig):
     init_type: ChoiceEnum(list(SCHEMES)) = _option(  # type: ignore[valid-type]
         "admin",
         "residual connections and initial values: "
-        + ", ".join(f"{name} ({SUMMARIES[name]})" for name in SCHEMES),
+        + ", ".join(f"{name} ({value.summary})" for name, value in SCHEMES.items()),
         means_other_weights=True,
         plain="default",
     )
@@ -244,7 +244,7 @@ def check(cfg: AdminTransformerConfig) -> None:
     if init_type not in SCHEMES:
         raise UsageError(f"--init-type {init_type} is unknown; choose from {', '.join(SCHEMES)}")
     pre_norm = cfg.encoder.normalize_before or cfg.decoder.normalize_before
-    if pre_norm and not SCHEMES[init_type](Depth(1, 1), False).supports_pre_norm:
+    if pre_norm and not SCHEMES[init_type].scheme(Depth(1, 1), False).supports_pre_norm:
         side = "encoder" if cfg.encoder.normalize_before else "decoder"
         raise UsageError(
             f"--init-type {init_type} is not defined for pre-LN; drop --{side}-normalize-before "
