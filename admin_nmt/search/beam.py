@@ -39,6 +39,7 @@ class BeamSearch:
         self.remedy = remedy
         self.device = next(self.models[0].parameters()).device
         self.generator = task.build_generator(self.models, GenerationConfig(**options))
+        self._limits = self.generator.max_len_a, self.generator.max_len_b
 
     @property
     def silent(self) -> set[int]:
@@ -59,8 +60,9 @@ class BeamSearch:
         """
         from fairseq import utils
 
-        if longest is not None:
-            self.generator.max_len_a, self.generator.max_len_b = 0, longest
+        # The generator keeps them, so every call sets its own.
+        limits = self._limits if longest is None else (0, longest)
+        self.generator.max_len_a, self.generator.max_len_b = limits
         try:
             sample = utils.apply_to_sample(lambda tensor: tensor.to(self.device), sample)
             found = self.task.inference_step(self.generator, self.models, sample)

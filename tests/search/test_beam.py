@@ -29,9 +29,15 @@ def test_hypotheses_are_those_of_the_generator(
         assert all(one.tokens[-1] == task.target_dictionary.eos() for one in ours)
 
 
-def test_a_limit_on_the_length_holds(search: BeamSearch, batch: dict[str, Any]) -> None:
-    for hypotheses in search(batch, longest=4):
-        assert all(len(one.tokens) <= 4 + 1 for one in hypotheses)
+def test_a_limit_on_the_length_holds_for_one_call(
+    search: BeamSearch, batch: dict[str, Any]
+) -> None:
+    def lengths(longest: int | None = None) -> list[int]:
+        return [len(one.tokens) for found in search(batch, longest) for one in found]
+
+    before = lengths()
+    assert max(lengths(longest=4)) <= 4 + 1 < max(before)
+    assert lengths() == before
 
 
 def test_what_is_no_text_is_known(search: BeamSearch, task: Any) -> None:
