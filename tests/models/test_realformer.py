@@ -14,6 +14,7 @@ from admin_nmt.modules.dropout import Dropout
 from admin_nmt.modules.score_chain import LayerOutput, ScoreChain
 from admin_nmt.modules.walk import all_layers
 from tests.reference import transformer as reference
+from tests.reference.residual_attention import naive
 from tests.support.models import (
     one_sentence,
     population_variance,
@@ -34,25 +35,17 @@ def sharpen(model: Any) -> None:
                 parameter.mul_(2)
 
 
-def naive(
-    q: Tensor, k: Tensor, v: Tensor, prev: Tensor | None, bias: Tensor | None, **options: Any
-):
-    """Twin of `residual_attention_with_weights` in PyTorch's operations."""
-    scores = q @ k.mT * options["scale"]
-    scores = scores if prev is None else scores + prev
-    divided = scores / options["layers"]
-    weights = torch.softmax(divided if bias is None else divided + bias, -1)
-    return weights @ v, scores, weights
-
-
 @pytest.fixture
 def naive_operation(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Calling it puts the twin in place of the operation, for models without dropout."""
 
+    def twin(*args: Any, layers: int, **options: Any) -> tuple[Tensor, Tensor, Tensor]:
+        return naive(*args, layers)
+
     def replace() -> None:
         where = "admin_nmt.modules.residual_attention.residual_attention"
-        monkeypatch.setattr(where, lambda *args, **options: naive(*args, **options)[:2])
-        monkeypatch.setattr(f"{where}_with_weights", naive)
+        monkeypatch.setattr(where, lambda *args, **options: twin(*args, **options)[:2])
+        monkeypatch.setattr(f"{where}_with_weights", twin)
 
     return replace
 
