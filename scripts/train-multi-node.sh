@@ -22,10 +22,7 @@ After a failure run the same commands again: training resumes from the last chec
 END
 }
 
-die() {
-    echo "train-multi-node.sh: error: $1 (see --help)" >&2
-    exit 2
-}
+source "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
 
 # torchrun starts this script once per process, with --rank. fairseq reads torchrun's environment
 # itself only on GPUs and only if it counts more than one of them, so everything is said in options.
@@ -73,7 +70,6 @@ shift
 [[ $1 == fairseq-train || $1 == fairseq-hydra-train ]] ||
     die "the command must be fairseq-train or fairseq-hydra-train, not $1"
 
-command -v torchrun >/dev/null || PATH="$(dirname "${BASH_SOURCE[0]}")/../.venv/bin:$PATH"
 if [[ -z $procs ]]; then
     [[ $device == gpu ]] || die "--cpu needs --procs"
     procs=$(nvidia-smi --list-gpus 2>/dev/null | wc -l) || true
