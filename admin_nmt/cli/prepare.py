@@ -175,9 +175,6 @@ def _overrides(args: argparse.Namespace, corpus: Any) -> dict[str, Any]:
         )
         if value is not None
     }
-    if args.name == "custom" and changes.get("subword") == "sentencepiece":
-        # Words do not measure raw text: a script without spaces has one word in a line.
-        cleaning["when"] = "after_bpe"
     changes["cleaning"] = replace(corpus.cleaning, **cleaning)
     rules = dict(zip(corpus.languages, corpus.tokenizer_langs, strict=True))
     for item in args.tokenizer_lang:
@@ -221,12 +218,14 @@ def _subword_overrides(args: argparse.Namespace, corpus: Any) -> dict[str, Any]:
 
 
 def _custom_corpus(args: argparse.Namespace) -> tuple[Any, dict[str, Path]]:
-    """The corpus of the user's own files, and where they are."""
-    from admin_nmt.data.corpora import Corpus, Source
+    """The corpus of the user's own files, and where they are, from options that go together."""
+    from admin_nmt.data.custom_corpus import custom_corpus
 
     if not (args.source_lang and args.target_lang):
         raise UsageError("custom needs --source-lang and --target-lang")
-    prefixes = {"train": args.trainpref, "valid": args.validpref, "test": args.testpref}
+    prefixes: dict[str, Any] = {
+        "train": args.trainpref, "valid": args.validpref, "test": args.testpref
+    }  # fmt: skip
     if args.corpus_dir is not None:
         if any(prefixes.values()):
             raise UsageError("--corpus excludes --trainpref, --validpref and --testpref")
@@ -240,25 +239,9 @@ def _custom_corpus(args: argparse.Namespace) -> tuple[Any, dict[str, Path]]:
         raise UsageError("custom needs --corpus DIR, or --trainpref with --validpref")
     if (prefixes["valid"] is None) == (args.valid_every is None):
         raise UsageError("custom needs one of --validpref and --valid-every")
-    languages = (args.source_lang, args.target_lang)
-    files = {
-        f"{name}.{language}": _find_file(f"{prefix}.{language}")
-        for name, prefix in prefixes.items()
-        if prefix
-        for language in languages
-    }
-    corpus = Corpus(
-        name="custom",
-        languages=languages,
-        tokenizer_langs=languages,
-        sources={name: (Source(name + ".{lang}"),) for name, prefix in prefixes.items() if prefix},
-        archives={},
+    return custom_corpus(
+        (args.source_lang, args.target_lang),
+        {name: prefix for name, prefix in prefixes.items() if prefix},
         valid_every=args.valid_every,
+        subword=args.subword,
     )
-    return corpus, files
-
-
-def _find_file(name: str) -> Path:
-    """`name`, or the same with .gz; the plain name if neither is there, for the message."""
-    compressed = Path(name + ".gz")
-    return compressed if compressed.is_file() and not Path(name).is_file() else Path(name)

@@ -1,10 +1,13 @@
 """The corpus files hold the published conventions, and bad ones are refused with file and key."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 
 from admin_nmt.data.corpora import Corpus, fill
 from admin_nmt.data.corpus_files import FOLDER, corpus_names, load_corpus
+from admin_nmt.data.custom_corpus import custom_corpus
 from admin_nmt.errors import UsageError, UserError
 
 
@@ -173,3 +176,12 @@ def test_unknown_corpora_and_variants_are_named_with_the_known_ones(tmp_path):
     (tmp_path / "broken.yaml").write_text("a: [")
     with pytest.raises(UserError, match=r"cannot read corpus file .*broken\.yaml"):
         load_corpus(str(tmp_path / "broken.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("subword", "when"), [(None, "before_bpe"), ("sentencepiece", "after_bpe")]
+)
+def test_custom_text_is_cleaned_by_words_where_it_has_them(subword: str | None, when: str) -> None:
+    corpus, files = custom_corpus(("de", "en"), {"train": "x"}, subword=subword)
+    assert corpus.cleaning.when == when
+    assert files == {"train.de": Path("x.de"), "train.en": Path("x.en")}
