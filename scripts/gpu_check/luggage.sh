@@ -15,6 +15,7 @@ binary=(
     fairseq-fixed==0.12.3.1 hydra-core omegaconf bitarray cffi pycparser sacremoses subword-nmt
     sacrebleu portalocker tabulate regex lxml colorama tqdm click joblib mock PyYAML packaging
     cloudpickle pooch platformdirs requests urllib3 idna certifi charset-normalizer
+    pydantic pydantic-core annotated-types typing-inspection filelock typing-extensions
     liger-kernel==0.8.5
 )
 pip() { "$python" -m pip --disable-pip-version-check "$@"; }

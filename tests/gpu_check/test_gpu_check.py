@@ -2,13 +2,17 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from admin_nmt.errors import UserError
 from gpu_check import run
@@ -252,6 +256,35 @@ def test_rehearsal_on_the_cpu(data_bin: Path, tmp_path: Path) -> None:
     assert all(row["ms"] > 0 and row["TFLOP/s"] > 0 for row in losses)
     assert "| speed       | passed" in (tmp_path / "out" / "results.txt").read_text()
     assert json.loads((tmp_path / "out" / "results.json").read_text()) == found
+
+
+def needed(name: str, without: frozenset[str]) -> set[str]:
+    """What a package of this environment requires, and what that requires, by normalised names."""
+    found: set[str] = set()
+    to_come = [name]
+    while to_come:
+        for text in distribution(to_come.pop()).requires or ():
+            requirement = Requirement(text)
+            own = canonicalize_name(requirement.name)
+            if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+                continue
+            if own not in found | without:
+                found.add(own)
+                to_come.append(own)
+    return found
+
+
+def test_the_luggage_has_all_that_the_package_needs() -> None:
+    script = (ROOT / "scripts" / "gpu_check" / "luggage.sh").read_text()
+    listed = re.search(r"binary=\(\n(.*?)\n\)", script, re.DOTALL)
+    assert listed
+    carried = {canonicalize_name(word.split("==")[0]) for word in listed[1].split()}
+    carried.add("antlr4-python3-runtime")  # built there
+    # Of the machine; fairseq is another build there, and uses no sound; no plots without matplotlib.
+    given = frozenset({"torch", "numpy", "scikit-learn", "torchaudio", "matplotlib"})
+    wanted = needed("admin-nmt", given) - {"ve-fairseq", "fairseq-fixed"}
+    assert {"sacremoses", "pydantic-core", "omegaconf"} <= wanted
+    assert wanted <= carried | {"cython"}, wanted - carried
 
 
 def test_kernels_compile_for_cards_that_are_not_here() -> None:
