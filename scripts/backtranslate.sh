@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # A model from genuine and back-translated text: a reverse model is exported to int8 and translates monolingual
-# text of the target language, a model trains on both, and is averaged and scored.
+# text of the target language, a model trains on both, and is scored: the average of its last five epochs, or the
+# best single checkpoint where that has the lower validation loss (averaged.pt).
 #
 #   bash scripts/backtranslate.sh REVERSE_CKPT DATA TEXT OUTPUT [OPTIONS] [-- OPTIONS OF THE TRAINING...]
 #
@@ -56,5 +57,5 @@ fairseq-train "$output/mixed/data-bin" -s "$source" -t "$target" --upsample-prim
     --optimizer radam --adam-betas '(0.9, 0.98)' --clip-norm 1.0 \
     --lr 1e-3 --lr-scheduler inverse_sqrt --warmup-updates 4000 --warmup-init-lr 1e-7 \
     --max-tokens 4096 --max-epoch 20 --keep-last-epochs 5 --log-format json --log-interval 100 "$@"
-admin-nmt average --inputs "$output/checkpoints" --num-epoch-checkpoints 5 --output "$output/averaged.pt"
+average_or_best "$output/checkpoints" "$output/mixed/data-bin" "$output/averaged.pt" ${cpu[@]+"${cpu[@]}"}
 admin-nmt evaluate "$output/mixed/data-bin" --path "$output/averaged.pt" --output "$output/scores" ${cpu[@]+"${cpu[@]}"}

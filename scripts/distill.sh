@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # A small, fast student of a trained model: the teacher is exported to int8 and translates the training
-# text, the student trains on that, and is averaged, scored beside its teacher and exported to int8.
+# text, the student trains on that, and is scored beside its teacher and exported to int8. The student is
+# the average of the last five epochs, or the best single checkpoint where that has the lower validation loss.
 #
 #   bash scripts/distill.sh TEACHER_CKPT DATA OUTPUT [--cpu] [-- OPTIONS OF THE STUDENT'S TRAINING...]
 #
@@ -38,7 +39,7 @@ fairseq-train "$output/distilled/data-bin" ${cpu[@]+"${cpu[@]}"} --save-dir "$ou
     --optimizer radam --adam-betas '(0.9, 0.98)' --clip-norm 1.0 \
     --lr 1e-3 --lr-scheduler inverse_sqrt --warmup-updates 1000 --warmup-init-lr 1e-7 \
     --max-tokens 4096 --max-epoch 20 --keep-last-epochs 5 --log-format json --log-interval 100 "$@"
-admin-nmt average --inputs "$output/checkpoints" --num-epoch-checkpoints 5 --output "$output/student.pt"
+average_or_best "$output/checkpoints" "$output/distilled/data-bin" "$output/student.pt" ${cpu[@]+"${cpu[@]}"}
 admin-nmt evaluate "$data" --path "$teacher" --output "$output/scores-teacher" ${cpu[@]+"${cpu[@]}"}
 admin-nmt evaluate "$data" --path "$output/student.pt" --output "$output/scores-student" ${cpu[@]+"${cpu[@]}"}
 [[ -d $output/student ]] || admin-nmt export "$output/student.pt" "$data" --quantization int8 --output "$output/student"

@@ -131,7 +131,7 @@ def average(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
     for other in progress(
         logger, "averaging", "checkpoints", checkpoints[1:], initial=1, total=len(checkpoints)
     ):
-        _require_same_model(first, total.entries, other)
+        require_same_model(first, other)
         total.add(other.weights)
     mean = total.mean({name: value.dtype for name, value in first.weights.items()})
     return Checkpoint(first.path, dict(first.state) | {"model": type(first.weights)(mean)})
@@ -207,12 +207,11 @@ def _settings(checkpoint: Checkpoint) -> dict[str, Any]:
     return dict.fromkeys(_SETTINGS) | {name: value or "none" for name, value in ours.items()}
 
 
-def _require_same_model(first: Checkpoint, entries: dict[str, Tensor], other: Checkpoint) -> None:
+def require_same_model(first: Checkpoint, other: Checkpoint) -> None:
     """Refuse a checkpoint whose model differs from the first one's, and say where.
 
     Args:
         first: what the others are compared with.
-        entries: its weights as they are summed.
         other: one of the others.
 
     Raises:
@@ -228,7 +227,7 @@ def _require_same_model(first: Checkpoint, entries: dict[str, Tensor], other: Ch
             ours_is, theirs_is = ours_is or missing, theirs_is or missing
         if None not in (ours_is, theirs_is) and str(ours_is) != str(theirs_is):
             raise UserError(f"{refusal}: {name} {theirs_is} instead of {ours_is}")
-    model = other.weights
+    entries, model = first.weights, other.weights
     for name in [*entries, *model]:
         if name not in model:
             raise UserError(f"{refusal}: it has no parameter {name}")

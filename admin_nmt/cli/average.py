@@ -1,4 +1,4 @@
-"""`admin-nmt average`: argument parsing of `checkpoints.averaging`."""
+"""`admin-nmt average`: argument parsing of `checkpoints.averaging` and `evaluation.better_checkpoint`."""
 
 import argparse
 import sys
@@ -36,14 +36,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="ignore epochs (or updates) after N",
     )
     parser.add_argument("--output", required=True, metavar="FILE", help="the averaged checkpoint")
+    parser.add_argument(
+        "--keep-better",
+        metavar="DATA",
+        help="write checkpoint_best.pt of the folder in place of the average if its loss on the "
+        "validation set of this data folder is lower (nll_loss)",
+    )
+    parser.add_argument(
+        "-s", "--source-lang", metavar="LANG", help="of DATA; default: as the run was trained"
+    )
+    parser.add_argument(
+        "-t", "--target-lang", metavar="LANG", help="of DATA; default: as the run was trained"
+    )
+    parser.add_argument("--cpu", action="store_true", help="do not measure the loss on a GPU")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Choose, average, write."""
+    """Choose, average, compare if asked to, write."""
     from admin_nmt.export.output import require_new_file
 
-    output = Path(args.output)
-    require_new_file(output, force=True)
+    output, best = Path(args.output), None
+    if args.keep_better:
+        import admin_nmt.registration  # noqa: F401  (before other modules that import fairseq)
+        from admin_nmt.evaluation.better_checkpoint import best_of_folder, keep_better
+
+        best = best_of_folder(args.inputs)
+    require_new_file(output, force=True, source=best)
 
     from admin_nmt.checkpoints import Checkpoint, average
     from admin_nmt.checkpoints.averaging import select_checkpoints
@@ -54,7 +72,21 @@ def run(args: argparse.Namespace) -> int:
         num_updates=args.num_update_checkpoints,
         upper_bound=args.checkpoint_upper_bound,
     )
-    average([Checkpoint.open(path) for path in paths]).save(output)
     names = "\n".join(f"  {path}" for path in paths)
-    sys.stdout.write(f"{output} is the average of\n{names}\n")
+    if best is None:
+        average([Checkpoint.open(path) for path in paths]).save(output)
+        sys.stdout.write(f"{output} is the average of\n{names}\n")
+        return 0
+    better = keep_better(
+        paths, best, args.keep_better,
+        source=args.source_lang, target=args.target_lang, cpu=args.cpu,
+    )  # fmt: skip
+    better.checkpoint.save(output)
+    kept = "the average" if better.is_average else f"{best}, not the average"
+    sys.stdout.write(
+        f"{output} is {kept} of\n{names}\n"
+        f"validation loss, bits per target token: average {better.average_loss:.3f}, "
+        f"{best.name} {better.best_loss:.3f}; kept: "
+        f"{'the average' if better.is_average else best.name}\n"
+    )
     return 0

@@ -2,6 +2,9 @@
 #
 #   die MESSAGE      one line and exit code 2
 #   header           the comment at the top of the script, which is its help
+#   average_or_best CHECKPOINTS DATA FILE [--cpu]
+#                    FILE is the average of the last five epochs in CHECKPOINTS, or the best single
+#                    checkpoint where that has the lower loss on DATA's validation set
 set -euo pipefail
 
 scripts=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -14,4 +17,11 @@ die() {
 
 header() {
     sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0"
+}
+
+average_or_best() {
+    local better=()
+    # A training without validation has no best checkpoint.
+    if [[ -f $1/checkpoint_best.pt ]]; then better=(--keep-better "$2" "${@:4}"); fi
+    admin-nmt average --inputs "$1" --num-epoch-checkpoints 5 --output "$3" ${better[@]+"${better[@]}"}
 }

@@ -181,11 +181,18 @@ def test_the_script_calls_everything_in_turn(tmp_path: Path) -> None:
         "fairseq-train out/mixed/data-bin -s en -t de --upsample-primary 4 --cpu --save-dir out/checkpoints"
     )
     assert trains.endswith(" --max-epoch 7")
-    assert averages.startswith("admin-nmt average --inputs out/checkpoints")
+    averages_last = "admin-nmt average --inputs out/checkpoints --num-epoch-checkpoints 5 --output out/averaged.pt"
+    assert averages == averages_last
     assert scores.startswith("admin-nmt evaluate out/mixed/data-bin --path out/averaged.pt")
-    (tmp_path / "calls").unlink()
-    assert run(*files, "--beam", "4").returncode == 0
-    assert "--device auto --beam 4\n" in (tmp_path / "calls").read_text()
+    # A training that validates has a best checkpoint.
+    (tmp_path / "out" / "checkpoints").mkdir()
+    (tmp_path / "out" / "checkpoints" / "checkpoint_best.pt").touch()
+    for options, device in ((("--cpu",), " --cpu"), ((), "")):
+        (tmp_path / "calls").unlink()
+        assert run(*files, "--beam", "4", *options).returncode == 0
+        calls = (tmp_path / "calls").read_text()
+        assert f"{averages_last} --keep-better out/mixed/data-bin{device}\n" in calls
+    assert "--device auto --beam 4\n" in calls
     for words, said in (
         (["x"], "give REVERSE_CKPT, DATA, TEXT and OUTPUT"),
         (["none.pt", *files[1:]], "no checkpoint none.pt"),

@@ -134,14 +134,16 @@ def test_the_script_makes_a_student(small: Path, word_model: Path, tmp_path: Pat
     command = [
         "bash", str(script), str(word_model), str(small), str(tmp_path / "out"), "--cpu", "--",
         *"--encoder-layers 1 --encoder-embed-dim 16 --encoder-ffn-embed-dim 16 --max-epoch 5 "
-        "--encoder-attention-heads 2 --decoder-attention-heads 2 --disable-validation".split(),
+        "--encoder-attention-heads 2 --decoder-attention-heads 2".split(),
     ]  # fmt: skip
     env = os.environ | {"OMP_NUM_THREADS": "1", "PATH": f"{BIN}:{os.environ['PATH']}"}
     done = subprocess.run(command, env=env, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     for name in ("scores-teacher", "scores-student"):
         assert (tmp_path / "out" / name / "scores.json").exists()
-    assert Checkpoint.open(tmp_path / "out" / "student.pt").setting("model", "encoder_layers") == 1
+    student = Checkpoint.open(tmp_path / "out" / "student.pt")
+    assert student.setting("model", "encoder_layers") == 1
+    assert student.state["keep_better"]["subset"] == "valid"
     assert len(load_translator(tmp_path / "out" / "student", threads=1).translate(["Hund."])) == 1
     for words, said in (
         (["none.pt", "x", "y"], "no checkpoint none.pt"),
