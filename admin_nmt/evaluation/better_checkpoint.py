@@ -97,9 +97,9 @@ def keep_better(
     average_loss = nll_loss(model, task, SUBSET)
     if not (math.isfinite(best_loss) or math.isfinite(average_loss)):
         raise UserError(f"the loss of {best} is NaN or infinite, and so is that of the average")
-    # A loss that is NaN is smaller than none and none is smaller than it.
+    # Comparisons with NaN are false: where the best checkpoint has diverged the average is kept.
     is_average = math.isfinite(average_loss) and not best_loss < average_loss
-    # The mean of one: its weights in the form in which an average has them.
+    # The mean of one checkpoint has its values in the form of an average (float32, tied).
     kept = mean if is_average else average([single])
     name = Path(best).name
     record = {
