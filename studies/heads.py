@@ -3,9 +3,10 @@
     python -m studies.heads DATA --output DIR [--size small|medium] [--device cuda]
 
 DATA is a folder of `admin-nmt prepare`. One model is trained to convergence with a checkpoint every
-few epochs. Measured on the validation set: importance, one head at a time, curves by kind in order
-of importance, re-ranked after each step, and at random; curves of earlier checkpoints. Then four
-policies take the same number of heads, are scored on the test set, fine-tuned and scored again:
+few epochs. Measured on the validation set: importance, curves by kind in order of importance,
+re-ranked after each step, and at random; curves of earlier checkpoints. Then four policies take the
+same number of heads, are scored on the test set, fine-tuned and scored again, and last BLEU is
+measured without each head:
 
 - `global`: all kinds ranked together, norm 1 in every layer (as the paper does);
 - `rerank`: the same, importance measured again after each step;
@@ -47,6 +48,8 @@ TRAINING = (
 #: Share of all heads that the policies take.
 FRACTION = 0.4
 STEP = 0.1
+#: Importance measured again, after each step and of each checkpoint, on a sample of the training text.
+AGAIN = ("--max-batches", "25")
 #: Letter of a kind -> the option of `admin-nmt prune` that takes its share.
 OPTIONS = {"E": "--encoder-self", "A": "--cross", "D": "--decoder-self"}
 #: (share of heads removed, BLEU), the share grows from 0.
@@ -134,14 +137,20 @@ def measuring(args: argparse.Namespace) -> list[Step]:
             "--plot", out / "importance.png",
         ),
         step(
-            "ablate", "admin-nmt", "ablate", args.data, "--path", best, *common,
-            "--output", out / "ablation",
-        ),
-        step(
             "sweep", "admin-nmt", "prune-sweep", args.data, "--path", best, *common, "--step", STEP,
-            "--rerank", "--importance", out / "importance.json", "--output", out / "sweep",
+            "--rerank", *AGAIN, "--importance", out / "importance.json", "--output", out / "sweep",
         ),
     ]  # fmt: skip
+
+
+def one_by_one(args: argparse.Namespace) -> Step:
+    """BLEU without each head."""
+    return step(
+        "ablate", "admin-nmt", "ablate", args.data, "--path",
+        args.output / "train" / "checkpoint_best.pt", *study.DEVICES[args.device], "--beam", "1",
+        "--gen-subset", "valid", "--experiments", "one-head",
+        *shlex.split(args.measuring_options), "--output", args.output / "ablation",
+    )  # fmt: skip
 
 
 def during_training(args: argparse.Namespace) -> Step:
@@ -153,7 +162,7 @@ def during_training(args: argparse.Namespace) -> Step:
     return step(
         "sweep-during-training", "admin-nmt", "prune-sweep", args.data, "--path", *epochs,
         *study.DEVICES[args.device], "--beam", "1", "--gen-subset", "valid", "--step", 2 * STEP,
-        "--groups", "EAD", "--random-orders", "0", *shlex.split(args.measuring_options),
+        "--groups", "EAD", "--random-orders", "0", *AGAIN, *shlex.split(args.measuring_options),
         "--output", args.output / "sweep-during-training",
     )  # fmt: skip
 
@@ -278,6 +287,7 @@ def conduct(args: argparse.Namespace) -> None:
     chain.run([during_training(args)], args.output)
     for name, options in policies(args).items():
         chain.run(policy_steps(args, name, options), args.output)
+    chain.run([one_by_one(args)], args.output)
     report(args)
 
 

@@ -155,6 +155,7 @@ def removed_reranked(
     for fraction in steps:
         missing = num_to_remove(fraction, total) - len(removed)
         if missing > 0:
+            logger.info("%s: ranking again without %d of %d heads", group, len(removed), total)
             with masked(model, removed):
                 order = measure_order(removed)
             left = [head for head in order if head.kind in group and head not in removed]
