@@ -29,6 +29,7 @@ RUN_ELSEWHERE = {
     "bash scripts/test.sh": ".ci/run",
     "bash scripts/install.sh": "scripts/test.sh",
     "pip install": "scripts/install.sh",
+    "pip uninstall": "scripts/install.sh",
     "bash data_prep/": "tests/data/test_prepare_cli.py",
     "bash scripts/train-multi": "tests/distributed",
     "sbatch": "tests/distributed",

@@ -313,6 +313,23 @@ def _product_dtype(features: Tensor) -> torch.dtype:
     return torch.float32 if widen else features.dtype
 
 
+def _add_widened_(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """`total` (float32) += a @ b (16 bits) in one product, nothing rounded to 16 bits between."""
+    torch.addmm(total, a, b, out_dtype=total.dtype, out=total)
+
+
+@cache
+def _adds_widened(device_type: str, dtype: torch.dtype) -> bool:
+    """Whether this PyTorch has `_add_widened_` there: from 2.8 on, on GPUs."""
+    a = torch.zeros(16, 16, dtype=dtype, device=device_type)
+    try:
+        _add_widened_(torch.zeros(16, 16, device=device_type), a, a)
+    except (TypeError, RuntimeError) as error:  # an older PyTorch, or another kind of device
+        logger.debug("products of %s are rounded before they are added: %s", dtype, error)
+        return False
+    return True
+
+
 class _Workspace:
     """Buffers for one chunk, allocated once, and the gradients that grow chunk by chunk."""
 
@@ -421,6 +438,8 @@ class _Workspace:
         if self.weight_grad is not None:
             if self.weight_grad.dtype == flat.dtype:
                 self.weight_grad.addmm_(gradient.t(), flat)
+            elif _adds_widened(flat.device.type, flat.dtype):
+                _add_widened_(self.weight_grad, gradient.t(), flat)
             else:
                 self.weight_grad += torch.mm(gradient.t(), flat)
         if self.bias_grad is not None:

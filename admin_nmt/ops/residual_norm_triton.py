@@ -16,7 +16,9 @@ backward, come on top):
     pre-LN backward    5 R D e: reads dn, dr_above and r, writes df and dx; x too if w is trained
 
 Three operations one after the other take 7 R D e and a byte a mask element for the post-LN forward
-by the same count (dropout 2, sum 3, LayerNorm 2). None of this has been measured on a GPU yet.
+by the same count (dropout 2, sum 3, LayerNorm 2). On an H200 an update of 60L-12L at D = 512 takes 79.3 ms with
+the post-LN kernels and 86.1 ms without (docs/results/gpu.md). The pre-LN form, whose sum the next
+sublayer reads, is not called by any model yet.
 
 Sums over rows are float32 and need no atomics: each program of the backward sums the rows it owns,
 in order, and PyTorch adds the programs' partial sums, so equal inputs give equal bits. The mask is

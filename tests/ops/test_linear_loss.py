@@ -131,6 +131,37 @@ def test_weight_gradient_is_accumulated_in_float32(device: str) -> None:
     torch.testing.assert_close(weight.grad[0].float().cpu(), expected, rtol=1e-2, atol=0)
 
 
+def test_products_are_added_to_float32_unrounded_where_the_device_can(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """GPUs can; here a stand-in for PyTorch's product does what it does there."""
+    features, weight, _, target = problem(2, (12,), D=8, V=9, seed=2)
+    found = {}
+    for widens in (False, True):
+        calls = []
+
+        def addmm(total: Tensor, a: Tensor, b: Tensor, *, out_dtype: Any, out: Tensor) -> Tensor:
+            calls.append((a.dtype, b.dtype, out_dtype))  # noqa: B023
+            return out.copy_(total + a.to(out_dtype) @ b.to(out_dtype))
+
+        with monkeypatch.context() as patch:
+            if widens:
+                patch.setattr(torch, "addmm", addmm)
+            linear_loss._adds_widened.cache_clear()
+            (x,) = leaves(features, dtype=torch.bfloat16)
+            (w,) = leaves(weight, dtype=torch.float32)
+            smoothing = LabelSmoothing.of(0.1, 9)
+            linear_rdrop(x, w, None, target, smoothing, 2.0, PAD, chunk_tokens=3).loss.backward()
+        linear_loss._adds_widened.cache_clear()
+        assert w.grad is not None and w.grad.dtype == torch.float32
+        found[widens] = w.grad
+        # Once to see whether it can, then for three chunks of the nine tokens that are no padding.
+        half = (torch.bfloat16, torch.bfloat16, torch.float32)
+        assert calls == [half] * (4 if widens else 0)
+    torch.testing.assert_close(found[True], found[False], rtol=1e-2, atol=1e-2)
+    assert not torch.equal(found[True], found[False])  # the other has rounded
+
+
 def test_float16_gradients_are_scaled_before_they_are_rounded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
