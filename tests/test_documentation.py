@@ -297,6 +297,27 @@ def test_pictures_are_those_of_the_script(name: str) -> None:
     )
 
 
+def test_the_index_of_the_reference_has_what_its_pages_have() -> None:
+    folder = REPOSITORY / "docs" / "reference"
+    index = (folder / "index.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \[.*\]\((\w+\.md)\) \| (.*) \|$", index, re.M)
+    assert {page for page, _ in rows} == {path.name for path in folder.glob("*.md")} - {"index.md"}
+    listed = []
+    for page, row in rows:
+        modules = re.findall(r"`([\w.]+)`", row)
+        text = (folder / page).read_text(encoding="utf-8")
+        assert modules == re.findall(r"^::: (\S+)$", text, re.M), page
+        listed += modules
+    # The mathematics is public, but for what serves it: kernels, and how they are recorded.
+    for path in (REPOSITORY / "admin_nmt" / "ops").glob("[!_]*.py"):
+        if not path.stem.endswith("_triton") and path.stem != "recording":
+            assert f"admin_nmt.ops.{path.stem}" in listed
+    for package in ("checkpoints", "distillation", "export", "pruning"):
+        module = importlib.import_module(f"admin_nmt.{package}")
+        for name in module.__all__:
+            assert getattr(module, name).__module__ in listed, name
+
+
 def test_readme_is_short() -> None:
     assert len(README.splitlines()) <= 150
 

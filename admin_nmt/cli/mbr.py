@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """List after list."""
-    from admin_nmt.evaluation.mbr import choose, read_nbest
+    from admin_nmt.evaluation.mbr import choose, count_lists, read_nbest
     from admin_nmt.export.lines import read_lines
     from admin_nmt.export.output import require_new_file
     from admin_nmt.progress import progress
@@ -49,7 +49,8 @@ def run(args: argparse.Namespace) -> int:
     with ExitStack() as stack:
         source = stack.enter_context(open_input(args.nbest, "the n-best lists"))
         write = stack.enter_context(open_output(args.output))
-        lists = progress(logger, "choosing", "sentences", read_nbest(read_lines(source)))
-        for nbest in lists:
+        total = count_lists(source)
+        lists = read_nbest(read_lines(source))
+        for nbest in progress(logger, "choosing", "sentences", lists, total=total):
             write(choose(nbest, args.utility, args.temperature) + "\n")
     return 0

@@ -6,6 +6,7 @@ downloads make it; the tokeniser of its encoder has to lie in Hugging Face's cac
 """
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,9 @@ def comet_score(
         for source, hypothesis, reference in zip(sources, hypotheses, lines, strict=True)
     ]
     gpus = int(torch.cuda.is_available() and not cpu)
-    found = model.predict(samples, batch_size=BATCH, gpus=gpus, progress_bar=False)
+    # COMET's own bar, on stderr; in a log it would be one long line.
+    bar = sys.stderr.isatty()
+    found = model.predict(samples, batch_size=BATCH, gpus=gpus, progress_bar=bar)
     name = checkpoint.absolute().parents[1].name
     signature = (
         f"nrefs:{len(references)}|case:mixed|model:{name}|sha256:{sha256(checkpoint)[:12]}|"

@@ -6,9 +6,11 @@ h_i where h_j is right, it chooses argmax_i sum_j w_j u(h_i, h_j). The n x n uti
 come from n-grams that are counted once per hypothesis.
 """
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,8 @@ from numpy.typing import NDArray
 from admin_nmt.errors import UsageError, UserError
 
 Matrix = NDArray[np.float64]
+#: Where `count_lists` looks for the last line.
+_LAST_BYTES = 1 << 16
 #: n hypotheses -> (n, n): row i has the utility of hypothesis i against each other one.
 Utility = Callable[[Sequence[str]], Matrix]
 
@@ -157,6 +161,21 @@ def read_nbest(lines: Iterable[str]) -> Iterator[NBest]:
         current.scores.append(score)
     if current.texts:
         yield current
+
+
+def count_lists(stream: IO[bytes]) -> int | None:
+    """How many lists lie ahead in a file, by the number of its last line; None where no end is in sight.
+
+    The place in the file stays as it is. What is there is checked by `read_nbest` only.
+    """
+    if not stream.seekable():
+        return None
+    place = stream.tell()
+    stream.seek(max(place, stream.seek(0, os.SEEK_END) - _LAST_BYTES))
+    last = stream.read(_LAST_BYTES).rstrip(b"\r\n").rpartition(b"\n")[2]
+    stream.seek(place)
+    number = last.partition(b"\t")[0]
+    return int(number) if number.isdigit() else None
 
 
 def choose(nbest: NBest, utility: str = "chrf", temperature: float | None = None) -> str:

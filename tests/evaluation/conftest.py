@@ -60,6 +60,8 @@ class StandIn:
     that the translation has."""
 
     def predict(self, samples, batch_size=16, gpus=1, progress_bar=True):
+        sys.modules["comet"].shown.append(progress_bar)
+
         def score(sample):
             wanted = [*sample["src"].split(), *sample["ref"].split()]
             return sum(word in sample["mt"].split() for word in wanted) / len(wanted)
@@ -79,6 +81,7 @@ def comet_model(monkeypatch, tmp_path):
     (folder / "hparams.yaml").touch()
     (folder / "checkpoints" / "model.ckpt").write_text("weights")
     module = ModuleType("comet")
+    module.shown = []  # whether each prediction was asked to show a progress bar
 
     def load_from_checkpoint(checkpoint_path, local_files_only=False):
         assert local_files_only and checkpoint_path == str(folder / "checkpoints" / "model.ckpt")

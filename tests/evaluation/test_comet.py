@@ -23,6 +23,13 @@ def test_the_score_is_the_mean_over_sentences_and_references(comet_model):
     assert os.environ["HF_HUB_OFFLINE"] == os.environ["TRANSFORMERS_OFFLINE"] == "1"
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_terminal_shows_the_bar_of_comet(comet_model, monkeypatch, terminal):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal, raising=False)
+    comet_score(comet_model, ["a"], ["a"], [["a"]], cpu=True)
+    assert sys.modules["comet"].shown == [terminal]
+
+
 def test_the_command_scores_with_the_sources(comet_model, tmp_path, capsys):
     texts = {"src": "a\n", "hyp": "a b\n", "ref": "b c\n"}
     for name, text in texts.items():

@@ -1,5 +1,6 @@
 """Contracts: utilities are sacreBLEU's sentence scores, the choice is that of the definition."""
 
+import io
 import math
 
 import numpy as np
@@ -10,7 +11,15 @@ from sacrebleu.metrics import BLEU, CHRF
 
 from admin_nmt.cli.main import main
 from admin_nmt.errors import UserError
-from admin_nmt.evaluation.mbr import UTILITIES, NBest, choose, mbr, posterior, read_nbest
+from admin_nmt.evaluation.mbr import (
+    UTILITIES,
+    NBest,
+    choose,
+    count_lists,
+    mbr,
+    posterior,
+    read_nbest,
+)
 from tests.reference.mbr import expected_utilities
 
 METRICS = {"chrf": CHRF(), "bleu": BLEU(effective_order=True)}
@@ -63,6 +72,21 @@ def test_lists_are_read_as_translate_writes_them():
         NBest(["a\tb", "c"], [-0.5, -0.75]), NBest([""], [0.0]), NBest(["d"], [-0.001]),
     ]  # fmt: skip
     assert list(read_nbest([])) == []
+
+
+def test_lists_are_counted_from_where_a_file_stands():
+    class Pipe(io.BytesIO):
+        def seekable(self):
+            return False
+
+    text = b"".join(b"%d\t-1.0\ta %d\n" % (n // 2 + 1, n) for n in range(2 * 8000))
+    stream = io.BytesIO(text)
+    stream.readline()
+    assert count_lists(stream) == 8000
+    assert stream.readline() == b"1\t-1.0\ta 1\n"
+    assert count_lists(io.BytesIO(b"1\t0\t\r\n2\t0\t")) == 2
+    for nothing in (io.BytesIO(b""), io.BytesIO(b"a translation\n"), Pipe(text)):
+        assert count_lists(nothing) is None
 
 
 @pytest.mark.parametrize(

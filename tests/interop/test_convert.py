@@ -262,6 +262,45 @@ def test_sixteen_bits_and_old_files_are_read(tmp_path: Path, num_words: int, cap
     assert {value.dtype for value in model.values()} == {torch.float32}
 
 
+def test_norms_by_number_and_one_limit_of_positions_are_read(
+    tmp_path: Path, num_words: int
+) -> None:
+    """As fairseq wrote them before 0.6 and 0.5."""
+    path, ours = tmp_path / "theirs.pt", tmp_path / "ours.pt"
+    settings = SIZES | UNSHARED
+    state = write(path, settings, num_words)
+    file = open_converted(path)
+    file["model"] = {_numbered(name): value for name, value in state.items()}
+    assert "decoder.layers.1.layer_norms.2.bias" in file["model"]
+    limits = ("max_source_positions", "max_target_positions")
+    kept = {name: value for name, value in settings.items() if name not in limits}
+    file["args"] = Namespace(**kept, max_positions=48)
+    torch.save(file, path)
+    assert main(["convert", str(path), "--from", "fairseq", "--output", str(ours)]) == 0
+    converted = open_checkpoint(ours)
+    model_settings = converted["cfg"]["model"]
+    assert [model_settings[name] for name in limits] == [48, 48]
+    from fairseq import checkpoint_utils
+
+    model = built(checkpoint_utils.load_checkpoint_to_cpu(str(ours)), num_words)
+    expected = official.forward(state, settings, SOURCE, TARGET)
+    with torch.no_grad():
+        found = model(torch.tensor([SOURCE]), torch.tensor([len(SOURCE)]), torch.tensor([TARGET]))[
+            0
+        ][0]
+    assert float((found - expected).abs().max() / expected.abs().max()) < BOUND
+
+
+def _numbered(name: str) -> str:
+    """The name of a parameter with `layer_norms.K`: K counts the sublayers."""
+    for stack, kinds in official.RATIOS.items():
+        for number, kind in enumerate(kinds):
+            if name.startswith(f"{stack}.layers."):
+                old, new = f"{official.NORMS[kind]}_layer_norm", f"layer_norms.{number}"
+                name = name.replace(f".{old}.", f".{new}.")
+    return name
+
+
 def open_converted(path: Path) -> dict[str, Any]:
     return torch.load(path, weights_only=False)  # a file of this test's own
 
