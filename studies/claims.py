@@ -36,7 +36,8 @@ PREFACE = """\
 Written by `python -m studies.claims` from [claims.yaml](claims.yaml) and the data files beside it; each page has commands, seeds
 and dates. Hardware unless a page says otherwise: 2 cores of an AMD EPYC (virtual), 24 GiB, no GPU; Python 3.11, torch 2.13.0
 (CPU), fairseq-fixed 0.12.3.1. Single runs unless a spread is given. `bash scripts/reproduce.sh NAME --corpus DIR` runs a study
-again; `--help` says what each costs.
+again; `--help` says what each costs. The commands on these pages are records of what was run that day: unlike those of the guide
+no test keeps them running.
 
 """
 

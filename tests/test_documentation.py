@@ -1,24 +1,28 @@
-"""Every command of README.md and the guide in docs/ is run, or the test that runs it is named here.
+"""Every command of every page is run here, or it is said here which test runs it or why none does.
 
-docs/results/ has commands that take hours; what they call is run in small by tests/studies and the
-tests of each command.
+Those that this file does not run as they stand are still read by the parsers of their programs, so
+that an option which is renamed is renamed on the pages too. docs/results/ is left out
+(`pages.RECORDS`); what its commands call is run in small by tests/studies, tests/benchmarks and the
+tests of each command. The table of benchmarks/README.md is run by tests/benchmarks.
 """
 
 import argparse
 import importlib
 import re
+import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
 import pytest
 
 import docs_pictures
-from admin_nmt.cli.main import main
-from tests.support.pages import GUIDE, METHODS, OTHERS, README, REPOSITORY, commands
+from admin_nmt.cli.main import build_parser, main
+from tests.support.pages import GUIDE, METHODS, READ, README, REPOSITORY, commands
+from tests.support.recipes import compose
 
 #: Commands that other tests run (or that CI itself is), by their first words; the first that fits counts.
 RUN_ELSEWHERE = {
@@ -28,6 +32,7 @@ RUN_ELSEWHERE = {
     "bash scripts/quickstart.sh": "tests/scripts/test_quickstart.py",
     "bash scripts/test.sh": ".ci/run",
     "bash scripts/install.sh": "scripts/test.sh",
+    "bash .ci/run": "not run: runs this test",
     "pip install": "scripts/install.sh",
     "pip uninstall": "scripts/install.sh",
     "bash data_prep/": "tests/data/test_prepare_cli.py",
@@ -35,7 +40,6 @@ RUN_ELSEWHERE = {
     "sbatch": "tests/distributed",
     "bash scripts/gpu-check.sh": "tests/gpu_check/test_gpu_check.py",
     "bash scripts/gpu_check/luggage.sh": "not run: downloads wheels",
-    "bash scripts/backtranslate.sh": "tests/distillation/test_backtranslate.py",
     "bash scripts/": "tests/scripts/test_pipelines.py",
     "fairseq-hydra-train": "tests/configs",
     "admin-nmt extend-vocabulary": "tests/checkpoints/test_extend_vocabulary.py",
@@ -48,8 +52,7 @@ RUN_ELSEWHERE = {
     "fairseq-train mixed/data-bin": "scripts/backtranslate.sh",
     "fairseq-train DATA -s en -t de --save-dir reverse": "tests/train/test_front_door.py",
     "admin-nmt export reverse/checkpoint_best.pt": "scripts/backtranslate.sh",
-    "zcat MULTI30K": "not run: the study that the page leaves open",
-    "fairseq-train PREPARED/data-bin": "not run: the study that the page leaves open",
+    "admin-nmt analyze DATA --path checkpoints/checkpoint_last.pt --gen-subset": "tests/analysis/test_attention_analysis.py",
     "admin-nmt report": "tests/report/test_report.py",
     "admin-nmt serve": "tests/export/test_served_model.py",
     "admin-nmt translate exported --input text.de --output text.en --alignments": "tests/export/test_alignments.py",
@@ -61,6 +64,22 @@ RUN_ELSEWHERE = {
     "admin-nmt convert": "tests/interop/test_convert.py",
     "admin-nmt export checkpoints/average.pt DATA --format huggingface": "tests/export/test_pages.py",
 }
+
+
+def where_run(command: str) -> str | None:
+    """What `RUN_ELSEWHERE` says of a command."""
+    fitting = (where for prefix, where in RUN_ELSEWHERE.items() if command.startswith(prefix))
+    return next(fitting, None)
+
+
+#: What the tests below run as it stands: of the guide, of README's section, of the methods.
+GUIDE_COMMANDS = [
+    command
+    for command in commands(GUIDE)
+    if command.startswith(("fairseq-train ", "admin-nmt ")) and not where_run(command)
+]
+OWN_TEXT = README[README.index("## Your own text") :]
+RUN_HERE = {*GUIDE_COMMANDS, *commands(OWN_TEXT), *commands("\n".join(METHODS.values()))}
 
 
 @pytest.fixture
@@ -93,20 +112,78 @@ def text_of(path: Path) -> str:
     return "".join(file.read_text(encoding="utf-8") for file in files)
 
 
-@pytest.mark.parametrize("command", commands(README + GUIDE + OTHERS + "".join(METHODS.values())))
+COMMANDS = list(dict.fromkeys(commands(READ)))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_is_run_somewhere(command: str) -> None:
-    for prefix, where in RUN_ELSEWHERE.items():
-        if command.startswith(prefix):
-            script = re.match(r"(?:bash|sbatch) (\S+\.(?:sh|sbatch))", command)
-            if script:
-                subprocess.run(["bash", "-n", REPOSITORY / script[1]], check=True)
-            if where.startswith("not run: "):
-                return
-            name = named_by(command)
-            assert name in text_of(REPOSITORY / where), f"{command}: no {name!r} in {where}"
-            return
-    program = command.split()[0]
-    assert program in ("fairseq-train", "admin-nmt"), f"no test runs: {command}"
+    where = where_run(command)
+    assert where or command in RUN_HERE, f"no test runs: {command}; see RUN_ELSEWHERE"
+    script = re.match(r"(?:bash|sbatch) (\S+\.(?:sh|sbatch))", command)
+    if script:
+        subprocess.run(["bash", "-n", REPOSITORY / script[1]], check=True)
+    if where and not where.startswith("not run: "):
+        name = named_by(command)
+        assert name in text_of(REPOSITORY / where), f"{command}: no {name!r} in {where}"
+
+
+def test_what_is_run_elsewhere_stands_on_a_page() -> None:
+    for prefix in RUN_ELSEWHERE:
+        assert any(command.startswith(prefix) for command in COMMANDS), prefix
+
+
+def parse_ours(arguments: Sequence[str]) -> None:
+    build_parser().parse_args(arguments)
+
+
+def parse_training(arguments: Sequence[str]) -> None:
+    from fairseq import options
+
+    import admin_nmt  # noqa: F401
+
+    options.parse_args_and_arch(options.get_training_parser(), list(arguments))
+
+
+def parse_preprocessing(arguments: Sequence[str]) -> None:
+    from fairseq import options
+
+    options.get_preprocessing_parser().parse_args(list(arguments))
+
+
+def parse_recipe(arguments: Sequence[str]) -> None:
+    option, name, *overrides = arguments
+    assert option == "--config-name"
+    compose(name, *overrides)
+
+
+#: Reads the options of a program as the program does, and goes no further.
+PARSERS: dict[str, Callable[[Sequence[str]], None]] = {
+    "admin-nmt": parse_ours,
+    "fairseq-train": parse_training,
+    "fairseq-preprocess": parse_preprocessing,
+    "fairseq-hydra-train": parse_recipe,
+}
+
+
+def called_by(command: str) -> list[str]:
+    """The words of the program of ours or of fairseq that a command calls, if it calls one; "..." on a
+    page stands for further options."""
+    words = [word for word in shlex.split(command) if word != "..."]
+    if words[0] == "bash" and words[1].startswith("data_prep/"):
+        script = text_of(REPOSITORY / words[1])
+        called = re.search(r'^exec (admin-nmt .*) "\$@"$', script, re.M)
+        assert called, words[1]
+        words = [*called[1].split(), *words[2:]]
+    program = re.compile(r"admin-nmt|fairseq-[a-z-]+")
+    return next((words[i:] for i, word in enumerate(words) if program.fullmatch(word)), [])
+
+
+@pytest.mark.parametrize(
+    "command", [command for command in COMMANDS if command not in RUN_HERE and called_by(command)]
+)
+def test_options_of_commands_that_are_not_run_here_exist(command: str) -> None:
+    program, *arguments = called_by(command)
+    PARSERS[program](arguments)
 
 
 def test_train_profile_and_scores_run_as_written(
@@ -133,12 +210,8 @@ def test_train_profile_and_scores_run_as_written(
         "export": "--bpe-codes codes --source-lang de --target-lang en",
     }
     ran = []
-    for command in commands(GUIDE):
+    for command in GUIDE_COMMANDS:
         words = re.sub(r"'([^']*)'", lambda m: m[1].replace(" ", ""), command).split()
-        if words[0] not in ("fairseq-train", "admin-nmt") or command.startswith(
-            tuple(RUN_ELSEWHERE)
-        ):
-            continue
         words = [str(data_bin) if word == "DATA" else word for word in words]
         kind = words[1] if words[0] == "admin-nmt" else words[0]
         run(*words, *extra.get(kind, "").split())
@@ -216,10 +289,9 @@ def test_the_path_from_own_text_to_a_translator_runs_as_written(
         "--max-epoch 5 --disable-validation",
         "evaluate": "--cpu --beam 1",
     }
-    own_text = README[README.index("## Your own text") :]
-    last = re.search(r"`(admin-nmt translate [^`]*)`", own_text)
+    last = re.search(r"`(admin-nmt translate [^`]*)`", OWN_TEXT)
     assert last
-    for command in [*commands(own_text), last[1]]:
+    for command in [*commands(OWN_TEXT), last[1]]:
         words_of = re.sub(r"'([^']*)'", lambda m: m[1].replace(" ", ""), command).split()
         kind = words_of[1] if words_of[0] == "admin-nmt" else words_of[0]
         run(*words_of, *extra.get(kind, "").split())

@@ -13,6 +13,7 @@ import yaml
 from admin_nmt.errors import UsageError
 from admin_nmt.host.recipes import check_config, check_name, max_tokens, num_gpus, update_freq
 from tests.support.programs import BIN
+from tests.support.recipes import compose
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 RECIPES = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
@@ -24,22 +25,6 @@ SHRINK = (
     "+model.decoder_embed_dim=16 +model.encoder_ffn_embed_dim=16 +model.decoder_ffn_embed_dim=16 "
     "+model.encoder_attention_heads=2 +model.decoder_attention_heads=2"
 ).split()
-
-
-def compose(name: str, *overrides: str) -> Any:
-    """What `fairseq-hydra-train --config-name NAME OVERRIDES` hands to training."""
-    from fairseq.dataclass.initialize import add_defaults, hydra_init
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_module
-    from omegaconf import OmegaConf
-
-    hydra_init(name)
-    with initialize_config_module("fairseq.config"):
-        cfg = hydra_compose(name, overrides=list(overrides))
-    add_defaults(cfg)
-    resolved = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True, enum_to_str=True))
-    OmegaConf.set_struct(resolved, True)
-    return resolved
 
 
 def hydra_train(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -25,20 +25,17 @@ METHODS = {
 }
 
 
-OTHERS = "\n".join(
-    (REPOSITORY / "docs" / f"{name}.md").read_text(encoding="utf-8")
-    for name in (
-        "troubleshooting",
-        "migrating",
-        "gpu",
-        "huggingface",
-        "python-api",
-        "papers",
-        "distillation",
-        "serve",
-        "alignments",
-        "back-translation",
-    )
+#: The commands of docs/results/ are records of what was run for the figures beside them, with the
+#: versions, the data and often the hours of their day: no test keeps them running.
+RECORDS = REPOSITORY / "docs" / "results"
+
+
+#: Every page whose commands a reader is to run.
+READ = "\n".join(
+    path.read_text(encoding="utf-8")
+    for folder in ("*.md", "docs/**/*.md", "[!.]*/README.md")
+    for path in sorted(REPOSITORY.glob(folder))
+    if path.parent != RECORDS
 )
 
 
