@@ -12,7 +12,8 @@
 #   --ratio R        back-translated pairs for each genuine one in an epoch (default 1)
 #   --clean-ratio R  leave out pairs with one side more than R times as long as the other (default 3)
 #   --tag WORD       before each translated source (default <BT>); --no-tag: none
-# What stands behind -- wins over the options of the training here. Interrupted, the same command goes on where it
+# Embeddings are shared (--share-all-embeddings) where DATA has one dictionary for both languages. What stands
+# behind -- wins over the options of the training here. Interrupted, the same command goes on where it
 # stopped.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
@@ -46,13 +47,12 @@ mkdir -p "$output"
 [[ -d $output/reverse ]] || admin-nmt export "$reverse" "$data" --quantization int8 --output "$output/reverse"
 admin-nmt backtranslate "$output/reverse" "$data" --input "$text" --output "$output/mixed" --device "$device" \
     "${search[@]}" ${options[@]+"${options[@]}"}
-found() { # the value of a key in what backtranslate wrote
-    sed -n "s/^ *\"$1\": \"\{0,1\}\([^\",]*\)\"\{0,1\},\{0,1\}$/\1/p" "$output/mixed/back-translation.json"
-}
-source=$(found source_lang) target=$(found target_lang) upsample=$(found upsample_primary)
+made=$output/mixed/back-translation.json
+source=$(found "$made" source_lang) target=$(found "$made" target_lang) upsample=$(found "$made" upsample_primary)
+share_embeddings "$output/mixed/data-bin" "$source" "$target"
 fairseq-train "$output/mixed/data-bin" -s "$source" -t "$target" --upsample-primary "$upsample" \
     ${cpu[@]+"${cpu[@]}"} --save-dir "$output/checkpoints" --seed 1 \
-    --arch admin_transformer --share-all-embeddings \
+    --arch admin_transformer ${shared[@]+"${shared[@]}"} \
     --criterion admin_label_smoothed_cross_entropy --label-smoothing 0.1 \
     --optimizer radam --adam-betas '(0.9, 0.98)' --clip-norm 1.0 \
     --lr 1e-3 --lr-scheduler inverse_sqrt --warmup-updates 4000 --warmup-init-lr 1e-7 \

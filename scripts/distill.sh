@@ -7,8 +7,9 @@
 #
 # TEACHER_CKPT is a checkpoint of `fairseq-train`, DATA the data folder (data-bin) it was trained on. The
 # default student is post-LN, 6L-1L, D = 256, trained for 20 epochs; what stands behind -- wins (from an
-# encoder as deep as the teacher's little is lost: the decoder is what takes time). Interrupted, the
-# same command goes on where it stopped.
+# encoder as deep as the teacher's little is lost: the decoder is what takes time). Embeddings are shared
+# (--share-all-embeddings) where DATA has one dictionary for both languages. Interrupted, the same command
+# goes on where it stopped.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
 
@@ -31,8 +32,11 @@ mkdir -p "$output"
 
 [[ -d $output/teacher ]] || admin-nmt export "$teacher" "$data" --quantization int8 --output "$output/teacher"
 admin-nmt distill "$output/teacher" "$data" --output "$output/distilled" --device "$device"
-fairseq-train "$output/distilled/data-bin" ${cpu[@]+"${cpu[@]}"} --save-dir "$output/checkpoints" --seed 1 \
-    --arch admin_transformer --init-type default --share-all-embeddings \
+made=$output/distilled/distillation.json
+source=$(found "$made" source_lang) target=$(found "$made" target_lang)
+share_embeddings "$output/distilled/data-bin" "$source" "$target"
+fairseq-train "$output/distilled/data-bin" -s "$source" -t "$target" ${cpu[@]+"${cpu[@]}"} --save-dir "$output/checkpoints" --seed 1 \
+    --arch admin_transformer --init-type default ${shared[@]+"${shared[@]}"} \
     --encoder-layers 6 --decoder-layers 1 --encoder-embed-dim 256 --encoder-ffn-embed-dim 1024 \
     --encoder-attention-heads 4 --decoder-attention-heads 4 --dropout 0.1 \
     --criterion admin_label_smoothed_cross_entropy --label-smoothing 0.1 \

@@ -45,6 +45,8 @@ RUN_ELSEWHERE = {
     "admin-nmt extend-vocabulary": "tests/checkpoints/test_extend_vocabulary.py",
     "fairseq-train NEW-DATA": "tests/checkpoints/test_extend_vocabulary.py",
     "admin-nmt distill": "tests/distillation/test_distill.py",
+    "fairseq-train distilled/data-bin -s de -t en --finetune-from-model": "tests/pruning/test_commands.py",
+    "admin-nmt export pruned/checkpoint_best.pt": "tests/export/test_bundle.py",
     "fairseq-train distilled/data-bin": "scripts/distill.sh",
     "admin-nmt export checkpoint_best.pt DATA --quantization int8": "tests/distillation/test_distill.py",
     "fairseq-train DATA --arch admin_transformer ... --label-smoothing": "tests/criterions/test_distillation_criterion.py",

@@ -37,7 +37,8 @@ def run(args: argparse.Namespace) -> int:
         **options,
     )
     sys.stdout.write(
-        f"{found.data}: {found.num_pairs} training pairs from {found.num_sources} sentences "
-        f"({found.num_repeated} repeated pairs and {found.num_long} sentences left out)\n"
+        f"{found.data}: {found.num_pairs} training pairs from {found.num_sources} sentences of "
+        f"{' and '.join(found.subsets)} ({found.num_repeated} repeated pairs and {found.num_long} "
+        f"sentences left out); train with -s {found.source_lang} -t {found.target_lang}\n"
     )
     return 0

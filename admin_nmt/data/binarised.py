@@ -4,6 +4,7 @@ import os
 import re
 import struct
 from collections.abc import Collection
+from itertools import count
 from pathlib import Path
 
 from admin_nmt.errors import UserError
@@ -29,6 +30,27 @@ def subsets(data: str | os.PathLike[str]) -> dict[str, set[str]]:
 def language_pairs(data: str | os.PathLike[str]) -> list[str]:
     """Language pairs of a folder that exists, in any subset: `["de-en"]`."""
     return sorted(set().union(*subsets(data).values()))
+
+
+def joined_subsets(
+    data: str | os.PathLike[str], subset: str, source: str, target: str
+) -> list[str]:
+    """What fairseq joins to one training set, as stems of file names: `["train.de-en", "train1.de-en"]`.
+
+    Numbers count up to the first that is missing, and each set can be named in either direction.
+    """
+    there = subsets(data)
+    found: list[str] = []
+    for number in count():
+        name = f"{subset}{number or ''}"
+        pairs = there.get(name, set())
+        if f"{source}-{target}" in pairs:
+            found.append(f"{name}.{source}-{target}")
+        elif f"{target}-{source}" in pairs:
+            found.append(f"{name}.{target}-{source}")
+        else:
+            break
+    return found
 
 
 def pairs_of(data: str | os.PathLike[str], subset: str) -> list[tuple[str, str]]:

@@ -5,7 +5,11 @@ place of the references. They are taken in subwords as the teacher gives them, s
 tokenised again and the student keeps the teacher's vocabulary.
 
     OUTPUT/translations/   what has been translated so far, a file for every `PART_SENTENCES`
-    OUTPUT/data-bin/       a data folder: the training set of the teacher, all else as it was
+    OUTPUT/data-bin/       a data folder: the training sets of the teacher, all else as it was
+    OUTPUT/distillation.json   what was made, and the direction in which to train
+
+fairseq reads `train`, `train1`, ... of a folder as one training set. Each of them is translated and keeps
+its name, so that `--upsample-primary` means for the student what it meant for its teacher.
 
 Interrupted, the same call goes on with the first part that is missing.
 """
@@ -14,14 +18,16 @@ import logging
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+from torch.utils.data import ConcatDataset
 
-from admin_nmt.data.binarised import subsets
+from admin_nmt.data.binarised import joined_subsets
 from admin_nmt.distillation.translating import (
     PART_SENTENCES,
     SUBSET,
@@ -37,6 +43,7 @@ from admin_nmt.distillation.translating import (
 from admin_nmt.errors import UserError
 from admin_nmt.export.backends import Search
 from admin_nmt.files import make_directory
+from admin_nmt.json_files import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -47,13 +54,18 @@ class Distilled:
 
     Attributes:
         data: the new data folder.
+        source_lang, target_lang: of teacher and student.
+        subsets: the training sets: `train`, and `train1`, ... where they are there.
         num_sources: sentences that were to be translated.
         num_long: of these, longer than the teacher reads; left out.
-        num_pairs: in the new training set.
-        num_repeated: pairs left out because the same pair was there before.
+        num_pairs: in the new training sets.
+        num_repeated: pairs left out because the same pair was in the same set before.
     """
 
     data: Path
+    source_lang: str
+    target_lang: str
+    subsets: list[str]
     num_sources: int
     num_long: int
     num_pairs: int
@@ -90,39 +102,57 @@ def distill(
             another teacher or search.
     """
     data, output, search = Path(data), make_directory(output), search or Search()
-    translator, (source, target) = load_teacher(teacher, data, threads, device)
+    translator, languages = load_teacher(teacher, data, threads, device)
     translations = make_directory(output / "translations")
     require_same_settings(translations / "settings.json", {
         "teacher": identity(teacher), "data": str(data.resolve()), "search": asdict(search),
         "part_sentences": part_sentences,
     })  # fmt: skip
-    dictionaries = [load_dictionary(data, language) for language in (source, target)]
-    sources, targets = _pairs(data, (source, target), dictionaries)
+    dictionaries = [load_dictionary(data, language) for language in languages]
+    originals = {
+        stem: _sides(data / stem, languages, dictionaries)
+        for stem in joined_subsets(data, SUBSET, *languages)
+    }
+    sources: Any = ConcatDataset([source for source, _ in originals.values()])
     parts = translate_parts(
         translator.backend, sources, dictionaries[0], translations, search, batch_tokens, part_sentences
     )  # fmt: skip
     left_out: Counter[str] = Counter()
-    pairs = _distilled_pairs(
-        sources, targets if keep_original else None, parts, dictionaries[1], left_out
-    )
-    num_pairs, num_repeated = _write(
-        data, output / "data-bin", (source, target), dictionaries, pairs
-    )
+    translated = read_parts(parts)
+    pairs = {
+        stem: _distilled_pairs(
+            source, target if keep_original else None, islice(translated, len(source)), dictionaries[1], left_out
+        )
+        for stem, (source, target) in originals.items()
+    }  # fmt: skip
+    num_pairs, num_repeated = _write(data, output / "data-bin", languages, dictionaries, pairs)
     num_long = left_out["too long"]
     if num_long:
         logger.warning(
             "%d sentences are empty or longer than the teacher reads: left out", num_long
         )
-    return Distilled(output / "data-bin", len(sources), num_long, num_pairs, num_repeated)
+    found = Distilled(
+        data=output / "data-bin",
+        source_lang=languages[0],
+        target_lang=languages[1],
+        subsets=[stem.split(".")[0] for stem in originals],
+        num_sources=len(sources),
+        num_long=num_long,
+        num_pairs=num_pairs,
+        num_repeated=num_repeated,
+    )
+    write_json(output / "distillation.json", asdict(found) | {"data": str(found.data)})
+    return found
 
 
-def _pairs(data: Path, languages: tuple[str, str], dictionaries: Sequence[Any]) -> tuple[Any, Any]:
-    """The training set's sides, each a sequence of tensors that end in `</s>`."""
+def _sides(
+    prefix: Path, languages: tuple[str, str], dictionaries: Sequence[Any]
+) -> tuple[Any, Any]:
+    """Source and target of a training set, each a sequence of tensors that end in `</s>`."""
     from fairseq.data import data_utils
 
-    (pair,) = subsets(data)[SUBSET] & {"-".join(languages), "-".join(languages[::-1])}
     source, target = (
-        data_utils.load_indexed_dataset(str(data / f"{SUBSET}.{pair}.{language}"), dictionary)
+        data_utils.load_indexed_dataset(f"{prefix}.{language}", dictionary)
         for language, dictionary in zip(languages, dictionaries, strict=True)
     )
     return source, target
@@ -131,14 +161,14 @@ def _pairs(data: Path, languages: tuple[str, str], dictionaries: Sequence[Any]) 
 def _distilled_pairs(
     sources: Any,
     targets: Any | None,
-    parts: Sequence[Path],
+    translated: Iterable[list[str] | None],
     dictionary: Any,
     left_out: Counter[str],
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The references, where they stay, then the teacher's; sentences that it cannot read are counted."""
     if targets is not None:
         yield from zip(sources, targets, strict=True)
-    for source, hypotheses in zip(sources, read_parts(parts), strict=True):
+    for source, hypotheses in zip(sources, translated, strict=True):
         if hypotheses is None:
             left_out["too long"] += 1
         for words in hypotheses or ():
@@ -150,14 +180,23 @@ def _write(
     folder: Path,
     languages: tuple[str, str],
     dictionaries: Sequence[Any],
-    pairs: Iterable[tuple[Tensor, Tensor]],
+    pairs: Mapping[str, Iterable[tuple[Tensor, Tensor]]],
 ) -> tuple[int, int]:
-    """The new data folder: `pairs`, and all of `data` but its training set; as `write_pairs` returns."""
+    """The new data folder: all of `data` but its training sets, and for each of these its `pairs`.
+
+    Returns:
+        As `write_pairs` does, of all sets together.
+    """
     scratch = copied(data, folder, f"{SUBSET}.*", f"{SUBSET}[0-9]*")
-    prefix = scratch / f"{SUBSET}.{'-'.join(languages)}"
-    num_pairs, num_repeated = write_pairs(prefix, languages, dictionaries, pairs)
-    if not num_pairs:
-        raise UserError(f"{data}: the teacher could read no sentence of the training set")
+    num_pairs = num_repeated = 0
+    # Stems stay, also where the teacher reads them backwards: fairseq infers the direction from any
+    # file of the folder, and names that differ would leave it to chance.
+    for stem, of_set in pairs.items():
+        written, repeated = write_pairs(scratch / stem, languages, dictionaries, of_set)
+        if not written:
+            raise UserError(f"{data}: the teacher could read no sentence of {stem}")
+        num_pairs += written
+        num_repeated += repeated
     shutil.rmtree(folder, ignore_errors=True)
     scratch.rename(folder)
     return num_pairs, num_repeated

@@ -2,6 +2,10 @@
 #
 #   die MESSAGE      one line and exit code 2
 #   header           the comment at the top of the script, which is its help
+#   found FILE KEY   the value of a key in a JSON file that a command of admin-nmt wrote
+#   share_embeddings DATA SOURCE TARGET
+#                    fills the array `shared`: --share-all-embeddings where both languages have the same
+#                    dictionary; with separate ones fairseq refuses the option
 #   average_or_best CHECKPOINTS DATA FILE [--cpu]
 #                    FILE is the average of the last five epochs in CHECKPOINTS, or the best single
 #                    checkpoint where that has the lower loss on DATA's validation set
@@ -17,6 +21,15 @@ die() {
 
 header() {
     sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0"
+}
+
+found() {
+    sed -n "s/^ *\"$2\": \"\{0,1\}\([^\",]*\)\"\{0,1\},\{0,1\}$/\1/p" "$1"
+}
+
+share_embeddings() {
+    shared=()
+    if cmp -s "$1/dict.$2.txt" "$1/dict.$3.txt"; then shared=(--share-all-embeddings); fi
 }
 
 average_or_best() {

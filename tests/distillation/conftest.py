@@ -1,11 +1,15 @@
-"""An interrupt while a training set is translated."""
+"""An interrupt while a training set is translated, and dry runs of the scripts."""
 
+import os
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from admin_nmt.distillation import translating
+from tests.support.programs import BIN
 
 
 @pytest.fixture
@@ -27,3 +31,26 @@ def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[int]]:
         return calls
 
     return at
+
+
+@pytest.fixture
+def dry_run(tmp_path: Path) -> Callable[..., tuple[subprocess.CompletedProcess[str], list[str]]]:
+    """`dry_run(script, *words)` in `tmp_path`, with programs that only write down how they were called:
+    the process and the calls."""
+    for program in ("admin-nmt", "fairseq-train"):
+        stub = tmp_path / program
+        stub.write_text(f'#!/bin/sh\necho {program} "$@" >> {tmp_path}/calls\n')
+        stub.chmod(0o755)
+    env = os.environ | {"PATH": f"{tmp_path}:{BIN}:{os.environ['PATH']}"}
+    scripts = Path(__file__).parents[2] / "scripts"
+
+    def run(script: str, *words: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+        calls = tmp_path / "calls"
+        calls.write_text("")
+        done = subprocess.run(
+            ["bash", str(scripts / script), *words],
+            capture_output=True, text=True, env=env, cwd=tmp_path,
+        )  # fmt: skip
+        return done, calls.read_text().splitlines()
+
+    return run

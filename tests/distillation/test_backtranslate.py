@@ -1,7 +1,6 @@
 """`admin-nmt backtranslate`: genuine and translated pairs in one folder, tagged, resumed, trained on."""
 
 import json
-import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +14,10 @@ from admin_nmt.distillation.back_translation import _add_tag
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.export import load_translator
 from admin_nmt.export.backends import Sampling, Search
+from admin_nmt.json_files import write_json
 from tests.support.binarised import read_pairs
-from tests.support.programs import BIN
+
+DryRun = Callable[..., tuple[subprocess.CompletedProcess[str], list[str]]]
 
 #: In German, which `exported` translates to English; the model to be trained would translate to German.
 LINES = [
@@ -145,33 +146,28 @@ def test_bad_input_is_one_line(prepared: Path, exported: Path, text: Path, tmp_p
     assert not list((tmp_path / "out").glob("data-bin*"))
 
 
-def test_the_script_calls_everything_in_turn(tmp_path: Path) -> None:
-    """A dry run: programs that only write down how they were called."""
-    for program in ("admin-nmt", "fairseq-train"):
-        stub = tmp_path / program
-        stub.write_text(f'#!/bin/sh\necho {program} "$@" >> {tmp_path}/calls\n')
-        stub.chmod(0o755)
+def test_the_script_calls_everything_in_turn(dry_run: DryRun, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
-    (tmp_path / "out" / "mixed").mkdir(parents=True)
+    mixed = tmp_path / "out" / "mixed"
+    (mixed / "data-bin").mkdir(parents=True)
     for name in ("reverse.pt", "mono.de"):
         (tmp_path / name).touch()
-    (tmp_path / "out" / "mixed" / "back-translation.json").write_text(
-        json.dumps(
-            {"source_lang": "en", "target_lang": "de", "upsample_primary": 4, "tag": None}, indent=2
-        )
+    write_json(
+        mixed / "back-translation.json",
+        {"source_lang": "en", "target_lang": "de", "upsample_primary": 4, "tag": None},
     )
-    script = Path(__file__).parents[2] / "scripts" / "backtranslate.sh"
-    env = os.environ | {"PATH": f"{tmp_path}:{BIN}:{os.environ['PATH']}"}
-
-    def run(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            ["bash", str(script), *words], capture_output=True, text=True, env=env, cwd=tmp_path
-        )
-
+    for language in ("de", "en"):
+        (mixed / "data-bin" / f"dict.{language}.txt").write_text("word 1\n")
     files = ("reverse.pt", "data", "mono.de", "out")
-    done = run(*files, "--cpu", "--ratio", "2", "--no-tag", "--", "--max-epoch", "7")
-    assert done.returncode == 0, done.stderr
-    exports, translates, trains, averages, scores = (tmp_path / "calls").read_text().splitlines()
+
+    def run(*words: str) -> list[str]:
+        done, calls = dry_run("backtranslate.sh", *words)
+        assert done.returncode == 0, done.stderr
+        return calls
+
+    exports, translates, trains, averages, scores = run(
+        *files, "--cpu", "--ratio", "2", "--no-tag", "--", "--max-epoch", "7"
+    )
     assert exports == "admin-nmt export reverse.pt data --quantization int8 --output out/reverse"
     assert translates == (
         "admin-nmt backtranslate out/reverse data --input mono.de --output out/mixed --device cpu "
@@ -180,19 +176,20 @@ def test_the_script_calls_everything_in_turn(tmp_path: Path) -> None:
     assert trains.startswith(
         "fairseq-train out/mixed/data-bin -s en -t de --upsample-primary 4 --cpu --save-dir out/checkpoints"
     )
-    assert trains.endswith(" --max-epoch 7")
+    assert "--share-all-embeddings" in trains and trains.endswith(" --max-epoch 7")
     averages_last = "admin-nmt average --inputs out/checkpoints --num-epoch-checkpoints 5 --output out/averaged.pt"
     assert averages == averages_last
     assert scores.startswith("admin-nmt evaluate out/mixed/data-bin --path out/averaged.pt")
+    # With separate dictionaries, fairseq shares no embeddings.
+    (mixed / "data-bin" / "dict.de.txt").write_text("wort 1\n")
     # A training that validates has a best checkpoint.
     (tmp_path / "out" / "checkpoints").mkdir()
     (tmp_path / "out" / "checkpoints" / "checkpoint_best.pt").touch()
-    for options, device in ((("--cpu",), " --cpu"), ((), "")):
-        (tmp_path / "calls").unlink()
-        assert run(*files, "--beam", "4", *options).returncode == 0
-        calls = (tmp_path / "calls").read_text()
-        assert f"{averages_last} --keep-better out/mixed/data-bin{device}\n" in calls
-    assert "--device auto --beam 4\n" in calls
+    for options, device in ((["--cpu"], " --cpu"), ([], "")):
+        calls = run(*files, "--beam", "4", *options)
+        assert "--share-all-embeddings" not in calls[2]
+        assert calls[3] == f"{averages_last} --keep-better out/mixed/data-bin{device}"
+    assert calls[1].endswith("--device auto --beam 4")
     for words, said in (
         (["x"], "give REVERSE_CKPT, DATA, TEXT and OUTPUT"),
         (["none.pt", *files[1:]], "no checkpoint none.pt"),
@@ -200,7 +197,7 @@ def test_the_script_calls_everything_in_turn(tmp_path: Path) -> None:
         ([*files, "--gpus"], "unknown option --gpus"),
         ([*files, "--ratio"], "--ratio needs a value"),
     ):
-        refused = run(*words)
+        refused, _ = dry_run("backtranslate.sh", *words)
         assert (
             refused.returncode == 2 and said in refused.stderr and refused.stderr.count("\n") == 1
         )

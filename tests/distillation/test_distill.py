@@ -10,12 +10,16 @@ import pytest
 
 from admin_nmt.checkpoints import Checkpoint
 from admin_nmt.cli.main import main
+from admin_nmt.data.binarised import language_pairs
 from admin_nmt.distillation import distill
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.export import load_translator
 from admin_nmt.export.backends import Search
+from admin_nmt.json_files import read_json, write_json
 from tests.support.binarised import read_pairs
 from tests.support.programs import BIN
+
+DryRun = Callable[..., tuple[subprocess.CompletedProcess[str], list[str]]]
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +55,8 @@ def test_targets_are_what_the_teacher_translates(
     out = tmp_path / "out"
     assert main(["distill", str(exported), str(small), "--output", str(out), "--threads", "1"]) == 0
     said = capsys.readouterr().out
-    assert "20 training pairs from 24 sentences (3 repeated pairs and 1 sentences left out)" in said
+    assert "20 training pairs from 24 sentences of train (3 repeated pairs and 1 sent" in said
+    assert said.endswith("left out); train with -s de -t en\n")
     found = pairs(out / "data-bin")
     assert [source for source, _ in found] == [source for source, _ in pairs(small)][:20]
     translator = load_translator(exported, threads=1)
@@ -82,6 +87,51 @@ def test_checkpoints_teach_too_and_originals_can_stay(
         # 21 originals, and two translations of each of 20 different sentences, repetitions apart.
         assert one.num_pairs + one.num_repeated == 24 + 2 * 23
         assert one.num_pairs > 21
+
+
+@pytest.fixture
+def reverse(word_model: Path, tmp_path: Path) -> Path:
+    """`word_model` with its languages exchanged: with a joined dictionary, a model of en-de."""
+    checkpoint = Checkpoint.open(word_model)
+    task = checkpoint.state["cfg"]["task"]
+    assert task["source_lang"] == "de"
+    task["source_lang"], task["target_lang"] = "en", "de"
+    checkpoint.save(tmp_path / "reverse.pt")
+    return tmp_path / "reverse.pt"
+
+
+def test_a_teacher_of_the_other_direction(small: Path, reverse: Path, tmp_path: Path) -> None:
+    found = distill(reverse, small, tmp_path / "out", Search(beam=1), threads=1)
+    kept = read_json(tmp_path / "out" / "distillation.json")
+    assert (kept["source_lang"], kept["target_lang"]) == ("en", "de")
+    # No file is named en-de among others that are named de-en.
+    assert language_pairs(found.data) == ["de-en"]
+    english = [source for source, _ in read_pairs(found.data, "train", "en", "de")]
+    assert english == [source for source, _ in read_pairs(small, "train", "en", "de")][:20]
+    german = [target for _, target in read_pairs(found.data, "train", "en", "de")]
+    assert german != [target for _, target in read_pairs(small, "train", "en", "de")][:20]
+
+
+def test_each_training_set_is_translated(small: Path, exported: Path, tmp_path: Path) -> None:
+    mixed = shutil.copytree(small, tmp_path / "mixed")
+    for file in small.glob("valid.de-en.*"):
+        suffix = file.name.removeprefix("valid.de-en")
+        # fairseq reads the second of these names too, and not train3, before which train2 is missing.
+        for name in ("train1.en-de", "train3.de-en"):
+            shutil.copy(file, mixed / (name + suffix))
+    found = distill(exported, mixed, tmp_path / "out", threads=1, part_sentences=30)
+    assert found.subsets == ["train", "train1"] and found.num_sources == 24 + 20
+    alone = distill(exported, small, tmp_path / "alone", threads=1)
+    assert pairs(found.data) == pairs(alone.data)
+    assert not list(found.data.glob("train3.*"))
+    for file in found.data.glob("train1.en-de.*"):
+        file.rename(file.with_name(file.name.replace("en-de", "de-en")))
+    sources, targets = zip(*pairs(found.data, "train1"), strict=True)
+    assert list(sources) == list(dict.fromkeys(source for source, _ in pairs(small, "valid")))
+    assert found.num_pairs == len(pairs(alone.data)) + len(sources)
+    translator = load_translator(exported, threads=1)
+    decode = translator.text.decode
+    assert [*map(decode, targets)] == translator.translate([*map(decode, sources)])
 
 
 def test_translations_can_be_drawn(small: Path, exported: Path, tmp_path: Path) -> None:
@@ -125,6 +175,20 @@ def test_what_does_not_belong_together_is_refused(
     with pytest.raises(UsageError, match="--nbest 3 needs --beam"):
         Search(beam=2, nbest=3)
     assert main(["distill", str(exported), str(small), "--output", "x", "--batch-tokens", "0"]) == 2
+
+
+def test_the_script_trains_in_the_direction_of_the_teacher(dry_run: DryRun, tmp_path: Path) -> None:
+    made = tmp_path / "out" / "distilled"
+    (made / "data-bin").mkdir(parents=True)
+    (tmp_path / "teacher.pt").touch()
+    write_json(made / "distillation.json", {"source_lang": "en", "target_lang": "de"})
+    for german, shared in (("word", True), ("wort", False)):
+        for language, word in (("de", german), ("en", "word")):
+            (made / "data-bin" / f"dict.{language}.txt").write_text(f"{word} 1\n")
+        done, calls = dry_run("distill.sh", "teacher.pt", "out", "out", "--cpu")
+        assert done.returncode == 0, done.stderr
+        assert calls[2].startswith("fairseq-train out/distilled/data-bin -s en -t de --cpu")
+        assert ("--share-all-embeddings" in calls[2]) == shared
 
 
 @pytest.mark.slow
