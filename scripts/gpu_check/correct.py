@@ -1,4 +1,4 @@
-"""Stage `correct`: kernels against float64, training against the CPU, precisions, decoding.
+"""Stage `correct`: kernels against float64, training against the CPU, precisions, decoding, compilation.
 
 `kernels` calls the operations as the model does, so that on a GPU the Triton kernels run wherever
 they serve. Memory that they are to fill holds NaN before. Errors are norms of differences over norms
@@ -418,6 +418,24 @@ def check_decoding(context: Context) -> None:
         )  # fmt: skip
 
 
+def check_compiled(context: Context) -> None:
+    """`--compile`: the losses are those of eager layers. Compiling for one type takes up to a minute."""
+    count = 10
+
+    def step(name: str, extra: Sequence[str], bound: float) -> tuple[float, float]:
+        eager = training_losses(context, name, context.device, extra, count)
+        own = training_losses(context, name, context.device, [*extra, "--compile"], count)
+        return max(abs(a / b - 1) for a, b in zip(own, eager, strict=True)), bound
+
+    for name, precision, bound in (("ADMIN", "fp32", 1e-3), ("R-Drop", "bf16", 0.03)):
+        what = f"{name}, {precision}: {count} updates with --compile, against eager layers"
+        if context.device != "cuda" or context.seconds_left < 30:
+            context.report.row("left out", check=what)
+            continue
+        extra = [f"--{precision}"] if precision != "fp32" else []
+        attempt(context, "compiled", what, partial(step, name, extra, bound))
+
+
 def check_tests(context: Context) -> None:
     """The kernels' own tests on the GPU, where pytest is installed; with what time is left."""
     if context.device != "cuda" or context.seconds_left < 20:
@@ -443,7 +461,7 @@ def check_tests(context: Context) -> None:
 
 
 def run(context: Context) -> None:
-    """Tables `kernels`, `waiting`, `trainings`, `precisions`, `graphs`, `decoding`, `tests`."""
+    """Tables `kernels`, `waiting`, `trainings`, `precisions`, `graphs`, `decoding`, `compiled`, `tests`."""
     torch.backends.cuda.matmul.allow_tf32 = False
     check_kernels(context)
     check_waiting(context)
@@ -454,4 +472,5 @@ def run(context: Context) -> None:
     check_precisions(context)
     check_graphs(context)
     check_decoding(context)
+    check_compiled(context)
     check_tests(context)

@@ -5,14 +5,11 @@ checkpoint of fairseq's `transformer`. Without them a small model is trained for
 translations are as long as the limit allows.
 """
 
-import os
 import re
-import subprocess
 from pathlib import Path
 from statistics import median
 
 from admin_nmt.checkpoints import Checkpoint
-from admin_nmt.errors import UserError
 from admin_nmt.evaluation.decoding import SearchOptions
 from admin_nmt.evaluation.generation import generate_command
 from gpu_check import train
@@ -53,12 +50,11 @@ def generate(context: Context, data: Path, path: Path, known: bool) -> tuple[flo
     options = SearchOptions(beam=5, max_tokens=12000, cpu=cpu, fp16=not cpu)
     command = generate_command(data, str(path), "test", source or "", target or "", options)
     limits = [] if known else ["--max-len-a", "0", "--max-len-b", "12" if context.smoke else "30"]
-    result = subprocess.run([*command, *limits], capture_output=True, text=True, env=os.environ)
-    text = result.stdout + result.stderr
-    rates = re.search(r"Translated .*\(([\d.]+) sentences/s, ([\d.]+) tokens/s\)", text)
-    if result.returncode or not rates:
-        raise UserError(f"fairseq-generate failed on {path}: {text.strip().splitlines()[-1]}")
-    return float(rates[1]), float(rates[2])
+    log = context.output / "generate.log"
+    run_program([*command, *limits], log)
+    line = r"Translated .*\(([\d.]+) sentences/s, ([\d.]+) tokens/s\)"
+    sentences, tokens = re.findall(line, log.read_text(encoding="utf-8"))[-1]
+    return float(sentences), float(tokens)
 
 
 def run(context: Context) -> None:

@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from admin_nmt.errors import UserError
-from gpu_check import run
+from gpu_check import correct, run
 from gpu_check.breakdown import STEP, breakdown, class_of
 from gpu_check.floor import (
     Shape,
@@ -27,6 +27,7 @@ from gpu_check.floor import (
     peak_bytes,
 )
 from gpu_check.report import Report
+from gpu_check.stage import Context
 
 ROOT = Path(__file__).parents[2]
 
@@ -256,6 +257,73 @@ def test_rehearsal_on_the_cpu(data_bin: Path, tmp_path: Path) -> None:
     assert all(row["ms"] > 0 and row["TFLOP/s"] > 0 for row in losses)
     assert "| speed       | passed" in (tmp_path / "out" / "results.txt").read_text()
     assert json.loads((tmp_path / "out" / "results.json").read_text()) == found
+
+
+@pytest.mark.slow
+def test_rehearsal_of_training_translation_and_export(prepared: Path, tmp_path: Path) -> None:
+    paths = [ROOT, *run.PATHS]
+    result = subprocess.run(
+        [sys.executable, "-m", "tests.support.rehearsal", "train", "decode", "export", "--",
+         "--output", tmp_path, "--device", "cpu", "--seconds", "120", "--smoke",
+         "--data", prepared / "data-bin"],
+        capture_output=True, text=True, timeout=200,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(map(str, paths))},
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-2000:]
+    found = {
+        stage: json.loads((tmp_path / f"{stage}.json").read_text())["tables"]
+        for stage in ("train", "decode", "export")
+    }
+    models = found["train"]["models"]
+    assert [(row["model"], row["updates"]) for row in models] == [
+        ("ADMIN 2L-1L", 12), ("post-LN 2L-1L", 12),
+    ]  # fmt: skip
+    assert all(row["tokens/s"] > 0 and row["BLEU"] >= 0 for row in models)
+    assert found["train"]["checks"][0]["ok"] == "yes"
+    assert all({"ppl ADMIN", "ppl post-LN"} <= row.keys() for row in found["train"]["curves"])
+    searches = found["decode"]["fairseq-generate"]
+    assert [row["model"] for row in searches] == ["fairseq", "ours"]
+    assert all(row["sentences/s"] > 0 and row["note"] == "" for row in searches)  # of stage `train`
+    (exported,) = found["export"]["CTranslate2"]
+    assert exported["compared"] == exported["identical"] == 8
+    assert exported["sentences/s"] > 0 and exported["BLEU"] >= 0
+
+
+def test_fairseq_takes_the_command_of_a_card(tmp_path: Path) -> None:
+    from fairseq import options
+    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+
+    import admin_nmt  # noqa: F401
+    from gpu_check import train
+
+    report = Report(tmp_path, "train")
+    context = Context(report, tmp_path, "cuda", smoke=False, data=None, end=0.0)
+    command = train.command(tmp_path, train.size(context), tmp_path, context, 60)
+    parser = options.get_training_parser()
+    arguments = [str(part) for part in command[1:]]
+    cfg = convert_namespace_to_omegaconf(options.parse_args_and_arch(parser, arguments))
+    assert cfg.common.bf16 and not cfg.common.cpu and cfg.model.cuda_graphs
+    assert (cfg.model.encoder_layers, cfg.model.encoder_ffn_embed_dim) == (60, 2048)
+
+
+def test_compiled_layers_are_compared_with_eager_ones_on_a_card(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def losses(
+        context: Context, name: str, device: str, extra: list[str], count: int
+    ) -> list[float]:
+        assert name in correct.TRAININGS
+        return [1.02 if "--compile" in extra else 1.0] * count
+
+    monkeypatch.setattr(correct, "training_losses", losses)
+    report, end = Report(tmp_path, "correct"), time.monotonic() + 100
+    for device in ("cpu", "cuda"):
+        correct.check_compiled(Context(report, tmp_path, device, False, None, end))
+    tables = report.content["tables"]
+    assert len(tables["left out"]) == 2  # on the CPU
+    assert [(row["check"].split(":")[0], row["ok"]) for row in tables["compiled"]] == [
+        ("ADMIN, fp32", "NO"), ("R-Drop, bf16", "yes"),
+    ]  # fmt: skip
 
 
 def needed(name: str, without: frozenset[str]) -> set[str]:
