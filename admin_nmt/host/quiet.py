@@ -4,6 +4,10 @@ fairseq 0.12 calls Hydra and PyTorch in ways that both have deprecated since. Ea
 is left out by its text and the module that it comes from, and only in fairseq's programs and
 `admin-nmt`; a program that imports fairseq keeps its own. `ADMIN_NMT_WARNINGS=1` shows them all, and
 so does Python's `-W default` (or `PYTHONWARNINGS`), because these filters come after the user's.
+
+One of fairseq 0.12.3's modules configures Python's logging on import, before `fairseq-generate` and
+others do: lines lose their times, every library may debug, and `LOGLEVEL` says nothing. In fairseq's
+programs that configuration is fairseq's own again.
 """
 
 import logging
@@ -37,8 +41,20 @@ WARNINGS: tuple[tuple[str, type[Warning], str], ...] = (
     ),
     (r"This DataLoader will create \d+ worker process", UserWarning, r"torch\.utils\.data"),
 )
-#: Logger and beginning of a line that fairseq logs in every program.
-LOG_LINE = ("fairseq.tasks.text_to_speech", "Please install tensorboardX")
+#: Logger -> beginnings of lines that fairseq logs in every program.
+LOG_LINES: dict[str, tuple[str, ...]] = {
+    "fairseq.tasks.text_to_speech": ("Please install tensorboardX",)
+}
+#: The same of `fairseq-interactive`, which makes a data set of every few lines that it is given;
+#: a training logs them once an epoch.
+INTERACTIVE_LINES: dict[str, tuple[str, ...]] = {
+    "fairseq.tasks.fairseq_task": (
+        "can_reuse_epoch_itr = ",
+        "reuse_dataloader = ",
+        "rebuild_batches = ",
+        "creating new batches for epoch ",
+    )
+}
 
 
 def _filters() -> list[tuple]:
@@ -51,44 +67,62 @@ def _filters() -> list[tuple]:
 
 
 def _is_wanted(record: logging.LogRecord) -> bool:
-    return not record.getMessage().startswith(LOG_LINE[1])
+    return not record.getMessage().startswith((LOG_LINES | INTERACTIVE_LINES)[record.name])
 
 
 def install() -> Callable[[], None]:
-    """Leave out `WARNINGS` and `LOG_LINE`, unless `ADMIN_NMT_WARNINGS=1`; returns what shows them again."""
+    """Leave out `WARNINGS` and `LOG_LINES`, unless `ADMIN_NMT_WARNINGS=1`; returns what shows them again."""
     if os.environ.get("ADMIN_NMT_WARNINGS") == "1":
         return lambda: None
     for message, category, module in WARNINGS:
         warnings.filterwarnings("ignore", message, category, module, append=True)
-    logger = logging.getLogger(LOG_LINE[0])
-    logger.addFilter(_is_wanted)
+    names = [*LOG_LINES, *(INTERACTIVE_LINES if _program() == "interactive" else ())]
+    loggers = [logging.getLogger(name) for name in names]
+    for logger in loggers:
+        logger.addFilter(_is_wanted)
 
     def restore() -> None:
         ours = _filters()
         warnings.filters[:] = [item for item in warnings.filters if item not in ours]  # type: ignore[index]
-        logger.removeFilter(_is_wanted)
+        for logger in loggers:
+            logger.removeFilter(_is_wanted)
 
     return restore
 
 
-def in_fairseq_program() -> bool:
-    """Whether this process is one of fairseq's programs (also as `python -m fairseq_cli.train`)."""
+def _program() -> str | None:
+    """Which of fairseq's programs this process is: `train`, `generate`, ... (also as
+    `python -m fairseq_cli.train`); None if it is none."""
     program = Path(sys.argv[0]) if sys.argv else Path()
-    return program.name.startswith("fairseq-") or program.parent.name == "fairseq_cli"
+    if program.parent.name == "fairseq_cli":
+        return program.stem
+    return program.name.removeprefix("fairseq-") if program.name.startswith("fairseq-") else None
+
+
+def in_fairseq_program() -> bool:
+    """Whether this process is one of fairseq's programs."""
+    return _program() is not None
 
 
 def install_early() -> None:
-    """`install` while fairseq is still being imported, which logs a line already.
+    """`install` while fairseq is still being imported, which logs a line already, and configures logging.
 
     `ADMIN_NMT_WITHOUT=quiet` is respected here, because the table of changes is read later.
     """
     if in_fairseq_program() and "quiet" not in topics_left_out():
         install()
+        # As fairseq's programs do it, which is without effect where it was done before.
+        logging.basicConfig(
+            format="%(asctime)s | %(levelname)s | %(name)s | %(message)s",
+            datefmt="%Y-%m-%d %H:%M:%S",
+            level=os.environ.get("LOGLEVEL", "INFO").upper(),
+        )
 
 
 def _register() -> Callable[[], None]:
-    """Deprecation warnings of Hydra and PyTorch that every fairseq command begins with, and advice to
-    install tensorboardX, are left out in fairseq's own programs; `ADMIN_NMT_WARNINGS=1` shows them.
+    """Deprecation warnings of Hydra and PyTorch, advice to install tensorboardX, libraries' debugging, and
+    four lines before each translation of `fairseq-interactive` are left out in fairseq's own programs
+    (`ADMIN_NMT_WARNINGS=1` shows all but the debugging), whose log lines have their times again.
     """
     return install() if in_fairseq_program() else lambda: None
 

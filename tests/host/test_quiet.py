@@ -107,12 +107,46 @@ def test_advice_to_install_tensorboard_is_left_out(
     fresh: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     restore = quiet.install()
-    logger = logging.getLogger(quiet.LOG_LINE[0])
+    (name,) = quiet.LOG_LINES
+    logger = logging.getLogger(name)
     with caplog.at_level(logging.INFO):
         logger.info("Please install tensorboardX: pip install tensorboardX")
         logger.info("something else")
     restore()
     assert [record.getMessage() for record in caplog.records] == ["something else"]
+
+
+@pytest.mark.parametrize(("program", "shown"), [("interactive", 1), ("train", 2)])
+def test_interactive_says_nothing_of_the_data_set_of_a_line(
+    fresh: None,
+    program: str,
+    shown: int,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.argv", [f"/usr/bin/fairseq-{program}"])
+    restore = quiet.install()
+    logger = logging.getLogger("fairseq.tasks.fairseq_task")
+    with caplog.at_level(logging.INFO):
+        logger.info("creating new batches for epoch 1")
+        logger.info("something else")
+    restore()
+    assert len(caplog.messages) == shown
+
+
+def test_logging_is_configured_before_a_module_of_fairseq_does_it(
+    fresh: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["/usr/bin/fairseq-generate"])
+    monkeypatch.setattr(logging.root, "handlers", [])
+    monkeypatch.setattr(logging.root, "level", logging.WARNING)
+    quiet.install_early()
+    logging.basicConfig(level=logging.DEBUG)  # fairseq.models.wav2vec.wav2vec2_classification
+    logging.getLogger("hydra.core.utils").debug("Setting JobRuntime:name=utils")
+    logging.getLogger("fairseq_cli.generate").info("loading model(s)")
+    assert capsys.readouterr().err.partition(" | ")[2] == (
+        "INFO | fairseq_cli.generate | loading model(s)\n"
+    )
 
 
 @pytest.mark.parametrize(
