@@ -2,13 +2,17 @@
 
 import logging
 import sys
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tqdm import tqdm
 
 #: Seconds between two lines when stderr is not a terminal.
 LOG_INTERVAL = 30.0
+#: Seconds after which `clock` shows the time anew.
+TICK = 1.0
 
 
 class _LogLines:
@@ -48,5 +52,43 @@ def progress(
     """
     if not sys.stderr.isatty():
         kwargs |= {"file": _LogLines(logger), "mininterval": LOG_INTERVAL, "ncols": 100}
+        # tqdm would guess after how many iterations to look at the clock, and redraw where it was wrong.
+        kwargs["miniters"] = 1
         kwargs.setdefault("delay", LOG_INTERVAL)  # short loops say nothing
     return tqdm(iterable, desc=description, unit=f" {unit}", **kwargs)
+
+
+@contextmanager
+def clock(logger: logging.Logger, description: str) -> Iterator[None]:
+    """The time that a step takes, as `progress` shows it, while the block runs.
+
+    For libraries that tell nothing of how far they are, and let other threads run.
+    """
+    ended = threading.Event()
+    with progress(logger, description, "s", bar_format="{desc}: {elapsed}") as bar:
+
+        def tick() -> None:
+            while not ended.wait(TICK):
+                bar.update()
+
+        thread = threading.Thread(target=tick, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+
+def above_bars() -> Any:
+    """A context in which text may be written to the terminal: bars go away and come back below it."""
+    return tqdm.external_write_mode()
+
+
+class LogHandler(logging.StreamHandler):
+    """Log lines on stderr that leave bars whole."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line."""
+        with above_bars():
+            super().emit(record)

@@ -5,6 +5,7 @@ from typing import Any
 
 from admin_nmt.errors import UsageError
 from admin_nmt.initialization.profile import Profile, measure_profile, profile_batches
+from admin_nmt.progress import progress
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +31,9 @@ def profile_architecture(fairseq_args: list[str]) -> Profile:
 
     from admin_nmt.models.admin_transformer import AdminTransformerModel
 
-    args = options.parse_args_and_arch(options.get_training_parser(), fairseq_args)
+    # No criterion is needed; named none, a line would advise to train with one.
+    words = ["--criterion", "admin_label_smoothed_cross_entropy", *fairseq_args]
+    args = options.parse_args_and_arch(options.get_training_parser(), words)
     cfg = convert_namespace_to_omegaconf(args)
     utils.set_torch_seed(cfg.common.seed)
     task = tasks.setup_task(cfg.task)
@@ -57,7 +60,8 @@ def profile_architecture(fairseq_args: list[str]) -> Profile:
         cfg.common.seed,
         utils.move_to_cuda if use_cuda else lambda batch: batch,
     )
-    profile = measure_profile(model, samples, cfg.common.seed)
+    batches = progress(logger, "profiling", "batches", samples)
+    profile = measure_profile(model, batches, cfg.common.seed)
     profile.measured |= {
         "arch": args.arch,
         "init_type": str(getattr(model.cfg.init_type, "value", model.cfg.init_type)),

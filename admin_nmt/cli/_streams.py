@@ -27,6 +27,7 @@ def open_input(path: str | None, name: str = "--input") -> Any:
 def open_output(path: str | None) -> Iterator[Callable[[str], Any]]:
     """A function that writes text; a file appears only when everything is written."""
     from admin_nmt.files import atomic_write
+    from admin_nmt.progress import above_bars
 
     if path is not None:
         with atomic_write(path) as stream:
@@ -34,9 +35,11 @@ def open_output(path: str | None) -> Iterator[Callable[[str], Any]]:
         return
     # Lines go out as soon as they are there, in UTF-8 whatever the locale.
     binary: IO[bytes] = sys.stdout.buffer
+    beside_bars = above_bars if sys.stdout.isatty() else nullcontext
 
     def write(text: str) -> None:
-        binary.write(text.encode("utf-8"))
-        binary.flush()
+        with beside_bars():
+            binary.write(text.encode("utf-8"))
+            binary.flush()
 
     yield write

@@ -77,11 +77,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown and not args.passes_options:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     args.fairseq_args = unknown
+
+    from admin_nmt.progress import LogHandler  # not for --help, which shall be quick
+
     logging.basicConfig(
         format="%(asctime)s | %(levelname)s | %(name)s | %(message)s",
         datefmt="%Y-%m-%d %H:%M:%S",
         level=os.environ.get("LOGLEVEL", "INFO").upper(),
-        stream=sys.stderr,
+        handlers=[LogHandler()],
     )
     quiet.install()
     try:

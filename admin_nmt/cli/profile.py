@@ -1,6 +1,7 @@
 """`admin-nmt profile`: the variances of all sublayers, without training."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from admin_nmt.errors import UsageError
@@ -33,6 +34,11 @@ def run(args: argparse.Namespace) -> None:
 
     profile = profile_architecture([args.data, "--arch", args.arch, *args.fairseq_args])
     save_profile(profile, args.output)
+    measured = profile.measured
+    sys.stdout.write(
+        f"{args.output}: profile of {len(profile.sublayers)} sublayers, over "
+        f"{measured['num_target_tokens']} target tokens\n"
+    )
     if args.plot:
         from admin_nmt.analysis.plots import plot_profile
 

@@ -127,10 +127,9 @@ def run(args: argparse.Namespace) -> int:
         align = stack.enter_context(open_output(args.alignments)) if args.alignments else None
         # Somebody who types wants an answer after each line.
         chunk = {"chunk_lines": 1} if source.isatty() else {}
-        results = translator.stream(read_lines(source), search, **chunk)
-        for number, found in enumerate(
-            progress(logger, "translating", "lines", results, total=total), start=1
-        ):
+        bar = stack.enter_context(progress(logger, "translating", "lines", total=total))
+        results = translator.stream(read_lines(source), search, done=bar.update, **chunk)
+        for number, found in enumerate(results, start=1):
             write(_rows(number, found, args.nbest))
             if align is not None:
                 align("".join(pharaoh(entry.alignment) + "\n" for entry in found))

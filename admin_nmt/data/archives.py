@@ -98,6 +98,28 @@ def apply_rules(lines: Iterable[str], rules: Rules) -> Iterator[str]:
         yield line.strip() if substitutions else line
 
 
+def _read_side(
+    source: Source,
+    languages: tuple[str, str],
+    side: int,
+    files: dict[str, Path],
+    invalid_utf8: str,
+) -> tuple[str, Iterator[str]]:
+    """What messages call one of two parallel files, and its lines after its rules."""
+    archive = fill(source.archive, languages, side)
+    member = None if source.member is None else fill(source.member, languages, side)
+    lines = read_lines(files[archive], member, invalid_utf8)
+    name = str(files[archive]) if member is None else f"{archive}:{member}"
+    return name, lines if source.rules == Rules() else apply_rules(lines, source.rules)
+
+
+def read_first_side(
+    source: Source, languages: tuple[str, str], files: dict[str, Path], invalid_utf8: str
+) -> Iterator[str]:
+    """The source side of what `read_pairs` reads; raises alike."""
+    return _read_side(source, languages, 0, files, invalid_utf8)[1]
+
+
 def read_pairs(
     source: Source, languages: tuple[str, str], files: dict[str, Path], invalid_utf8: str
 ) -> Iterator[tuple[str, str]]:
@@ -109,13 +131,9 @@ def read_pairs(
     Raises:
         UserError: as `read_lines`, or the two sides have different numbers of lines.
     """
-    sides, names = [], []
-    for side in (0, 1):
-        archive = fill(source.archive, languages, side)
-        member = None if source.member is None else fill(source.member, languages, side)
-        names.append(str(files[archive]) if member is None else f"{archive}:{member}")
-        lines = read_lines(files[archive], member, invalid_utf8)
-        sides.append(lines if source.rules == Rules() else apply_rules(lines, source.rules))
+    names, sides = zip(
+        *(_read_side(source, languages, side, files, invalid_utf8) for side in (0, 1)), strict=True
+    )
     counts = [0, 0]
     for first, second in zip_longest(*sides):
         counts[0] += first is not None

@@ -2,15 +2,27 @@
 
 import logging
 import os
+import re
 import subprocess
 import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+from admin_nmt.data.binarised import dictionary_size
 from admin_nmt.errors import UserError
+from admin_nmt.progress import progress
 
 logger = logging.getLogger(__name__)
 
 LOG_NAME = "preprocess.log"
+#: What `fairseq-preprocess` says of a dictionary and of a file, behind whatever Python's logging puts
+#: before it.
+_FIGURES = re.compile(r"\[\w+\] (?:Dictionary: .* types|.* sents, .*)$")
+#: Seconds between two looks at how far it is.
+_INTERVAL = 0.5
+_BLOCK = 1 << 20
 
 
 def binarize(
@@ -37,30 +49,60 @@ def binarize(
     command += [part for name in sets for part in (f"--{name}pref", str(text / name))]
     command += ["--workers", str(workers)]
     command += ["--joined-dictionary"] * joined_dictionary
-    returncode, last = _run(command)
+    total = sum(_num_subwords(text / f"{name}.{lang}") for name in sets for lang in languages)
+    with progress(logger, "binarize", "subwords", total=total, unit_scale=True) as bar:
+        # The parts of several workers are there twice for a moment, when they are joined.
+        returncode, lines = _run(
+            command,
+            lambda: bar.update(max(0, min(total, _num_written(destination)) - bar.n)),
+        )
+        if not returncode:
+            bar.update(total - bar.n)
     if returncode:
-        raise UserError(f"fairseq-preprocess failed (status {returncode}): {last}")
+        raise UserError(
+            f"fairseq-preprocess failed (status {returncode}): {lines[-1] if lines else ''}"
+        )
+    for figures in dict.fromkeys(match[0] for line in lines if (match := _FIGURES.search(line))):
+        logger.info("fairseq-preprocess: %s", figures)
     # It holds times and the number of workers; all else is the same for the same input.
     (destination / LOG_NAME).unlink(missing_ok=True)
 
 
-def _run(command: list[str]) -> tuple[int, str]:
-    """Exit status and last line of a program; lines with figures go to our log."""
+def _run(command: list[str], look: Callable[[], object]) -> tuple[int, list[str]]:
+    """Exit status and lines of a program; `look` is called while it runs."""
     # Text needs no model: without our plug-in fairseq starts faster.
     env = os.environ | {"ADMIN_NMT_AUTOLOAD": "0", "PYTHONWARNINGS": "ignore"}
-    last = ""
-    with subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-        env=env,
-    ) as process:
-        assert process.stdout is not None  # because of PIPE above
-        for line in process.stdout:
-            last = line.strip() or last
-            if "| [" in line:  # size of a dictionary, summary of a file
-                logger.info("fairseq-preprocess: %s", line.rsplit("| ", 1)[-1].strip())
-    return process.returncode, last
+    with (
+        tempfile.TemporaryFile() as output,
+        subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=env) as process,
+    ):
+        while process.poll() is None:
+            look()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_INTERVAL)
+        output.seek(0)
+        lines = output.read().decode("utf-8", "replace").splitlines()
+    return process.returncode, [line.strip() for line in lines if line.strip()]
+
+
+def _num_subwords(path: Path) -> int:
+    """Subwords and ends of sentences in a file; an empty line counts one too many."""
+    count = 0
+    with path.open("rb") as stream:
+        while block := stream.read(_BLOCK):
+            count += block.count(b" ") + 2 * block.count(b"\n")
+    return count
+
+
+def _num_written(folder: Path) -> int:
+    """Subwords in the binary files of `folder`, as far as they are."""
+    count = 0
+    for path in folder.glob("*.bin"):
+        language = path.name.split(".")[2]
+        # fairseq's `best_fitting_int_dtype`.
+        width = 2 if dictionary_size(folder / f"dict.{language}.txt") < 65500 else 4
+        try:
+            count += path.stat().st_size // width
+        except FileNotFoundError:  # a part that was joined to the others meanwhile
+            continue
+    return count

@@ -2,16 +2,14 @@
 
 import hashlib
 import logging
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
-from tqdm import tqdm
-
 from admin_nmt.data.corpora import Archive
 from admin_nmt.errors import UserError
 from admin_nmt.files import make_directory, require_free_space
+from admin_nmt.progress import progress
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +29,7 @@ def local_archives(archives: Iterable[Archive], folder: Path) -> dict[str, Path]
     if missing:
         names = ", ".join(f"{archive.name} (from {archive.url})" for archive in missing)
         raise UserError(f"--archives {folder} lacks {names}")
-    for archive in archives:
+    for archive in progress(logger, "checksums", "files", archives, leave=False):
         verify(archive, folder / archive.name)
     return {archive.name: folder / archive.name for archive in archives}
 
@@ -140,18 +138,13 @@ def resuming_downloader(url: str, output: str | IO[Any], fetcher: Any) -> None:
 def _save(response: Any, part: Path, have: int, total: int) -> None:
     """Append the body to `part` from byte `have` on, with a bar or log lines."""
     logger.info("downloading %s, %.0f MiB, from byte %d", part.stem, total / 2**20, have)
-    logged = have
     with (
         part.open("r+b" if have else "wb") as stream,
-        tqdm(
-            desc=part.stem, initial=have, total=total or None, unit="B", unit_scale=True,
-            disable=not sys.stderr.isatty(),
+        progress(
+            logger, part.stem, "B", initial=have, total=total or None, unit_scale=True
         ) as bar,
     ):  # fmt: skip
         stream.seek(have)
         for block in response.iter_content(_BLOCK):
             stream.write(block)
             bar.update(len(block))
-            if bar.disable and stream.tell() - logged > 100 * 2**20:
-                logged = stream.tell()
-                logger.info("%s: %.0f MiB of %.0f", part.stem, logged / 2**20, total / 2**20)

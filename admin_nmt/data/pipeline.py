@@ -20,12 +20,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from itertools import islice, repeat
+from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from admin_nmt.data import bpe, sentence_pieces, text_pipeline
-from admin_nmt.data.archives import read_pairs
+from admin_nmt.data.archives import read_first_side, read_pairs
 from admin_nmt.data.binarize import binarize
 from admin_nmt.data.clean import clean_pair
 from admin_nmt.data.corpora import SETS, Cleaning, Corpus, archive_names, fill
@@ -180,7 +180,7 @@ class PreparationRun:
     def _inputs(self, files: dict[str, Path]) -> dict[str, dict[str, Any]]:
         """Checksum of each input; a file that was not published with one is reported."""
         inputs: dict[str, dict[str, Any]] = {}
-        for name, path in files.items():
+        for name, path in progress(logger, "checksums", "files", files.items(), leave=False):
             if not path.is_file():
                 raise UserError(f"file not found: {path}")
             archive = self.corpus.archives.get(name)
@@ -246,7 +246,8 @@ class PreparationRun:
         pairs = chunks(self._raw_pairs(name), CHUNK_LINES)
         blocks = (tuple(map("\n".join, zip(*chunk, strict=True))) for chunk in pairs)
         read = kept = 0
-        with progress(logger, f"tokenize {name}", "lines", unit_scale=True) as bar:
+        total = self._num_raw_pairs(name)
+        with progress(logger, f"tokenize {name}", "lines", total=total, unit_scale=True) as bar:
             for block, result in ordered_map(function, blocks, self.workers):
                 columns = _columns(result)
                 if every:
@@ -277,6 +278,16 @@ class PreparationRun:
         written[name] += len(indices)
         _write(streams[name], texts)
 
+    def _num_raw_pairs(self, name: str) -> int:
+        """How many pairs a set has; counting them takes no time beside what is done with each."""
+        assert self.files is not None  # _tokenize() has set them
+        lines = chain.from_iterable(
+            read_first_side(source, self.corpus.languages, self.files, self.corpus.invalid_utf8)
+            for source in self.corpus.sources[name]
+        )
+        counted = progress(logger, f"count {name}", "lines", lines, unit_scale=True, leave=False)
+        return sum(1 for _ in counted)
+
     def _raw_pairs(self, name: str) -> Iterator[Pair]:
         """All pairs of a set; an empty line of valid or test is named, or refused where the corpus
         says so."""
@@ -304,7 +315,8 @@ class PreparationRun:
 
     def _learn_bpe(self) -> tuple[list[Path], dict[str, Any]]:
         counts: Counter[str] = Counter()
-        with progress(logger, "count words", "lines", unit_scale=True) as bar:
+        total = 2 * self.state.info("tokenize")["kept"]["train"]
+        with progress(logger, "count words", "lines", total=total, unit_scale=True) as bar:
             for path in self._paths("tokenized", "train"):
                 for block, partial in ordered_map(
                     _count_words, _blocks([path], COUNT_LINES), self.workers
@@ -368,7 +380,10 @@ class PreparationRun:
         self, name: str, function: _SplitPairs, inputs: list[Path], streams: list[IO[str]]
     ) -> int:
         kept = 0
-        with progress(logger, f"split words of {name}", "lines", unit_scale=True) as bar:
+        total = self.state.info("tokenize")["kept"][name]
+        with progress(
+            logger, f"split words of {name}", "lines", total=total, unit_scale=True
+        ) as bar:
             for block, result in ordered_map(function, _blocks(inputs, CHUNK_LINES), self.workers):
                 indices, *texts = _columns(result)
                 _write(streams, texts + [_pick(text, indices) for text in block[2:]])
@@ -430,7 +445,9 @@ class PreparationRun:
             "inputs": state.inputs,
             "outputs": {
                 str(path.relative_to(folder)): sha256(path)
-                for path in sorted(folder.rglob("*"))
+                for path in progress(
+                    logger, "checksums", "files", sorted(folder.rglob("*")), leave=False
+                )
                 if path.is_file()
             },
             "versions": versions(_LIBRARIES + ("sentencepiece",) * (not self.subwords.moses)),

@@ -12,6 +12,7 @@ from typing import Any
 
 from admin_nmt.errors import UserError
 from admin_nmt.files import atomic_write
+from admin_nmt.progress import clock
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ def learn(
     sentencepiece = require_sentencepiece()
     # A tab would end the word; text that was squeezed has none.
     words = (f"{word}\t{count}" for word, count in counts.items())
-    with atomic_write(path, "wb") as stream:
+    with atomic_write(path, "wb") as stream, clock(logger, "learn SentencePiece"):
         try:
             sentencepiece.SentencePieceTrainer.train(
                 sentence_iterator=words,

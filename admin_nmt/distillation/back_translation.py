@@ -186,8 +186,11 @@ def _monolingual(
         make_directory(scratch)
         prefix = scratch / f"mono.{language}"
         builder = make_builder(f"{prefix}.bin", impl="mmap", vocab_size=len(dictionary))
-        lines = read_lines(path, None)
-        for line in progress(logger, "subwords", "lines", lines, unit_scale=True):
+        total = sum(1 for _ in read_lines(path, None))
+        lines = progress(
+            logger, "subwords", "lines", read_lines(path, None), total=total, unit_scale=True
+        )
+        for line in lines:
             pieces = dictionary.encode_line(text.encode(line), add_if_not_exist=False)
             builder.add_item(pieces)
         builder.finalize(f"{prefix}.idx")
@@ -207,7 +210,8 @@ def _pairs(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Sources and targets that make sense as pairs; what makes none is counted."""
     source, target = dictionaries
-    for pieces, hypotheses in zip(targets, read_parts(parts), strict=True):
+    lines = progress(logger, "writing pairs", "lines", targets)
+    for pieces, hypotheses in zip(lines, read_parts(parts), strict=True):
         if hypotheses is None:
             left_out["too long" if len(pieces) > 1 else "empty"] += 1
         for words in hypotheses or ():

@@ -44,6 +44,7 @@ from admin_nmt.errors import UserError
 from admin_nmt.export.backends import Search
 from admin_nmt.files import make_directory
 from admin_nmt.json_files import write_json
+from admin_nmt.progress import progress
 
 logger = logging.getLogger(__name__)
 
@@ -167,12 +168,16 @@ def _distilled_pairs(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The references, where they stay, then the teacher's; sentences that it cannot read are counted."""
     if targets is not None:
-        yield from zip(sources, targets, strict=True)
-    for source, hypotheses in zip(sources, translated, strict=True):
+        yield from zip(_written(sources), targets, strict=True)
+    for source, hypotheses in zip(_written(sources), translated, strict=True):
         if hypotheses is None:
             left_out["too long"] += 1
         for words in hypotheses or ():
             yield source, dictionary.encode_line(words, add_if_not_exist=False)
+
+
+def _written(sources: Any) -> Iterable[Tensor]:
+    return progress(logger, "writing pairs", "sentences", sources)
 
 
 def _write(

@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -94,29 +94,43 @@ def translate_parts(
     """The files with the translations of all sources, which are made where they are missing."""
     starts = range(0, len(sources), part_sentences)
     parts = [folder / f"{number:05d}.jsonl" for number in range(len(starts))]
-    with progress(logger, "translating", "sentences", total=len(sources)) as bar:
-        for number, (start, part) in enumerate(zip(starts, parts, strict=True)):
-            indices = range(start, min(start + part_sentences, len(sources)))
-            if not part.exists():
-                # Without the end of sentence, which an engine adds.
-                lines = [dictionary.string(sources[index][:-1]).split() for index in indices]
-                if search.sampling is not None:
-                    # The same numbers for a part, whether those before it were made in this run.
-                    backend.seed(search.sampling.seed + number)
-                found = _translate(backend, lines, search, batch_tokens)
-                with atomic_write(part) as stream:
-                    for hypotheses in found:
-                        stream.write(json.dumps(hypotheses, ensure_ascii=False) + "\n")
-            bar.update(len(indices))
+    missing = [
+        (number, range(start, min(start + part_sentences, len(sources))), part)
+        for number, (start, part) in enumerate(zip(starts, parts, strict=True))
+        if not part.exists()
+    ]
+    there = len(sources) - sum(len(indices) for _, indices, _ in missing)
+    with progress(logger, "translating", "sentences", initial=there, total=len(sources)) as bar:
+        for number, indices, part in missing:
+            # Without the end of sentence, which an engine adds.
+            lines = [dictionary.string(sources[index][:-1]).split() for index in indices]
+            if search.sampling is not None:
+                # The same numbers for a part, whether those before it were made in this run.
+                backend.seed(search.sampling.seed + number)
+            found = _translate(backend, lines, search, batch_tokens, bar.update)
+            with atomic_write(part) as stream:
+                for hypotheses in found:
+                    stream.write(json.dumps(hypotheses, ensure_ascii=False) + "\n")
     return parts
 
 
 def _translate(
-    backend: Backend, lines: Sequence[Sentence], search: Search, batch_tokens: int
+    backend: Backend,
+    lines: Sequence[Sentence],
+    search: Search,
+    batch_tokens: int,
+    done: Callable[[int], object],
 ) -> list[list[str] | None]:
-    """Translations of each line in subwords joined by spaces; None where it is too long to be read."""
+    """Translations of each line in subwords joined by spaces; None where it is too long to be read.
+
+    Args:
+        done: told how many more lines are translated, or left out.
+    """
     kept = [index for index, line in enumerate(lines) if 0 < len(line) <= backend.max_source]
-    hypotheses = translate_sentences(backend, [lines[i] for i in kept], search, batch_tokens)
+    done(len(lines) - len(kept))
+    hypotheses = translate_sentences(
+        backend, [lines[i] for i in kept], search, batch_tokens, lambda batch: done(len(batch))
+    )
     found: list[list[str] | None] = [None] * len(lines)
     for index, entries in zip(kept, hypotheses, strict=True):
         found[index] = [" ".join(entry.tokens) for entry in entries]

@@ -1,7 +1,7 @@
 """Raw text in, raw text out, in order, in bounded memory, whatever the engine."""
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain, islice
 from typing import Protocol
@@ -88,11 +88,18 @@ class Translator:
         return list(self.stream(lines, Search(beam=max(beam, nbest), nbest=nbest, lenpen=lenpen)))
 
     def stream(
-        self, lines: Iterable[str], search: Search | None = None, chunk_lines: int = CHUNK_LINES
+        self,
+        lines: Iterable[str],
+        search: Search | None = None,
+        chunk_lines: int = CHUNK_LINES,
+        done: Callable[[int], object] = lambda count: None,
     ) -> Iterator[list[Translation]]:
         """Translations of line after line, reading `chunk_lines` lines ahead.
 
         Lines with more subwords than the model reads are translated in pieces, with a warning.
+
+        Args:
+            done: told after each batch how many more lines are translated.
         """
         search = search or Search()
         if search.sampling is not None:
@@ -102,18 +109,30 @@ class Translator:
         warnings = Warnings(logger)
         numbered = enumerate(lines, start=1)
         while chunk := list(islice(numbered, chunk_lines)):
-            yield from self._chunk(chunk, search, warnings)
+            yield from self._chunk(chunk, search, warnings, done)
         warnings.close()
 
     def _chunk(
-        self, chunk: list[tuple[int, str]], search: Search, warnings: Warnings
+        self,
+        chunk: list[tuple[int, str]],
+        search: Search,
+        warnings: Warnings,
+        done: Callable[[int], object],
     ) -> list[list[Translation]]:
         lines = [
             pieces_of(self._subwords(line), self.backend.max_source, f"line {number}", warnings)
             for number, line in chunk
         ]
         flat = list(chain.from_iterable(lines))
-        found = iter(translate_sentences(self.backend, flat, search, self.batch_tokens))
+        done(sum(not pieces for pieces in lines))
+        # A line in several pieces counts with its last one.
+        is_last = [piece is pieces[-1] for pieces in lines for piece in pieces]
+        found = iter(
+            translate_sentences(
+                self.backend, flat, search, self.batch_tokens,
+                lambda batch: done(sum(is_last[index] for index in batch)),
+            )
+        )  # fmt: skip
         return [
             self._join(line, pieces, [next(found) for _ in pieces], search)
             for (_, line), pieces in zip(chunk, lines, strict=True)
@@ -160,7 +179,11 @@ def _attended(pieces: list[Sentence], parts: list[Hypothesis]) -> list[int]:
 
 
 def translate_sentences(
-    backend: Backend, sentences: Sequence[Sentence], search: Search, batch_tokens: int
+    backend: Backend,
+    sentences: Sequence[Sentence],
+    search: Search,
+    batch_tokens: int,
+    done: Callable[[list[int]], object] = lambda batch: None,
 ) -> list[list[Hypothesis]]:
     """Hypotheses of each sentence, in the order given; batches are of sentences of like length.
 
@@ -170,6 +193,7 @@ def translate_sentences(
         search: what to look for.
         batch_tokens: most subwords in one batch, padding included; fewer where more samples of each
             sentence are held at once than a beam of 5 holds.
+        done: told the indices of the sentences of each batch when it is translated.
     """
     if search.sampling is not None:
         batch_tokens = batch_tokens * 5 // max(5, search.nbest)
@@ -182,6 +206,7 @@ def translate_sentences(
     found: dict[int, list[Hypothesis]] = {}
     for batch, hypotheses in zip(batches, results, strict=True):
         found.update(zip(batch, hypotheses, strict=True))
+        done(batch)
     return [found[index] for index in range(len(sentences))]
 
 

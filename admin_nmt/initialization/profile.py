@@ -8,7 +8,7 @@ training that follows are untouched until `apply_profile` writes the omegas.
 import copy
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,7 +100,7 @@ def _float32_copy(model: Any) -> Any:
 
 
 def measure_profile(
-    model: Any, samples: Sequence[Mapping[str, Any]], seed: int, set_omegas: bool | None = None
+    model: Any, samples: Iterable[Mapping[str, Any]], seed: int, set_omegas: bool | None = None
 ) -> Profile:
     """Run one forward pass per sample on a copy of `model` and record every residual connection.
 
@@ -125,19 +125,20 @@ def measure_profile(
     set_omegas = not model.omegas_ready if set_omegas is None else set_omegas
     twin = _float32_copy(model)
     passes: list[dict[str, SublayerProfile]] = []
+    num_tokens = 0
     device = next(twin.parameters()).device
     with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
         torch.manual_seed(seed)
         for sample in samples:
             passes.append(_one_pass(twin, sample, set_omegas))
+            num_tokens += int(sample["ntokens"])
     sublayers = {name: _mean([records[name] for records in passes]) for name in passes[0]}
     for name, sublayer in sublayers.items():
         if not math.isfinite(sublayer.shortcut_variance + sublayer.branch_variance):  # type: ignore[operator]
             raise UserError(f"profiling found a variance that is not finite at {name}")
-    num_tokens = sum(int(sample["ntokens"]) for sample in samples)
     return Profile(
         sublayers,
-        {"seed": seed, "num_batches": len(samples), "num_target_tokens": num_tokens},
+        {"seed": seed, "num_batches": len(passes), "num_target_tokens": num_tokens},
     )
 
 

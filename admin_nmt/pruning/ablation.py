@@ -93,9 +93,8 @@ def ablate(
             f"{translator.loaded.path}: no heads to mask with --experiments {' '.join(experiments)} "
             f"--kinds {''.join(kinds)}"
         )
-    whole = translator.translate(())
     # In a layer of two heads, without one is the other alone: one translation serves both.
-    needed = dict.fromkeys(frozenset(removed) for *_, removed in settings)
+    needed = dict.fromkeys([frozenset[Head](), *(frozenset(removed) for *_, removed in settings)])
     missing = [removed for removed in needed if not translator.is_done(removed)]
     if len(missing) < len(needed):
         logger.info(
@@ -103,6 +102,7 @@ def ablate(
         )
     for removed in progress(logger, "translating", "settings", missing):
         translator.translate(removed)
+    whole = translator.translate(())
     rows = []
     for experiment, head, removed in progress(logger, "testing", "settings", settings):
         comparison = compare_systems(

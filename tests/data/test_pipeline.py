@@ -14,7 +14,7 @@ from sacremoses import MosesPunctNormalizer, MosesTokenizer
 from subword_nmt.apply_bpe import BPE
 from subword_nmt.learn_bpe import learn_bpe
 
-from admin_nmt.data import bpe, pipeline
+from admin_nmt.data import binarize, bpe, pipeline
 from admin_nmt.data.corpora import Archive, Cleaning, Corpus, Source
 from admin_nmt.data.corpus_files import load_corpus
 from admin_nmt.data.pipeline import prepare
@@ -226,6 +226,7 @@ def binarized_count(path: Path) -> int:
 
 def test_the_prepared_folder_is_complete_and_true(custom, tmp_path, caplog):
     """With the real fairseq-preprocess, and lines that must not shift those behind them."""
+    caplog.set_level("INFO")
     for path in custom.values():
         odd = ODD_LINES if path.suffix == ".de" else ODD_LINES[::-1]
         path.write_bytes(path.read_bytes() + "".join(f"{line}\n" for line in odd).encode())
@@ -240,6 +241,11 @@ def test_the_prepared_folder_is_complete_and_true(custom, tmp_path, caplog):
                 assert raw.read_bytes() == custom[f"{name}.{language}"].read_bytes()
                 assert (tmp_path / "out" / "raw" / raw.name).read_bytes() == raw.read_bytes()
     assert content["lines"]["valid"] == 12 + len(ODD_LINES)
+    for language in ("de", "en"):
+        assert f"fairseq-preprocess: [{language}] Dictionary: " in caplog.text
+    # What the bar goes by.
+    total = sum(map(binarize._num_subwords, (tmp_path / "out" / "bpe").iterdir()))
+    assert 0 <= total - binarize._num_written(data) <= 6 * len(ODD_LINES)
     assert f"{custom['test.de']}, line 10 is empty: it is kept as it is" in caplog.text
     assert set(content["inputs"]) == set(custom)
     assert {"codes", "dict.de.txt", "dict.en.txt", "train.de-en.de.bin"} <= set(content["outputs"])

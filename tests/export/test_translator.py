@@ -77,7 +77,10 @@ def test_every_line_gets_its_own_translation_in_order(
     lines: list[str], batch_tokens: int, chunk_lines: int
 ) -> None:
     translator = Translator(Reversal(), Words(), batch_tokens)
-    found = [found[0].text for found in translator.stream(lines, chunk_lines=chunk_lines)]
+    done: list[int] = []
+    results = translator.stream(lines, chunk_lines=chunk_lines, done=done.append)
+    found = [found[0].text for found in results]
+    assert sum(done) == len(lines)
     assert found == [" ".join([*line.split()[::-1], "0"]) if line else "" for line in lines]
 
 
@@ -114,9 +117,11 @@ def test_no_more_than_one_chunk_is_read_ahead() -> None:
 
 def test_a_long_line_is_translated_in_pieces_and_named(caplog: pytest.LogCaptureFixture) -> None:
     translator = Translator(Reversal(), Words())
+    done: list[int] = []
     with caplog.at_level(logging.WARNING):
-        found = translator.translate(["a", "a b c . d e f g"])
-    assert found == ["a 0", ". c b a 0 g f e d 0"]
+        results = list(translator.stream(["a", "a b c . d e f g"], done=done.append))
+    assert [found[0].text for found in results] == ["a 0", ". c b a 0 g f e d 0"]
+    assert sum(done) == 2
     assert "line 2 has 8 subwords, the model reads 6: translated in 2 pieces" in caplog.text
 
 
