@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from admin_nmt.checkpoints import Checkpoint
-from admin_nmt.checkpoints.averaging import _require_same_model
+from admin_nmt.checkpoints.averaging import require_same_model
 from admin_nmt.errors import UserError
 from admin_nmt.models import heads as model_heads
 from admin_nmt.models.config import options_with_meaning, our_options
@@ -34,9 +34,9 @@ def test_checkpoints_that_mean_other_functions_are_never_averaged(name: str) -> 
         Checkpoint(Path(f"{number}.pt"), {"model": {}, "cfg": {"model": model}})
         for number, model in enumerate([ARCH, ARCH | {name: "other"}])
     )
-    _require_same_model(first, {}, first)
+    require_same_model(first, first)
     with pytest.raises(UserError, match=f"{name} other instead of"):
-        _require_same_model(first, {}, other)
+        require_same_model(first, other)
 
 
 def test_scores_of_heads_belong_to_one_function(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,6 +49,7 @@ def test_every_run_is_a_command_that_fairseq_understands(name: str, data_bin: Pa
                 assert value in (parsed, *(parsed if isinstance(parsed, list) else ())), label
 
 
+@pytest.mark.long
 def test_a_run_is_trained_once_looked_at_and_translated(data_bin: Path, tmp_path: Path) -> None:
     run = Run("tiny", TINY, updates=4, probe_every=2, translate=True, average=2, labels={"x": 7})
     args = arguments(tmp_path, data_bin)

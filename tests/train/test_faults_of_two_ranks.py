@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 REPOSITORY = Path(__file__).parents[2]
 
 
+@pytest.mark.long
 def test_one_fault_of_each_kind(data_bin: Path, tmp_path: Path) -> None:
     # A process of its own: autograd's threads, which other tests have started, do not survive a fork.
     results = tmp_path / "faults.json"
