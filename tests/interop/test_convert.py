@@ -169,6 +169,19 @@ def built(converted: dict[str, Any], num_words: int) -> Any:
     return model.eval()
 
 
+def assert_equal_logits(ours: Path, state: Any, settings: Any, num_words: int) -> None:
+    """The converted file computes what the official layers do."""
+    from fairseq import checkpoint_utils
+
+    model = built(checkpoint_utils.load_checkpoint_to_cpu(str(ours)), num_words)
+    expected = official.forward(state, settings, SOURCE, TARGET)
+    with torch.no_grad():
+        found = model(torch.tensor([SOURCE]), torch.tensor([len(SOURCE)]), torch.tensor([TARGET]))[
+            0
+        ][0]
+    assert float((found - expected).abs().max() / expected.abs().max()) < BOUND
+
+
 def words(number: int) -> Any:
     from fairseq.data import Dictionary
 
@@ -238,15 +251,7 @@ def test_numbers_of_admin_torch_in_sixteen_bits_are_kept_as_they_were_rounded(
     torch.save(file, path)
     ours = tmp_path / "ours.pt"
     assert main(["convert", str(path), "--from", "admin-torch", "--output", str(ours)]) == 0
-    from fairseq import checkpoint_utils
-
-    model = built(checkpoint_utils.load_checkpoint_to_cpu(str(ours)), num_words)
-    expected = official.forward(state, settings, SOURCE, TARGET)
-    with torch.no_grad():
-        found = model(torch.tensor([SOURCE]), torch.tensor([len(SOURCE)]), torch.tensor([TARGET]))[
-            0
-        ][0]
-    assert float((found - expected).abs().max() / expected.abs().max()) < BOUND
+    assert_equal_logits(ours, state, settings, num_words)
 
 
 def test_sixteen_bits_and_old_files_are_read(tmp_path: Path, num_words: int, capsys: Any) -> None:
@@ -280,15 +285,7 @@ def test_norms_by_number_and_one_limit_of_positions_are_read(
     converted = open_checkpoint(ours)
     model_settings = converted["cfg"]["model"]
     assert [model_settings[name] for name in limits] == [48, 48]
-    from fairseq import checkpoint_utils
-
-    model = built(checkpoint_utils.load_checkpoint_to_cpu(str(ours)), num_words)
-    expected = official.forward(state, settings, SOURCE, TARGET)
-    with torch.no_grad():
-        found = model(torch.tensor([SOURCE]), torch.tensor([len(SOURCE)]), torch.tensor([TARGET]))[
-            0
-        ][0]
-    assert float((found - expected).abs().max() / expected.abs().max()) < BOUND
+    assert_equal_logits(ours, state, settings, num_words)
 
 
 def _numbered(name: str) -> str:
