@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from admin_nmt.cli._languages import add_language_arguments
 from admin_nmt.errors import UsageError, require_at_least_one
 
 if TYPE_CHECKING:
@@ -24,12 +25,7 @@ def add_model_arguments(parser: argparse.ArgumentParser, several: bool = False) 
         help="checkpoint of admin_transformer or of fairseq's transformer"
         + ("; several of one run show heads during training" if several else ""),
     )
-    parser.add_argument(
-        "-s", "--source-lang", metavar="LANG", help="default: as the checkpoint was trained"
-    )
-    parser.add_argument(
-        "-t", "--target-lang", metavar="LANG", help="default: as the checkpoint was trained"
-    )
+    add_language_arguments(parser)
     parser.add_argument("--cpu", action="store_true", help="do not use a GPU")
 
 

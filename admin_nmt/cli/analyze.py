@@ -5,6 +5,7 @@ import logging
 import sys
 from pathlib import Path
 
+from admin_nmt.cli._languages import add_language_arguments
 from admin_nmt.errors import UsageError
 
 HELP = "entropy of attention heads and divergence of neighbouring layers (arXiv 2012.11747)"
@@ -32,8 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-tokens", type=int, default=1024, help="tokens in a batch (default: %(default)s)"
     )
-    parser.add_argument("-s", "--source-lang", metavar="LANG", help="default: as trained")
-    parser.add_argument("-t", "--target-lang", metavar="LANG", help="default: as trained")
+    add_language_arguments(parser, "default: as trained")
     parser.add_argument("--seed", type=int, default=1, help="of the draw (default: %(default)s)")
     parser.add_argument("--cpu", action="store_true", help="do not use a GPU")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder of the report")

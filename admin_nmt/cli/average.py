@@ -4,6 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from admin_nmt.cli._languages import add_language_arguments
+
 HELP = "average the parameters of the last checkpoints of a training run"
 
 
@@ -42,12 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write checkpoint_best.pt of the folder in place of the average if its loss on the "
         "validation set of this data folder is lower (nll_loss)",
     )
-    parser.add_argument(
-        "-s", "--source-lang", metavar="LANG", help="of DATA; default: as the run was trained"
-    )
-    parser.add_argument(
-        "-t", "--target-lang", metavar="LANG", help="of DATA; default: as the run was trained"
-    )
+    add_language_arguments(parser, "of DATA; default: as the run was trained")
     parser.add_argument("--cpu", action="store_true", help="do not measure the loss on a GPU")
 
 

@@ -3,6 +3,8 @@
 import argparse
 import sys
 
+from admin_nmt.cli._languages import add_language_arguments
+
 HELP = "translate a subset with a trained model; sacreBLEU, chrF, TER, COMET, tokenised BLEUs"
 
 
@@ -25,12 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="untouched reference, a sentence a line; again for each further one (default: the one "
         "in DATA/preparation.json, else the binarised one, detokenised)",
     )
-    parser.add_argument(
-        "-s", "--source-lang", metavar="LANG", help="default: as the checkpoint was trained"
-    )
-    parser.add_argument(
-        "-t", "--target-lang", metavar="LANG", help="default: as the checkpoint was trained"
-    )
+    add_language_arguments(parser)
     parser.add_argument("--beam", type=int, default=5, help="beam size (default: %(default)s)")
     parser.add_argument(
         "--lenpen", type=float, default=1.0, help="length penalty (default: %(default)s)"

@@ -13,7 +13,6 @@ A module with `PASSES_OPTIONS = True` gets options it did not define as `args.fa
 
 import argparse
 import importlib
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -80,12 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from admin_nmt.progress import LogHandler  # not for --help, which shall be quick
 
-    logging.basicConfig(
-        format="%(asctime)s | %(levelname)s | %(name)s | %(message)s",
-        datefmt="%Y-%m-%d %H:%M:%S",
-        level=os.environ.get("LOGLEVEL", "INFO").upper(),
-        handlers=[LogHandler()],
-    )
+    quiet.configure_logging([LogHandler()])
     quiet.install()
     try:
         return args.run(args) or 0

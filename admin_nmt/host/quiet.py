@@ -104,6 +104,16 @@ def in_fairseq_program() -> bool:
     return _program() is not None
 
 
+def configure_logging(handlers: list[logging.Handler] | None = None) -> None:
+    """As fairseq's programs do it; without effect where it was done before. Lines go to stderr."""
+    logging.basicConfig(
+        format="%(asctime)s | %(levelname)s | %(name)s | %(message)s",
+        datefmt="%Y-%m-%d %H:%M:%S",
+        level=os.environ.get("LOGLEVEL", "INFO").upper(),
+        handlers=handlers,
+    )
+
+
 def install_early() -> None:
     """`install` while fairseq is still being imported, which logs a line already, and configures logging.
 
@@ -111,12 +121,7 @@ def install_early() -> None:
     """
     if in_fairseq_program() and "quiet" not in topics_left_out():
         install()
-        # As fairseq's programs do it, which is without effect where it was done before.
-        logging.basicConfig(
-            format="%(asctime)s | %(levelname)s | %(name)s | %(message)s",
-            datefmt="%Y-%m-%d %H:%M:%S",
-            level=os.environ.get("LOGLEVEL", "INFO").upper(),
-        )
+        configure_logging()
 
 
 def _register() -> Callable[[], None]:
