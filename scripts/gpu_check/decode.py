@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import median
 
 from admin_nmt.checkpoints import Checkpoint
+from admin_nmt.errors import UserError
 from admin_nmt.evaluation.decoding import SearchOptions
 from admin_nmt.evaluation.generation import generate_command
 from gpu_check import train
@@ -53,7 +54,10 @@ def generate(context: Context, data: Path, path: Path, known: bool) -> tuple[flo
     log = context.output / "generate.log"
     run_program([*command, *limits], log)
     line = r"Translated .*\(([\d.]+) sentences/s, ([\d.]+) tokens/s\)"
-    sentences, tokens = re.findall(line, log.read_text(encoding="utf-8"))[-1]
+    found = re.findall(line, log.read_text(encoding="utf-8"))
+    if not found:
+        raise UserError(f"fairseq-generate told no rate, see {log}")
+    sentences, tokens = found[-1]
     return float(sentences), float(tokens)
 
 
