@@ -36,15 +36,18 @@ SCHEMES = {
 }
 #: Those with which the others are compared.
 BASELINES = ("post-ln", "pre-ln")
-RATES = ("5e-4", "1e-3")
+RATES = ("1e-3", "5e-4")
 UPDATES = 4000
+#: The warm-up is what profiled ADMIN needs: where the learning rate rises by more than about 3e-7 an
+#: update while the decoder still learns frequencies of words, its encoder collapses first.
 OPTIONS = (
     "--arch admin_transformer --encoder-embed-dim 64 --decoder-embed-dim 64 "
-    "--encoder-ffn-embed-dim 256 --decoder-ffn-embed-dim 256 --encoder-attention-heads 4 "
-    "--decoder-attention-heads 4 --share-all-embeddings --dropout 0.1 --optimizer radam "
+    "--encoder-ffn-embed-dim 128 --decoder-ffn-embed-dim 128 --encoder-attention-heads 4 "
+    "--decoder-attention-heads 4 --share-all-embeddings --dropout 0 --optimizer radam "
     "--adam-betas '(0.9, 0.98)' --clip-norm 1.0 --lr-scheduler inverse_sqrt "
-    "--warmup-updates 2000 --warmup-init-lr 1e-7 "
-    "--criterion admin_label_smoothed_cross_entropy --label-smoothing 0.1 --max-tokens 3000"
+    "--warmup-updates 3000 --warmup-init-lr 1e-7 "
+    "--criterion admin_label_smoothed_cross_entropy --label-smoothing 0.1 --max-tokens 1000 "
+    "--max-tokens-valid 4000"
 )
 
 
@@ -64,14 +67,13 @@ def run_of(scheme: str, depth: str, rate: str, seed: int) -> Run:
 
 #: The headline first; the second seeds last, at both rates, since the better one is not known here.
 RUNS = [
-    *(run_of(scheme, "60L-12L", rate, 1) for scheme in SCHEMES for rate in RATES),
     *(
         run_of(scheme, depth, rate, 1)
-        for depth in ("18L-6L", "6L-6L")
-        for scheme in SCHEMES
+        for depth in ("60L-12L", "18L-6L", "6L-6L")
         for rate in RATES
+        for scheme in SCHEMES
     ),
-    *(run_of(scheme, "60L-12L", rate, 2) for scheme in ("admin", *BASELINES) for rate in RATES),
+    *(run_of(scheme, "60L-12L", rate, 2) for rate in RATES for scheme in ("admin", *BASELINES)),
 ]
 
 

@@ -2,9 +2,11 @@
 
 import csv
 import io
+import logging
 import os
 import statistics
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,9 @@ from admin_nmt.analysis.plots import plot_distributions, plot_head_maps
 from admin_nmt.files import atomic_write
 from admin_nmt.json_files import write_json
 from admin_nmt.modules.head_names import KINDS
+from admin_nmt.progress import progress
+
+logger = logging.getLogger(__name__)
 
 #: A violin of more points looks the same and takes longer.
 _DRAWN = 2000
@@ -89,14 +94,14 @@ def write_report(
     for quantity, label in QUANTITIES.items():
         maps = {title: found.medians(quantity) for title, found in models.items()}
         plot_head_maps(maps, output / f"{quantity}-heads.png", label=f"median {label}")
-        for kind, name in KINDS.items():
-            panels = {
-                title: numbers_by_layer(found, quantity, kind) for title, found in models.items()
-            }
-            if any(panels.values()):
-                path = output / f"{quantity}-{name.replace(' ', '-')}.png"
-                top = 1.0 if quantity == "divergence" else None
-                plot_distributions(panels, path, ylabel=label, title=name, highest=top)
+    charts = list(product(QUANTITIES, KINDS))
+    for quantity, kind in progress(logger, "plot", "charts", charts):
+        panels = {title: numbers_by_layer(found, quantity, kind) for title, found in models.items()}
+        if any(panels.values()):
+            name = KINDS[kind]
+            path = output / f"{quantity}-{name.replace(' ', '-')}.png"
+            top = 1.0 if quantity == "divergence" else None
+            plot_distributions(panels, path, ylabel=QUANTITIES[quantity], title=name, highest=top)
 
 
 def numbers_by_layer(

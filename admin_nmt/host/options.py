@@ -68,6 +68,17 @@ def _without_a_file(load_align_dict: Callable) -> Callable:
     return wrapped
 
 
+def _of_a_task(get_validation_parser: Callable) -> Callable:
+    """`fairseq-validate` without `--task` takes the checkpoint's: fairseq looks up the options of the
+    task `None` and ends in a KeyError. What the command line gives for `translation` is accepted."""
+
+    @wraps(get_validation_parser)
+    def wrapped(default_task: str | None = None) -> Any:
+        return get_validation_parser(default_task or "translation")
+
+    return wrapped
+
+
 _DATA_UTILS = "fairseq.data.data_utils"
 PATCHES = (
     Patch(_DATA_UTILS, "_find_extra_valid_paths", _by_subset, Scope.FAILURES),
@@ -79,4 +90,5 @@ PATCHES = (
     ),
     Patch("fairseq.tasks.translation", "load_langpair_dataset", _once_by_default, Scope.FAILURES),
     Patch("fairseq.utils", "load_align_dict", _without_a_file, Scope.FAILURES),
+    Patch("fairseq.options", "get_validation_parser", _of_a_task, Scope.FAILURES),
 )

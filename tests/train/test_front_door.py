@@ -55,7 +55,7 @@ def test_interactive_translates_a_line(data_bin: Path, checkpoint: Path) -> None
 def test_validate_reports_the_loss(data_bin: Path, checkpoint: Path) -> None:
     result = run_program(
         "fairseq-validate", data_bin, "--path", checkpoint, "--cpu", "--max-tokens", 300,
-        "--task", "translation", "--valid-subset", "valid,test",
+        "--valid-subset", "valid,test",
     )  # fmt: skip
     assert "valid on 'test' subset" in result.stdout + result.stderr
     assert "| loss " in result.stdout + result.stderr
