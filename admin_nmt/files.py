@@ -1,15 +1,19 @@
 """Files that are either whole or absent: write to a temporary name, then rename."""
 
+import errno
 import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from admin_nmt.errors import UserError
+
+#: What a disk refuses to write with.
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EROFS)
 
 
 @contextmanager
@@ -21,27 +25,41 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "w", **kwargs: Any) -
     permissions; a new one gets those of the umask.
 
     Raises:
-        UserError: the folder is missing or unwritable, or the disk is full.
+        UserError: the folder is missing or unwritable, or the disk is full. Other errors of the
+            block, such as a pipe that closed, are not about this file and pass.
     """
     path = Path(path)
     if "b" not in mode:
         kwargs.setdefault("encoding", "utf-8")
         kwargs.setdefault("newline", "\n")
-    temporary: str | None = None
-    try:
+    with _writing(path):
         handle, temporary = tempfile.mkstemp(
             prefix=f".{path.name}.", suffix=".tmp", dir=path.parent
         )
-        with os.fdopen(handle, mode, **kwargs) as stream:
+    try:
+        with _writing(path, _OF_THE_DISK), os.fdopen(handle, mode, **kwargs) as stream:
             yield stream
-        Path(temporary).chmod(_permissions(path))
-        Path(temporary).replace(path)
-        temporary = None
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        with _writing(path):
+            Path(temporary).chmod(_permissions(path))
+            Path(temporary).replace(path)
     finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+        Path(temporary).unlink(missing_ok=True)
+
+
+@contextmanager
+def _writing(path: Path, numbers: Container[int] | None = None) -> Iterator[None]:
+    """An error of the system in the block becomes one line about `path`.
+
+    Args:
+        path: the file that was to be written.
+        numbers: of errors that are about it; None for all.
+    """
+    try:
+        yield
+    except OSError as error:
+        if numbers is not None and error.errno not in numbers:
+            raise
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _permissions(path: Path) -> int:

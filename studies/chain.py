@@ -17,6 +17,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from admin_nmt.errors import UserError
 from admin_nmt.json_files import read_json, write_json
 from studies.study import BIN, call
 
@@ -54,13 +55,15 @@ def run(steps: Sequence[Step], folder: Path, deadline: float | None = None) -> N
     """Run the steps that are not done, in order.
 
     Raises:
-        UserError: a program failed; the line names its log.
+        UserError: a program failed, the line names its log; or a finished step had other arguments.
         OutOfTimeError: `deadline` (seconds of `time.monotonic`) has passed.
     """
     for place in ("done", "logs"):
         (folder / place).mkdir(parents=True, exist_ok=True)
     for one in tqdm(steps, unit=" steps", desc=folder.name):
-        if mark(folder, one.name).exists():
+        ended = done(folder, one.name)
+        if ended is not None:
+            _require_same(one, ended["command"], mark(folder, one.name))
             continue
         program, *arguments = one.command
         path = str(BIN / program) if (BIN / program).exists() else program
@@ -75,6 +78,15 @@ def run(steps: Sequence[Step], folder: Path, deadline: float | None = None) -> N
                 "date": datetime.date.today().isoformat(),
                 "seconds": round(time.monotonic() - start, 3),
             },
+        )
+
+
+def _require_same(one: Step, command: str, path: Path) -> None:
+    """Refuse to take the results of another command for those of this one."""
+    if command != shlex.join(one.command):
+        raise UserError(
+            f"{path} is of another command ({command}): give another --output, or remove that file "
+            "to run the step anew"
         )
 
 

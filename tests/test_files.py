@@ -41,6 +41,12 @@ def test_full_disk_is_one_line_and_nothing_half_written(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_error_that_is_not_about_the_file_passes(tmp_path: Path) -> None:
+    with pytest.raises(BrokenPipeError), files.atomic_write(tmp_path / "out.txt"):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_missing_or_unusable_folder_is_named(tmp_path: Path) -> None:
     expected = pytest.raises(UserError, match=r"cannot write .*nowhere")
     with expected, files.atomic_write(tmp_path / "nowhere" / "out.txt"):

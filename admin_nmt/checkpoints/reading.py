@@ -89,6 +89,8 @@ def unreadable_checkpoint(path: str | os.PathLike[str], error: Exception) -> Use
         return UserError(f"not a checkpoint file but a directory: {path}")
     if isinstance(error, PermissionError):
         return UserError(f"checkpoint cannot be read: {path}: permission denied")
+    if isinstance(error, OSError):
+        return UserError(f"checkpoint cannot be read: {path}: {error.strerror or error}")
     if Path(path).stat().st_size == 0:
         return UserError(f"checkpoint is empty (0 bytes): {path}")
     if not zipfile.is_zipfile(path) and not str(error).startswith("PytorchStreamReader"):
@@ -113,7 +115,8 @@ def open_checkpoint(path: str | Path) -> dict[str, Any]:
     for name, value in state["model"].items():
         if not isinstance(value, torch.Tensor):
             raise UserError(
-                f"{path} is not a fairseq checkpoint: model entry {name} is not a tensor"
+                f"{path}: model entry {name} is not a tensor; fairseq can load it, the tools here "
+                "read weights alone"
             )
     return state
 

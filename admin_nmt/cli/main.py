@@ -90,6 +90,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output (`| head`) went away, which is not an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        place = "" if error.filename is None else f"{error.filename}: "
+        print(  # noqa: T201
+            f"admin-nmt {args.subcommand}: error: {place}{error.strerror or error}", file=sys.stderr
+        )
+        return 1
     except KeyboardInterrupt:
         print(f"admin-nmt {args.subcommand}: interrupted", file=sys.stderr)  # noqa: T201
         return 130

@@ -6,6 +6,7 @@ early goes on for `--patience` validations each time it is started again.
 """
 
 import logging
+import sys
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -24,8 +25,7 @@ def _keeping_the_count(save_checkpoint: Callable) -> Callable:
 
     @wraps(save_checkpoint)
     def wrapped(self: Any, filename: str, extra_state: dict[str, Any]) -> Any:
-        from fairseq_cli.train import should_stop_early as counter
-
+        counter = _counter()
         if is_ours(self) and hasattr(counter, "best"):
             count = {"best": counter.best, "num_runs": counter.num_runs}
             extra_state = extra_state | {KEY: count}
@@ -41,8 +41,8 @@ def _counting_on(load_checkpoint: Callable) -> Callable:
     @wraps(load_checkpoint)
     def wrapped(cfg: Any, trainer: Any, **kwargs: Any) -> Any:
         from fairseq import checkpoint_utils
-        from fairseq_cli.train import should_stop_early as counter
 
+        counter = _counter()
         extra_state, epoch_itr = load_checkpoint(cfg, trainer, **kwargs)
         best = (extra_state or {}).get("best")
         # With options such as --reset-meters and --finetune-from-model fairseq forgets the best value.
@@ -60,6 +60,17 @@ def _counting_on(load_checkpoint: Callable) -> Callable:
         return extra_state, epoch_itr
 
     return wrapped
+
+
+def _counter() -> Any:
+    """The function on which fairseq keeps its count, of the program that runs: under
+    `python -m fairseq_cli.train` that is the main module, and importing it would make a second."""
+    main = sys.modules["__main__"]
+    if getattr(main.__spec__, "name", None) == "fairseq_cli.train":
+        return main.should_stop_early
+    from fairseq_cli.train import should_stop_early
+
+    return should_stop_early
 
 
 PATCHES = (

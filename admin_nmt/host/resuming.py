@@ -58,7 +58,7 @@ def require_same_residuals(model: Any, path: str) -> None:
         path: a checkpoint; one that is not there passes.
 
     Raises:
-        UserError: naming both values of `--init-type`.
+        UserError: naming both values of `--init-type`, or the option of attention that is missing.
     """
     from admin_nmt.checkpoints.checkpoint import Checkpoint
     from admin_nmt.models.admin_transformer import AdminTransformerModel
@@ -83,6 +83,7 @@ def require_same_residuals(model: Any, path: str) -> None:
             f"{settings.init_type}, or start from scratch"
         )
     _require_same_scores(config, model.cfg, path)
+    _require_a_choice_of_mask(config, model.cfg, path)
 
 
 def _require_same_scores(theirs: Any, ours: Any, path: str) -> None:
@@ -103,6 +104,16 @@ def _require_same_scores(theirs: Any, ours: Any, path: str) -> None:
         raise UserError(
             f"checkpoint {path} was trained with {option}: without it attention would compute "
             "something else; give it again, or start from scratch"
+        )
+
+
+def _require_a_choice_of_mask(theirs: Any, ours: Any, path: str) -> None:
+    """Refuse to go on from a model with masked heads where nothing is said about them: the shapes
+    are equal, and all heads would train again. An empty mask says that they shall."""
+    if theirs.head_mask and ours.head_mask is None:
+        raise UserError(
+            f"checkpoint {path} has masked heads: give --head-mask {theirs.head_mask} (with "
+            "fairseq-hydra-train model.head_mask=...), or --head-mask '' to train all heads again"
         )
 
 

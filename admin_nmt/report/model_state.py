@@ -12,6 +12,7 @@ from admin_nmt.json_files import read_json
 from admin_nmt.models.config import to_config
 from admin_nmt.models.head_files import DOCUMENT
 from admin_nmt.models.heads import full_layout
+from admin_nmt.models.settings import model_settings
 from admin_nmt.modules.head_names import KINDS, parse_heads
 
 logger = logging.getLogger(__name__)
@@ -108,10 +109,7 @@ def kept_map(checkpoint: Checkpoint) -> HeadMap | None:
     """
     if checkpoint.family != "admin_transformer":
         return None
-    settings = (checkpoint.state.get("cfg") or {}).get("model") or checkpoint.state.get("args")
-    if settings is None:
-        return None
-    cfg = to_config(settings)
+    cfg = to_config(model_settings(checkpoint))
     values = {}
     for kind, layers in cfg.heads.items():
         full = full_layout(cfg)[kind]

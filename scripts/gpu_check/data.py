@@ -55,6 +55,7 @@ def with_types(data: Path, folder: Path, num_types: int) -> Path:
             lines += [f"filler{n:06} 0" for n in range(num_types - 4 - len(lines))]
             with atomic_write(target) as stream:
                 stream.write("\n".join(lines) + "\n")
-        elif not target.exists():
+        else:
+            target.unlink(missing_ok=True)  # perhaps a link to other data
             target.symlink_to(path.resolve())
     return folder

@@ -127,6 +127,13 @@ def prepare(args: argparse.Namespace) -> Path:
                 num_test=held_out,
                 seed=CORPUS_SEED,
             )
+        with (corpus / "train.de").open(encoding="utf-8") as stream:
+            pairs = sum(1 for _ in stream)
+        if pairs != args.pairs:
+            raise UserError(
+                f"{corpus} holds {pairs} pairs, not --pairs {args.pairs}: give another --output, or "
+                f"delete {args.output}"
+            )
     elif not corpus.is_dir():
         raise UserError(f"--corpus {corpus} is not a folder")
     say("tokenising, learning joint BPE, binarising")

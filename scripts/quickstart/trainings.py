@@ -117,7 +117,11 @@ def run(command: Sequence[str | Path], log: Path) -> None:
 
 
 class Training:
-    """A `fairseq-train` process whose progress can be followed."""
+    """A `fairseq-train` process whose progress can be followed.
+
+    Raises:
+        UserError: the folder holds checkpoints of another model; training longer is going on.
+    """
 
     def __init__(self, data: Path, model: Model, folder: Path) -> None:
         self.model, self.label = model, model.label
@@ -126,6 +130,7 @@ class Training:
         self.command = train_command(data, model, folder / "checkpoints")
         self.done = folder / "done"  # written when training has ended, with what was trained
         self.process: subprocess.Popen | None = None
+        self._require_same_model()
 
     def start(self) -> None:
         """Start or resume the process, unless it has finished in an earlier run."""
@@ -138,6 +143,17 @@ class Training:
                 stderr=subprocess.STDOUT,
                 env=os.environ | {"OMP_NUM_THREADS": "1"},
             )
+
+    def _require_same_model(self) -> None:
+        """Refuse another model than that of the folder, naming both."""
+        record, model = self.folder / "model", str(replace(self.model, updates=0))
+        found = record.read_text(encoding="utf-8") if record.exists() else model
+        if found != model:
+            raise UserError(
+                f"{self.folder} holds another training ({found}) than this one ({model}): give "
+                "another --output, or delete that folder"
+            )
+        record.write_text(model, encoding="utf-8")
 
     def poll(self) -> tuple[int, str]:
         """Updates done so far, and the perplexity logged last."""

@@ -61,7 +61,9 @@ def test_foreign_objects_are_refused_and_do_not_run(tmp_path: Path, function: Ca
     assert not marker.exists()
 
 
-@pytest.mark.parametrize("kind", ["missing", "empty", "text", "directory", "truncated", "no model"])
+@pytest.mark.parametrize(
+    "kind", ["missing", "empty", "text", "directory", "below a file", "truncated", "no model"]
+)
 def test_what_is_no_checkpoint_is_named_in_one_line(tmp_path: Path, kind: str) -> None:
     from fairseq import checkpoint_utils
 
@@ -74,6 +76,9 @@ def test_what_is_no_checkpoint_is_named_in_one_line(tmp_path: Path, kind: str) -
         path.write_text("this is no checkpoint\n" * 100)
     elif kind == "directory":
         path.mkdir()
+    elif kind == "below a file":
+        path.touch()
+        path = path / "checkpoint.pt"
     elif kind in ("truncated", "no model"):
         torch.save({"weights": torch.zeros(1000)}, path)
         if kind == "truncated":

@@ -161,6 +161,16 @@ def test_attention_goes_on_as_it_was_trained(
         require_same_residuals(model, str(path))
 
 
+def test_a_mask_is_not_lost_silently(saved: Callable[..., tuple[Any, Path]]) -> None:
+    """`fairseq-hydra-train` does not take it over from the checkpoint, as `fairseq-train` does."""
+    masked, path = saved("--head-mask", "E:1:2")
+    require_same_residuals(masked, str(path))
+    require_same_residuals(saved("--head-mask", "E:1:1")[0], str(path))
+    require_same_residuals(saved("--head-mask", "")[0], str(path))
+    with pytest.raises(UserError, match=r"has masked heads: give --head-mask E:1:2 "):
+        require_same_residuals(saved()[0], str(path))
+
+
 def test_fairseqs_trainer_compares_before_it_loads(
     of_type: Callable[[str], tuple[Any, Path]], parse: Callable[..., Any], task: Any
 ) -> None:

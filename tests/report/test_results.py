@@ -35,9 +35,9 @@ def write_evaluation(folder: Path, bleu: float, word: str, sources: bool = True)
 
 @pytest.fixture
 def save(parse: Callable[..., Any], build: Callable[..., Any]) -> Callable[..., Any]:
-    """`save(path, update, *options)`: a checkpoint of the tiny model whose omegas are `update`."""
+    """`save(path, update, *options, as_dict)`: a checkpoint of the tiny model whose omegas are `update`."""
 
-    def write(path: Path, update: int, *options: str) -> None:
+    def write(path: Path, update: int, *options: str, as_dict: bool = False) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         model = build(*options)
         with torch.no_grad():
@@ -48,6 +48,8 @@ def save(parse: Callable[..., Any], build: Callable[..., Any]) -> Callable[..., 
             "args": parse(*options).model, "model": model.state_dict(),
             "optimizer_history": [{"num_updates": update}],
         }  # fmt: skip
+        if as_dict:  # as fairseq-hydra-train keeps settings
+            state["cfg"] = {"model": vars(state.pop("args"))}
         torch.save(state, path)
 
     return write
@@ -101,9 +103,12 @@ def test_checkpoints_are_taken_by_age(tmp_path: Path) -> None:
     assert found == ["checkpoint_1_10.pt", "checkpoint_last.pt"]
 
 
-def test_removed_heads_and_whole_models(save: Callable[..., Any], tmp_path: Path) -> None:
-    save(tmp_path / "whole.pt", 1)
-    save(tmp_path / "pruned.pt", 1, "--heads-per-layer", "E:4,1 A:4,4 D:0,4")
+@pytest.mark.parametrize("as_dict", [False, True])
+def test_removed_heads_and_whole_models(
+    save: Callable[..., Any], tmp_path: Path, as_dict: bool
+) -> None:
+    save(tmp_path / "whole.pt", 1, as_dict=as_dict)
+    save(tmp_path / "pruned.pt", 1, "--heads-per-layer", "E:4,1 A:4,4 D:0,4", as_dict=as_dict)
     assert model_state.kept_map(Checkpoint.open(tmp_path / "whole.pt")) is None
     found = model_state.kept_map(Checkpoint.open(tmp_path / "pruned.pt"))
     assert found is not None and "not which" in found.title

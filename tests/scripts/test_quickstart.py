@@ -59,6 +59,14 @@ def test_quickstart_makes_scores_and_plots_and_resumes(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out" / "results.json").read_text())["models"] == rows[:1]
     assert "post-LN" not in second.stdout
 
+    other = quickstart(tmp_path / "out", *options, "--seed", "4", "--skip-baseline")
+    assert other.returncode == 1
+    assert "holds another training" in other.stderr and "seed=4" in other.stderr.splitlines()[-1]
+    larger = quickstart(tmp_path / "out", *options, "--pairs", "500", "--skip-baseline")
+    assert larger.returncode == 1
+    assert "corpus holds 400 pairs, not --pairs 500" in larger.stderr.splitlines()[-1]
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["models"] == rows[:1]
+
 
 def test_bad_input_is_one_line(tmp_path: Path) -> None:
     wrong = quickstart(tmp_path / "out", "--layers", "deep")

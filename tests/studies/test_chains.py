@@ -37,6 +37,8 @@ def test_a_chain_runs_each_step_once_and_goes_on_after_a_failure(tmp_path: Path)
     assert [shlex.split(line) for line in recorded] == [list(one.command) for one in steps]
     ended = chain.done(folder, "c")
     assert ended is not None and ended["seconds"] > 0
+    with pytest.raises(UserError, match=r"c\.json is of another command .* remove that file"):
+        chain.run([*steps[:2], touch("c", tmp_path / "other")], folder)
 
 
 @pytest.mark.parametrize("command", ["compose", "heads"])
