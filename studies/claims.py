@@ -9,10 +9,12 @@ phrase of README differs.
 
 import argparse
 import csv
+import decimal
 import re
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +27,8 @@ from admin_nmt.json_files import read_json
 
 REPOSITORY = Path(__file__).parents[1]
 RESULTS = REPOSITORY / "docs" / "results"
-REDUCTIONS: dict[str, Callable[[list[float]], float]] = {
-    "mean": statistics.fmean,
+REDUCTIONS: dict[str, Callable[[list[Decimal]], Decimal]] = {
+    "mean": statistics.mean,
     "min": min,
     "max": max,
 }
@@ -35,10 +37,16 @@ PREFACE = """\
 
 Written by `python -m studies.claims` from [claims.yaml](claims.yaml) and the data files beside it; each page has commands, seeds
 and dates. Hardware unless a page says otherwise: 2 cores of an AMD EPYC (virtual), 24 GiB, no GPU; Python 3.11, torch 2.13.0
-(CPU), fairseq-fixed 0.12.3.1. Single runs unless a spread is given. `bash scripts/reproduce.sh NAME --corpus DIR` runs a study
-again; `--help` says what each costs. The commands on these pages are records of what was run that day: unlike those of the guide
-no test keeps them running.
+(CPU), fairseq-fixed 0.12.3.1. Figures are means over the seeds that a page names, mostly two; the verdict says where there was
+one. `bash scripts/reproduce.sh NAME --corpus DIR` (depth, realformer, rdrop, heads, compose, speed) runs a study of that kind on
+your corpus; the figures of a page come from the commands at its head, which are records of what was run that day: unlike those of
+the guide no test keeps them running.
 
+"""
+APPENDIX = """
+Also measured: [BPE-dropout](bpe-dropout.md) (no gain), [minimum Bayes risk](mbr.md), [data preparation: speed](preparation-speed.md)
+and [memory](preparation-memory.md), [a training step](step-speed.md), [a first run on Multi30k](multi30k.md),
+[kills at random moments](random-kills.md), [faults of one rank](rank-faults.md).
 """
 
 
@@ -61,8 +69,8 @@ def agrees(row: Mapping[str, Any], where: Mapping[str, Any]) -> bool:
     return all(same(row[column], wanted) for column, wanted in where.items())
 
 
-def look_up(figure: Mapping[str, Any], folder: Path = RESULTS) -> float:
-    """One figure out of its data file, as the head of claims.yaml describes.
+def look_up(figure: Mapping[str, Any], folder: Path = RESULTS) -> Decimal:
+    """One figure out of its data file, as the head of claims.yaml describes; digits stay as written.
 
     Raises:
         UserError: no row fits, or the file has no such column.
@@ -70,44 +78,52 @@ def look_up(figure: Mapping[str, Any], folder: Path = RESULTS) -> float:
     rows = read_rows(folder / figure["file"])
     reduce = REDUCTIONS[figure.get("take", "mean")]
 
-    def reduced(where: Mapping[str, Any]) -> float:
+    def reduced(where: Mapping[str, Any]) -> Decimal:
         try:
             values = [row[figure["column"]] for row in rows if agrees(row, where)]
         except KeyError as error:
             raise UserError(f"{figure['file']}: no column {error}") from None
         if not values:
             raise UserError(f"{figure['file']}: no row with {dict(where)}")
-        return reduce([float(value) for value in values])
+        return reduce([Decimal(str(value)) for value in values])
 
     found = reduced(figure.get("where", {}))
-    return found - reduced(figure["minus"]) if "minus" in figure else found
+    if "minus" in figure:
+        return found - reduced(figure["minus"])
+    return found / reduced(figure["over"]) if "over" in figure else found
 
 
-def figures(document: Mapping[str, Any], folder: Path = RESULTS) -> dict[str, float]:
+def figures(document: Mapping[str, Any], folder: Path = RESULTS) -> dict[str, Decimal]:
     """Name -> value of all figures."""
     return {name: look_up(figure, folder) for name, figure in document["figures"].items()}
 
 
-def front_page(document: Mapping[str, Any], values: Mapping[str, float]) -> str:
+def filled(template: str, values: Mapping[str, Decimal]) -> str:
+    """A template with its figures, 31.805 as 31.81: tables made by hand round so too."""
+    with decimal.localcontext(rounding=decimal.ROUND_HALF_UP):
+        return template.format_map(values)
+
+
+def front_page(document: Mapping[str, Any], values: Mapping[str, Decimal]) -> str:
     """The Markdown of the front page."""
     rows = [
         {
             "claim": claim["claim"], "paper": claim["paper"],
-            "ours": claim["ours"].format_map(values), "verdict": claim["verdict"],
+            "ours": filled(claim["ours"], values), "verdict": claim["verdict"],
             "page": f"[{Path(claim['page']).stem}]({claim['page']})",
         }
         for claim in document["claims"]
     ]  # fmt: skip
     table = tabulate(rows, headers="keys", tablefmt="pipe", disable_numparse=True)
     # One space of padding: a changed cell then changes one line.
-    return PREFACE + re.sub(r" {2,}", " ", re.sub(r":?-{3,}:?", "---", table)) + "\n"
+    return PREFACE + re.sub(r" {2,}", " ", re.sub(r":?-{3,}:?", "---", table)) + "\n" + APPENDIX
 
 
 def missing_from(
-    readme: str, document: Mapping[str, Any], values: Mapping[str, float]
+    readme: str, document: Mapping[str, Any], values: Mapping[str, Decimal]
 ) -> list[str]:
     """The phrases, figures filled in, that do not stand in `readme`."""
-    phrases = [phrase.format_map(values) for phrase in document["readme"]]
+    phrases = [filled(phrase, values) for phrase in document["readme"]]
     return [phrase for phrase in phrases if phrase not in readme]
 
 

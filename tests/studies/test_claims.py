@@ -1,6 +1,7 @@
 """Figures of the results' front page and of README are those of the data files."""
 
 import re
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def test_readme_quotes_no_other_figure(document: dict[str, Any]) -> None:
     values = claims.figures(document)
     text = re.sub(r"```.*?```|`[^`]*`|\[[^\]]*\]\([^)]*\)", "", README, flags=re.S)
     for phrase in document["readme"]:
-        text = text.replace(phrase.format_map(values), "")
+        text = text.replace(claims.filled(phrase, values), "")
     found = re.findall(r"\d+\.\d+\S*|\d+e-\d+", text)
     assert set(found) <= {"5e-15", "3.11", "1.6"}, found
 
@@ -54,7 +55,9 @@ def test_a_figure_is_looked_up_reduced_and_compared(tmp_path: Path) -> None:
     assert claims.look_up(figure, tmp_path) == 11.0
     assert claims.look_up(figure | {"take": "max"}, tmp_path) == 11.5
     assert claims.look_up(figure | {"minus": {"setting": "y"}}, tmp_path) == 2.0
+    assert claims.look_up(figure | {"over": {"seed": 1.0, "setting": "x"}}, tmp_path) == 11 / 10.5
     assert claims.look_up(figure | {"where": {"seed": 1.0, "setting": "y"}}, tmp_path) == 9.0
+    assert claims.filled("{x:.1f}", {"x": Decimal("10.25")}) == "10.3"
     with pytest.raises(UserError, match=r"a\.csv: no row with"):
         claims.look_up(figure | {"where": {"setting": "z"}}, tmp_path)
     with pytest.raises(UserError, match="no column 'score'"):
@@ -67,7 +70,7 @@ def test_a_changed_figure_is_noticed(
 ) -> None:  # fmt: skip
     values = claims.figures(document)
     assert not claims.missing_from(README, document, values)
-    values["admin_seed_1"] += 0.01
+    values["admin_seed_1"] += Decimal("0.01")
     assert len(claims.missing_from(README, document, values)) == 1
     monkeypatch.setattr(claims, "figures", lambda _: values)
     assert claims.main(["--check"]) == 1
