@@ -33,6 +33,7 @@ from admin_nmt.distillation.translating import (
     SUBSET,
     copied,
     identity,
+    identity_of_data,
     load_dictionary,
     load_teacher,
     read_parts,
@@ -106,7 +107,7 @@ def distill(
     translator, languages = load_teacher(teacher, data, threads, device)
     translations = make_directory(output / "translations")
     require_same_settings(translations / "settings.json", {
-        "teacher": identity(teacher), "data": str(data.resolve()), "search": asdict(search),
+        "teacher": identity(teacher), **identity_of_data(data, languages), "search": asdict(search),
         "part_sentences": part_sentences,
     })  # fmt: skip
     dictionaries = [load_dictionary(data, language) for language in languages]

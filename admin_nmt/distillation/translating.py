@@ -57,6 +57,12 @@ def identity(teacher: str | os.PathLike[str]) -> str:
     return sha256(path / "export.json" if path.is_dir() else path)
 
 
+def identity_of_data(data: Path, languages: tuple[str, str]) -> dict[str, Any]:
+    """Entries of settings that tell data folders apart: the path, and checksums of the dictionaries."""
+    vocabulary = {language: sha256(data / f"dict.{language}.txt") for language in languages}
+    return {"data": str(data.resolve()), "vocabulary": vocabulary}
+
+
 def _require_same_dictionaries(teacher: Path, data: Path, languages: tuple[str, str]) -> None:
     for language in languages:
         name = f"dict.{language}.txt"
@@ -74,7 +80,8 @@ def require_same_settings(path: Path, settings: dict[str, Any]) -> None:
         for name, value in settings.items():
             if before.get(name) != value:
                 raise UserError(
-                    f"{path.parent} holds translations with another {name} ({before.get(name)}): "
+                    f"{path.parent} holds translations with another {name} "
+                    f"({before.get(name, 'not recorded')}): "
                     "give another --output, or remove it"
                 )
     write_json(path, settings)
