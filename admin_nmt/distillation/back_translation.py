@@ -38,6 +38,7 @@ from admin_nmt.distillation.translating import (
     load_dictionary,
     load_teacher,
     read_parts,
+    require_apart,
     require_same_settings,
     translate_parts,
     write_pairs,
@@ -120,10 +121,12 @@ def back_translate(
     Raises:
         UserError: no such model, data or text, another vocabulary, no pair is left, or `output`
             holds translations of other text, or by another model or search.
-        UsageError: a tag or ratio that makes no sense.
+        UsageError: a tag or ratio that makes no sense, or `output` lies in `data` or would replace it.
     """
     _require_sense(tag, ratio, clean_ratio)
-    data, output, search = Path(data), make_directory(output), search or Search()
+    data = Path(data)
+    require_apart(data, Path(output))
+    output, search = make_directory(output), search or Search()
     translator, languages = load_teacher(reverse, data, threads, device)
     translations = make_directory(output / "translations")
     require_same_settings(translations / "settings.json", {

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from admin_nmt.checkpoints.direction import find_direction
-from admin_nmt.errors import UserError
+from admin_nmt.errors import UsageError, UserError
 from admin_nmt.export.backends import Backend, Search, Sentence
 from admin_nmt.export.loading import load_translator
 from admin_nmt.export.translator import Translator, translate_sentences
@@ -26,6 +26,20 @@ logger = logging.getLogger(__name__)
 #: Sentences in one file of translations; what an interruption can cost.
 PART_SENTENCES = 10_000
 SUBSET = "train"
+
+
+def require_apart(data: Path, output: Path) -> None:
+    """Neither does `output`/data-bin, which is written anew, lie in `data`, which is copied there, nor the
+    other way round.
+
+    Raises:
+        UsageError: it does.
+    """
+    old, new = data.resolve(), (output / "data-bin").resolve()
+    if new.is_relative_to(old) or old.is_relative_to(new):
+        raise UsageError(
+            f"--output {output}: its data-bin would lie in {data} or replace it: give a folder elsewhere"
+        )
 
 
 def load_teacher(

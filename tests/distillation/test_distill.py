@@ -178,6 +178,21 @@ def test_what_does_not_belong_together_is_refused(
     assert main(["distill", str(exported), str(small), "--output", "x", "--batch-tokens", "0"]) == 2
 
 
+@pytest.mark.parametrize("output", ["data-bin/distilled", "data-bin", "link/x", "."])
+def test_output_in_the_data_or_over_them_is_refused_at_the_start(
+    output: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data-bin"
+    data.mkdir()
+    (tmp_path / "link").symlink_to(data)
+    common = ["none.pt", str(data), "--output", str(tmp_path / output)]
+    for words in (["distill", *common], ["backtranslate", *common, "--input", "none.de"]):
+        assert main(words) == 2
+        said = capsys.readouterr().err
+        assert "its data-bin would lie in" in said and said.count("\n") == 1
+    assert not list(data.iterdir())
+
+
 def test_data_with_other_dictionaries_are_other_data(tmp_path: Path) -> None:
     path = tmp_path / "translations" / "settings.json"
     path.parent.mkdir()
