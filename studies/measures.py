@@ -34,7 +34,7 @@ def bleu_and_chrf(text: Path, reference: Sequence[str]) -> dict[str, float]:
 
 
 def p_value(base: Path, other: Path, reference: Sequence[str]) -> float | None:
-    """Of two files of translations with equal BLEU, by approximate randomisation."""
+    """p of the difference in BLEU of two files of translations, by approximate randomisation."""
     texts = {"base": read_lines(base), "other": read_lines(other)}
     return compare_systems(texts, reference, metrics=["bleu"]).results[1].p_randomisation
 
