@@ -27,6 +27,7 @@ from tabulate import tabulate
 from admin_nmt.analysis.plots import plot_panels
 from admin_nmt.analysis.training_log import TrainingLog, read_log
 from admin_nmt.evaluation.text import read_lines
+from admin_nmt.files import atomic_write
 from admin_nmt.json_files import read_json, write_json
 from studies import chain, steps, study
 from studies.chain import Step, step
@@ -235,7 +236,8 @@ def report(args: argparse.Namespace) -> None:
         "epochs, updates",
     ]
     table = tabulate(rows, headers=headers, tablefmt="github", floatfmt=".2f")
-    (args.output / "results.md").write_text(table + "\n")
+    with atomic_write(args.output / "results.md") as stream:
+        stream.write(table + "\n")
     write_json(args.output / "results.json", results)
     cells = [
         {"setting": name, "seed": seed} | {key: run.get(key) for key in COLUMNS}

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from admin_nmt.data.text_pipeline import FILE_NAME as PREPARATION
 from admin_nmt.errors import UserError
 from admin_nmt.evaluation.scoring import detokenized_scores
 from admin_nmt.evaluation.significance import compare_systems
@@ -17,9 +18,9 @@ def raw_texts(data: Path) -> tuple[Path, Path]:
     Raises:
         UserError: the folder was not made by `admin-nmt prepare`.
     """
-    path = data / "preparation.json"
+    path = data / PREPARATION
     if not path.exists():
-        raise UserError(f"{data}: no preparation.json; give a data-bin of admin-nmt prepare")
+        raise UserError(f"{data}: no {PREPARATION}; give a data-bin of admin-nmt prepare")
     preparation = read_json(path)
     raw = preparation["raw"]["test"]
     source, target = (data / raw[preparation[f"{side}_lang"]] for side in ("source", "target"))
@@ -33,7 +34,7 @@ def bleu_and_chrf(text: Path, reference: Sequence[str]) -> dict[str, float]:
 
 
 def p_value(base: Path, other: Path, reference: Sequence[str]) -> float | None:
-    """Of two files of translations with equal BLEU, by approximate randomisation."""
+    """p of the difference in BLEU of two files of translations, by approximate randomisation."""
     texts = {"base": read_lines(base), "other": read_lines(other)}
     return compare_systems(texts, reference, metrics=["bleu"]).results[1].p_randomisation
 

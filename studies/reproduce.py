@@ -6,7 +6,7 @@ NAME is a study (`--help` lists them) or `all`. Everything goes to `--output`: t
 folder per study with its JSON and CSV files, plots, logs and `commands.sh`. Run again, the command
 goes on where it stopped. `small` fits two CPU cores, `medium` one GPU for about half an hour a
 training; `full` names the papers' own settings on IWSLT14 and WMT14 with what they take, and trains
-nothing unless `--run` is given: these have not been run here.
+nothing: these have not been run here.
 """
 
 import argparse

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from admin_nmt.analysis.plots import save_figure
 from studies import study
 from studies.study import Run
 
@@ -92,7 +93,7 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
         axes.set_xticks(range(len(RATES)), RATES)
         axes.set_yticks(range(len(WARM_UPS)), WARM_UPS)
     figure.colorbar(image, ax=grid, label=f"training perplexity after {UPDATES:,} updates")
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path)
 
 
 def report(args: argparse.Namespace, found: list[dict[str, Any]]) -> None:

@@ -229,7 +229,8 @@ def complete(run: Run, args: argparse.Namespace, deadline: float | None) -> None
     if run.translate:
         result["test"] = scores(run, args.data, folder, args.device)
         hypotheses = (folder / "evaluation" / "hypotheses.detok").read_text(encoding="utf-8")
-        (args.results / f"{run.name}.hyp").write_text(hypotheses, encoding="utf-8")
+        with atomic_write(args.results / f"{run.name}.hyp") as stream:
+            stream.write(hypotheses)
     write_json(path, result)
     shutil.rmtree(folder / "checkpoints")
 

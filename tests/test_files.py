@@ -1,5 +1,6 @@
 """Files appear whole or not at all."""
 
+import ast
 import errno
 from pathlib import Path
 
@@ -68,3 +69,21 @@ def test_sha256_of_known_text(tmp_path: Path) -> None:
     assert files.sha256(tmp_path / "abc") == (
         "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     )
+
+
+def test_nothing_is_written_under_its_final_name() -> None:
+    """Methods that write a file in one call; what has to be atomic goes through `atomic_write`."""
+    root = Path(__file__).parents[1]
+    found = {
+        (str(path.relative_to(root)), node.func.attr)
+        for folder in ("admin_nmt", "studies")
+        for path in (root / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in ("write_text", "write_bytes", "savefig")
+    }
+    assert found == {
+        ("admin_nmt/analysis/plots.py", "savefig"),  # into a stream of `atomic_write`
+        ("admin_nmt/distillation/back_translation.py", "write_text"),  # in a folder that is renamed
+    }

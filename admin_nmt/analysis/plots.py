@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from admin_nmt.analysis.training_log import Curve
 from admin_nmt.errors import UserError
+from admin_nmt.files import atomic_write
 from admin_nmt.modules.head_names import KINDS
 
 if TYPE_CHECKING:  # importing it would import fairseq, which curves do not need
@@ -23,10 +24,16 @@ def _figure(columns: int) -> tuple[Any, Any]:
     return figure, figure.subplots(1, columns, squeeze=False)[0]
 
 
-def _save(figure: Any, path: str | os.PathLike[str]) -> None:
+def save_figure(figure: Any, path: str | os.PathLike[str]) -> None:
+    """Write a figure of matplotlib, whole or not at all; PNG where `path` has no ending.
+
+    Raises:
+        UserError: the file cannot be written, or no plot has this ending.
+    """
     try:
-        figure.savefig(path, dpi=150)
-    except (OSError, ValueError) as error:
+        with atomic_write(path, "wb") as stream:
+            figure.savefig(stream, format=Path(path).suffix[1:] or "png", dpi=150)
+    except ValueError as error:
         raise UserError(f"cannot write plot {path}: {error}") from error
 
 
@@ -52,7 +59,7 @@ def plot_profile(profile: "Profile", path: str | os.PathLike[str]) -> None:
     name = Path(str(profile.measured.get("arch", ""))).name
     if name:
         figure.suptitle(f"{name}, init {profile.measured.get('init_type', '')}", fontsize=10)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_curves(
@@ -85,7 +92,7 @@ def plot_curves(
         axes.set_yscale("log")
     axes.grid(alpha=0.3)
     axes.legend()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_head_maps(
@@ -133,7 +140,7 @@ def plot_head_maps(
             axes.title.set_fontsize(9)
             axes.locator_params(integer=True)
     figure.colorbar(image, ax=grid, label=label)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_panels(
@@ -154,7 +161,7 @@ def plot_panels(
         axes.set(xlabel=xlabel, ylabel=ylabel, title=title, ylim=(0, None))
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_distributions(
@@ -202,4 +209,4 @@ def plot_distributions(
         axes.yaxis.label.set_fontsize(8)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.suptitle(f"{title}: heads coloured by their median", fontsize=10)
-    _save(figure, path)
+    save_figure(figure, path)

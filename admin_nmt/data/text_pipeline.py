@@ -15,6 +15,7 @@ from admin_nmt.data.tokenization import LineTokenizer
 from admin_nmt.data.word_alignment import Words, tokens_of, words_of_tokens
 from admin_nmt.errors import UserError
 
+#: What `admin-nmt prepare` writes into a data folder about its text.
 FILE_NAME = "preparation.json"
 
 

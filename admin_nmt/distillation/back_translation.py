@@ -1,8 +1,8 @@
 """Back-translation (Sennrich et al. 2016, arXiv 1511.06709): monolingual text of the target language, with
 sources that a reverse model has translated from it, beside the genuine pairs.
 
-    OUTPUT/monolingual/    the text in subwords, binarised
-    OUTPUT/translations/   what has been translated so far, a file for every `PART_SENTENCES`
+    OUTPUT/translations/   the text in subwords, binarised, and what has been translated of it so far, a
+                           file for every `PART_SENTENCES`
     OUTPUT/data-bin/       the genuine data folder, with the new pairs as one more training set
     OUTPUT/back-translation.json   what was made, and the `--upsample-primary` for the ratio asked for
 
@@ -34,9 +34,11 @@ from admin_nmt.distillation.translating import (
     SUBSET,
     copied,
     identity,
+    identity_of_data,
     load_dictionary,
     load_teacher,
     read_parts,
+    require_apart,
     require_same_settings,
     translate_parts,
     write_pairs,
@@ -119,19 +121,21 @@ def back_translate(
     Raises:
         UserError: no such model, data or text, another vocabulary, no pair is left, or `output`
             holds translations of other text, or by another model or search.
-        UsageError: a tag or ratio that makes no sense.
+        UsageError: a tag or ratio that makes no sense, or `output` lies in `data` or would replace it.
     """
     _require_sense(tag, ratio, clean_ratio)
-    data, output, search = Path(data), make_directory(output), search or Search()
+    data = Path(data)
+    require_apart(data, Path(output))
+    output, search = make_directory(output), search or Search()
     translator, languages = load_teacher(reverse, data, threads, device)
     translations = make_directory(output / "translations")
     require_same_settings(translations / "settings.json", {
-        "model": identity(reverse), "data": str(data.resolve()), "text": _checksum(Path(text)),
+        "model": identity(reverse), **identity_of_data(data, languages), "text": _checksum(Path(text)),
         "search": asdict(search), "part_sentences": part_sentences,
     })  # fmt: skip
     # Of the text, and of its translations: target and source of the model to be trained.
     target, source = (load_dictionary(data, language) for language in languages)
-    targets = _monolingual(Path(text), translator.text, languages[0], target, output)
+    targets = _monolingual(Path(text), translator.text, languages[0], target, translations)
     parts = translate_parts(
         translator.backend, targets, target, translations, search, batch_tokens, part_sentences
     )
@@ -173,15 +177,18 @@ def _checksum(text: Path) -> str:
 
 
 def _monolingual(
-    path: Path, text: LineText, language: str, dictionary: Any, output: Path
+    path: Path, text: LineText, language: str, dictionary: Any, translations: Path
 ) -> Any:  # fmt: skip
-    """The lines of `path` in subwords, each a tensor that ends in `</s>`; binarised once."""
+    """The lines of `path` in subwords, each a tensor that ends in `</s>`; binarised once.
+
+    They lie with the translations, whose settings say of which text they are.
+    """
     from fairseq.data import data_utils
     from fairseq.data.indexed_dataset import make_builder
 
-    folder = output / "monolingual"
+    folder = translations / "monolingual"
     if not folder.exists():
-        scratch = output / "monolingual.part"
+        scratch = translations / "monolingual.part"
         shutil.rmtree(scratch, ignore_errors=True)
         make_directory(scratch)
         prefix = scratch / f"mono.{language}"

@@ -33,9 +33,11 @@ from admin_nmt.distillation.translating import (
     SUBSET,
     copied,
     identity,
+    identity_of_data,
     load_dictionary,
     load_teacher,
     read_parts,
+    require_apart,
     require_same_settings,
     translate_parts,
     write_pairs,
@@ -101,12 +103,15 @@ def distill(
     Raises:
         UserError: no such teacher or data, another vocabulary, or `output` holds translations by
             another teacher or search.
+        UsageError: `output` lies in `data` or would replace it.
     """
-    data, output, search = Path(data), make_directory(output), search or Search()
+    data = Path(data)
+    require_apart(data, Path(output))
+    output, search = make_directory(output), search or Search()
     translator, languages = load_teacher(teacher, data, threads, device)
     translations = make_directory(output / "translations")
     require_same_settings(translations / "settings.json", {
-        "teacher": identity(teacher), "data": str(data.resolve()), "search": asdict(search),
+        "teacher": identity(teacher), **identity_of_data(data, languages), "search": asdict(search),
         "part_sentences": part_sentences,
     })  # fmt: skip
     dictionaries = [load_dictionary(data, language) for language in languages]

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from admin_nmt.checkpoints.direction import find_direction
-from admin_nmt.errors import UserError
+from admin_nmt.errors import UsageError, UserError
 from admin_nmt.export.backends import Backend, Search, Sentence
 from admin_nmt.export.loading import load_translator
 from admin_nmt.export.translator import Translator, translate_sentences
@@ -26,6 +26,20 @@ logger = logging.getLogger(__name__)
 #: Sentences in one file of translations; what an interruption can cost.
 PART_SENTENCES = 10_000
 SUBSET = "train"
+
+
+def require_apart(data: Path, output: Path) -> None:
+    """Neither does `output`/data-bin, which is written anew, lie in `data`, which is copied there, nor the
+    other way round.
+
+    Raises:
+        UsageError: it does.
+    """
+    old, new = data.resolve(), (output / "data-bin").resolve()
+    if new.is_relative_to(old) or old.is_relative_to(new):
+        raise UsageError(
+            f"--output {output}: its data-bin would lie in {data} or replace it: give a folder elsewhere"
+        )
 
 
 def load_teacher(
@@ -57,6 +71,12 @@ def identity(teacher: str | os.PathLike[str]) -> str:
     return sha256(path / "export.json" if path.is_dir() else path)
 
 
+def identity_of_data(data: Path, languages: tuple[str, str]) -> dict[str, Any]:
+    """Entries of settings that tell data folders apart: the path, and checksums of the dictionaries."""
+    vocabulary = {language: sha256(data / f"dict.{language}.txt") for language in languages}
+    return {"data": str(data.resolve()), "vocabulary": vocabulary}
+
+
 def _require_same_dictionaries(teacher: Path, data: Path, languages: tuple[str, str]) -> None:
     for language in languages:
         name = f"dict.{language}.txt"
@@ -74,7 +94,8 @@ def require_same_settings(path: Path, settings: dict[str, Any]) -> None:
         for name, value in settings.items():
             if before.get(name) != value:
                 raise UserError(
-                    f"{path.parent} holds translations with another {name} ({before.get(name)}): "
+                    f"{path.parent} holds translations with another {name} "
+                    f"({before.get(name, 'not recorded')}): "
                     "give another --output, or remove it"
                 )
     write_json(path, settings)

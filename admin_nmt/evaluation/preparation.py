@@ -10,11 +10,11 @@ from pathlib import Path
 
 from admin_nmt.data import subwords
 from admin_nmt.data.subwords import SubwordNmt, Subwords
+from admin_nmt.data.text_pipeline import FILE_NAME
 from admin_nmt.errors import UserError
 from admin_nmt.evaluation.text import detokenize
 from admin_nmt.json_files import read_json
 
-FILE_NAME = "preparation.json"
 #: Where nothing is said. Words are joined without a file.
 _BPE = SubwordNmt(Path(SubwordNmt.file_name))
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from admin_nmt.checkpoints.checkpoint import Checkpoint
 from admin_nmt.checkpoints.settings import set_values
+from admin_nmt.host.ours import is_our_architecture
 from admin_nmt.host.patch import Patch, Scope
 from admin_nmt.models.head_files import read_heads
 
@@ -22,19 +23,11 @@ def _with_heads(build_model: Callable) -> Callable:
 
     @wraps(build_model)
     def wrapped(cfg: Any, task: Any, *args: Any, **kwargs: Any) -> Any:
-        if is_ours(cfg):
+        if is_our_architecture(getattr(cfg, "arch", None) or getattr(cfg, "_name", None)):
             take_over_heads(cfg)
         return build_model(cfg, task, *args, **kwargs)
 
     return wrapped
-
-
-def is_ours(cfg: Any) -> bool:
-    """Whether the settings of a model are of an `admin_transformer`."""
-    from fairseq.models import ARCH_MODEL_NAME_REGISTRY
-
-    arch = str(getattr(cfg, "arch", None) or getattr(cfg, "_name", None))
-    return ARCH_MODEL_NAME_REGISTRY.get(arch, arch) == "admin_transformer"
 
 
 def take_over_heads(args: Any) -> None:

@@ -33,7 +33,7 @@ class LoadedModel:
         model: an `AdminTransformerModel` on its device, float32.
         task: fairseq's translation task over the data folder.
         layout: kind -> heads of each layer.
-        fingerprint: see `heads.fingerprint`.
+        fingerprint: see `pruning.records.fingerprint`.
     """
 
     checkpoint: Checkpoint

@@ -129,10 +129,12 @@ def choose_uniform(
     no more than the layer with the fewest has.
 
     Args: as for `choose`, and
+        order: without the heads that have to stay.
         fractions: kind -> fraction of heads to remove.
 
     Raises:
-        UsageError: a fraction outside 0..1, or fewer than `min_heads` heads would be kept.
+        UsageError: a fraction outside 0..1, fewer than `min_heads` heads would be kept, or more heads
+            of a layer have to stay.
     """
     _require_not_negative(min_heads)
     removed: set[Head] = set()
@@ -151,6 +153,12 @@ def choose_uniform(
             )
         for layer, count in enumerate(counts, 1):
             candidates = [head for head in order if head.kind == kind and head.layer == layer]
+            if len(candidates) < count - keep:
+                raise UsageError(
+                    f"--uniform with {option} {fraction:g} leaves {keep} heads in each layer of "
+                    f"{KINDS[kind]}, but {count - len(candidates)} of layer {layer} have to stay, which "
+                    "are trained to align words; give a smaller fraction, or no --uniform"
+                )
             removed.update(candidates[: count - keep])
     return removed
 

@@ -5,6 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from admin_nmt.data.text_pipeline import FILE_NAME as PREPARATION
 from admin_nmt.json_files import read_json
 from gpu_check.data import data_folder
 from gpu_check.decode import checkpoint
@@ -19,7 +20,7 @@ def translated(context: Context, data: Path, folder: Path) -> dict[str, Any]:
 
     from admin_nmt.export import load_translator
 
-    about = read_json(data / "preparation.json")
+    about = read_json(data / PREPARATION)
     raw = data / "raw"
     source = (raw / f"test.{about['source_lang']}").read_text(encoding="utf-8").splitlines()
     target = (raw / f"test.{about['target_lang']}").read_text(encoding="utf-8").splitlines()

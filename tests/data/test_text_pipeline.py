@@ -1,12 +1,14 @@
 """Raw text goes through the pipeline of a prepared folder and comes back."""
 
+import ast
 import json
 import pickle
+from pathlib import Path
 
 import pytest
 
 from admin_nmt.data import bpe
-from admin_nmt.data.text_pipeline import TextPipeline
+from admin_nmt.data.text_pipeline import FILE_NAME, TextPipeline
 from admin_nmt.errors import UserError
 
 SETTINGS = {
@@ -75,3 +77,15 @@ def test_folders_without_a_usable_preparation_are_refused(folder):
     bpe.load.cache_clear()
     with pytest.raises(UserError, match="cannot read BPE codes"):
         TextPipeline.load(folder)
+
+
+def test_the_name_of_the_file_is_written_once():
+    root = Path(__file__).parents[2]
+    found = [
+        str(path.relative_to(root))
+        for folder in ("admin_nmt", "benchmarks", "scripts", "studies")
+        for path in (root / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and node.value == FILE_NAME
+    ]
+    assert found == ["admin_nmt/data/text_pipeline.py"]

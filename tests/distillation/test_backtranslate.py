@@ -1,6 +1,7 @@
 """`admin-nmt backtranslate`: genuine and translated pairs in one folder, tagged, resumed, trained on."""
 
 import json
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -127,6 +128,12 @@ def test_it_goes_on_where_it_was_interrupted_and_refuses_other_work(
     text.write_text("Haus.\n", encoding="utf-8")
     with pytest.raises(UserError, match="holds translations with another text"):
         back_translate(exported, data, text, out, **given)
+    shutil.rmtree(out / "translations")  # as the message says
+    back_translate(exported, data, text, out, **given)
+    translator = load_translator(exported, threads=1)
+    assert {german for _, german in pairs(out / "data-bin", "train1")} == {
+        translator.text.encode("Haus.")
+    }
 
 
 def test_bad_input_is_one_line(prepared: Path, exported: Path, text: Path, tmp_path: Path) -> None:

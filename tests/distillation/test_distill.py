@@ -12,11 +12,12 @@ from admin_nmt.checkpoints import Checkpoint
 from admin_nmt.cli.main import main
 from admin_nmt.data.binarised import language_pairs
 from admin_nmt.distillation import distill
+from admin_nmt.distillation.translating import identity_of_data, require_same_settings
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.export import load_translator
 from admin_nmt.export.backends import Search
 from admin_nmt.json_files import read_json, write_json
-from tests.support.binarised import read_pairs
+from tests.support.binarised import read_pairs, write_dictionary
 from tests.support.programs import BIN
 
 DryRun = Callable[..., tuple[subprocess.CompletedProcess[str], list[str]]]
@@ -175,6 +176,37 @@ def test_what_does_not_belong_together_is_refused(
     with pytest.raises(UsageError, match="--nbest 3 needs --beam"):
         Search(beam=2, nbest=3)
     assert main(["distill", str(exported), str(small), "--output", "x", "--batch-tokens", "0"]) == 2
+
+
+@pytest.mark.parametrize("output", ["data-bin/distilled", "data-bin", "link/x", "."])
+def test_output_in_the_data_or_over_them_is_refused_at_the_start(
+    output: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data-bin"
+    data.mkdir()
+    (tmp_path / "link").symlink_to(data)
+    common = ["none.pt", str(data), "--output", str(tmp_path / output)]
+    for words in (["distill", *common], ["backtranslate", *common, "--input", "none.de"]):
+        assert main(words) == 2
+        said = capsys.readouterr().err
+        assert "its data-bin would lie in" in said and said.count("\n") == 1
+    assert not list(data.iterdir())
+
+
+def test_data_with_other_dictionaries_are_other_data(tmp_path: Path) -> None:
+    path = tmp_path / "translations" / "settings.json"
+    path.parent.mkdir()
+    write_dictionary(tmp_path, "de", ["hund"])
+    write_dictionary(tmp_path, "en", ["dog"])
+    before = identity_of_data(tmp_path, ("de", "en"))
+    require_same_settings(path, before)
+    write_dictionary(tmp_path, "en", ["cat"])
+    now = identity_of_data(tmp_path, ("de", "en"))
+    with pytest.raises(UserError, match=r"translations with another vocabulary \({'de': "):
+        require_same_settings(path, now)
+    write_json(path, {"data": before["data"]})  # as written before dictionaries were recorded
+    with pytest.raises(UserError, match=r"another vocabulary \(not recorded\): give another --out"):
+        require_same_settings(path, before)
 
 
 def test_the_script_trains_in_the_direction_of_the_teacher(dry_run: DryRun, tmp_path: Path) -> None:

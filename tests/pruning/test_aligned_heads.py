@@ -8,7 +8,7 @@ import torch
 
 from admin_nmt.errors import UsageError
 from admin_nmt.models.heads import aligned_heads
-from admin_nmt.modules.head_names import Head
+from admin_nmt.modules.head_names import Head, without
 from admin_nmt.pruning.choice import Choice, choose_heads
 
 ALIGNED = ("--alignment-layer", "0", "--alignment-heads", "2", "--decoder-layers", "3")
@@ -28,6 +28,14 @@ def test_they_are_refused_by_name_and_passed_over_by_policies(
     assert len(chosen) == 8 and not chosen & aligned_heads(source.model.cfg)
     with pytest.raises(UsageError, match="heads cannot be removed"):
         choose_heads(Choice(fractions={"A": 1.0}, random=True), source, lambda _: None)
+    removed = choose_heads(
+        Choice(fractions={"A": 0.5}, uniform=True, random=True), source, lambda _: None
+    )
+    assert without(source.layout, removed)["A"] == (2, 2, 2)
+    with pytest.raises(UsageError, match="but 2 of layer 1 have to stay"):
+        choose_heads(
+            Choice(fractions={"A": 0.6}, uniform=True, random=True), source, lambda _: None
+        )
 
 
 @pytest.mark.parametrize("extra", [(), REALFORMER], ids=["plain", "realformer"])

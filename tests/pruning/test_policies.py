@@ -149,6 +149,15 @@ LAYOUT = {"E": (4, 4), "A": (4, 4), "D": (4, 4)}
             r"--uniform with --encoder-self 0.9 leaves 0 heads in a layer; --min-heads 1 forbids",
         ),
         (
+            lambda: choose_uniform(
+                [head for head in all_heads(LAYOUT) if head not in parse_heads("A:2:1,2")],
+                LAYOUT,
+                {"A": 0.6},
+            ),
+            r"--uniform with --cross 0.6 leaves 1 heads in each layer of encoder-decoder attention, "
+            r"but 2 of layer 2 have to stay.*; give a smaller fraction, or no --uniform",
+        ),
+        (
             lambda: require_min_heads(parse_heads("A:2:1,2,3"), LAYOUT, 2),
             r"--heads leaves 1 heads in layer 2 of encoder-decoder attention; --min-heads 2 forbid",
         ),
