@@ -10,7 +10,9 @@ from tests.support.programs import run_program
 from tests.support.ranks import OPTIONS, run_ranks
 
 
-@pytest.mark.parametrize("backend", ["pytorch_ddp", "legacy_ddp"])
+@pytest.mark.parametrize(
+    "backend", ["pytorch_ddp", pytest.param("legacy_ddp", marks=pytest.mark.long)]
+)
 def test_ranks_agree_with_a_single_rank_and_resume(
     data_bin: Path, tmp_path: Path, backend: str
 ) -> None:
