@@ -11,6 +11,7 @@ import argparse
 import csv
 import datetime
 import json
+import logging
 import os
 import shlex
 import shutil
@@ -303,6 +304,7 @@ def main(
     report: Callable[[argparse.Namespace, list[dict[str, Any]]], None],
 ) -> int:  # fmt: skip
     """The command line of a study."""
+    logging.disable(logging.INFO)  # fairseq sets the level of all libraries to DEBUG
     args = parser(description, default_results).parse_args()
     args.data, args.work, args.results = (p.resolve() for p in (args.data, args.work, args.results))
 
