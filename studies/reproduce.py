@@ -39,11 +39,11 @@ class Full:
 
 #: What a study costs at a size; measured where docs/results has it, else an estimate by update times.
 COSTS = {
-    ("depth", "small"): "three 18L-6L trainings, about 70 minutes of one core each",
-    ("realformer", "small"): "four trainings, about 20 minutes of one core each",
-    ("rdrop", "small"): "four trainings, 15 to 20 minutes of one core each",
+    ("depth", "small"): "three 18L-6L trainings, about 15 minutes of one core each",
+    ("realformer", "small"): "four trainings, about 80 minutes of one core each (estimate)",
+    ("rdrop", "small"): "four trainings, 30 to 45 minutes of one core each (estimate)",
     ("heads", "small"): "one training of about 60 minutes of one core, curves as long again",
-    ("compose", "small"): "six trainings a seed, of 20 to 50 minutes of one core, two fine-tunings",
+    ("compose", "small"): "six trainings a seed, of 30 to 65 minutes of one core, two fine-tunings",
     ("speed", "small"): "about 15 minutes of two cores, nothing else running",
     ("depth", "medium"): "60L-12L, D = 512, on one GPU: 30 minutes",
     ("realformer", "medium"): "four trainings, not measured",
