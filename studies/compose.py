@@ -11,7 +11,6 @@ parameters, size, seconds), `commands.sh` of every chain. Interrupted, the same 
 """
 
 import argparse
-import logging
 import shlex
 import sys
 from collections.abc import Sequence
@@ -201,7 +200,6 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the chains, report."""
     args = parse_arguments(arguments)
-    logging.disable(logging.INFO)
     return study.exit_status(conduct, args)
 
 

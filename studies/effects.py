@@ -14,7 +14,6 @@ above the other's, by update and by minute. Interrupted, the same command goes o
 """
 
 import argparse
-import logging
 import math
 import statistics
 import sys
@@ -302,7 +301,6 @@ def conduct(args: argparse.Namespace) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
     args = parse_arguments(arguments)
-    logging.disable(logging.INFO)
     return study.exit_status(conduct, args)
 
 

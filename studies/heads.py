@@ -18,7 +18,6 @@ same command goes on.
 """
 
 import argparse
-import logging
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -276,7 +275,6 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the chain, report."""
     args = parse_arguments(arguments)
-    logging.disable(logging.INFO)
     return study.exit_status(conduct, args)
 
 

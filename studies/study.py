@@ -290,7 +290,11 @@ def last_mean(found: dict[str, list], count: int = 2) -> float:
 
 
 def exit_status(conduct: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
-    """0, or that of a mistake, which is told in one line."""
+    """0, or that of a mistake, which is told in one line.
+
+    Logs are for warnings: fairseq sets the level of all libraries to DEBUG.
+    """
+    logging.disable(logging.INFO)
     try:
         conduct(args)
     except UserError as error:
@@ -304,7 +308,6 @@ def main(
     report: Callable[[argparse.Namespace, list[dict[str, Any]]], None],
 ) -> int:  # fmt: skip
     """The command line of a study."""
-    logging.disable(logging.INFO)  # fairseq sets the level of all libraries to DEBUG
     args = parser(description, default_results).parse_args()
     args.data, args.work, args.results = (p.resolve() for p in (args.data, args.work, args.results))
 

@@ -8,6 +8,7 @@ import pytest
 
 from admin_nmt import files
 from admin_nmt.errors import UserError
+from tests.support.sources import nodes
 
 
 def test_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
@@ -73,12 +74,9 @@ def test_sha256_of_known_text(tmp_path: Path) -> None:
 
 def test_nothing_is_written_under_its_final_name() -> None:
     """Methods that write a file in one call; what has to be atomic goes through `atomic_write`."""
-    root = Path(__file__).parents[1]
     found = {
-        (str(path.relative_to(root)), node.func.attr)
-        for folder in ("admin_nmt", "studies")
-        for path in (root / folder).rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        (path, node.func.attr)
+        for path, node in nodes("admin_nmt", "studies")
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute)
         and node.func.attr in ("write_text", "write_bytes", "savefig")

@@ -3,13 +3,13 @@
 import ast
 import json
 import pickle
-from pathlib import Path
 
 import pytest
 
 from admin_nmt.data import bpe
 from admin_nmt.data.text_pipeline import FILE_NAME, TextPipeline
 from admin_nmt.errors import UserError
+from tests.support.sources import nodes
 
 SETTINGS = {
     "source_lang": "de",
@@ -80,12 +80,9 @@ def test_folders_without_a_usable_preparation_are_refused(folder):
 
 
 def test_the_name_of_the_file_is_written_once():
-    root = Path(__file__).parents[2]
     found = [
-        str(path.relative_to(root))
-        for folder in ("admin_nmt", "benchmarks", "scripts", "studies")
-        for path in (root / folder).rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        path
+        for path, node in nodes("admin_nmt", "benchmarks", "scripts", "studies")
         if isinstance(node, ast.Constant) and node.value == FILE_NAME
     ]
     assert found == ["admin_nmt/data/text_pipeline.py"]
