@@ -4,7 +4,12 @@ import logging
 from typing import Any
 
 from admin_nmt.errors import UsageError
-from admin_nmt.initialization.profile import Profile, measure_profile, profile_batches
+from admin_nmt.initialization.profile import (
+    Profile,
+    measure_profile,
+    model_sizes,
+    profile_batches,
+)
 from admin_nmt.progress import progress
 
 logger = logging.getLogger(__name__)
@@ -62,12 +67,5 @@ def profile_architecture(fairseq_args: list[str]) -> Profile:
     )
     batches = progress(logger, "profiling", "batches", samples)
     profile = measure_profile(model, batches, cfg.common.seed)
-    profile.measured |= {
-        "arch": args.arch,
-        "init_type": str(getattr(model.cfg.init_type, "value", model.cfg.init_type)),
-        "encoder_layers": model.cfg.encoder.layers,
-        "decoder_layers": model.cfg.decoder.layers,
-        "encoder_embed_dim": model.cfg.encoder.embed_dim,
-        "decoder_embed_dim": model.cfg.decoder.embed_dim,
-    }
+    profile.measured |= {"arch": args.arch, **model_sizes(model)}
     return profile

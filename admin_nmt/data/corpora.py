@@ -5,7 +5,7 @@ on the source side and `ref` on the target side.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from admin_nmt.data.sentence_pieces import MODEL_TYPES
 from admin_nmt.data.subwords import SUBWORD_KINDS
@@ -92,6 +92,8 @@ class Corpus:
         archives: by name.
         sources: set -> its parallel files, joined in this order.
         valid_every: hold out every N-th training pair for validation; None if there are own files for it.
+        substitute: set -> what is replaced, (regular expression, replacement), before it is normalised
+            and tokenised; its raw text stays as published, so that scores compare.
         normalize: sets whose punctuation and non-printing characters are normalised.
         invalid_utf8: `error` refuses bytes that are not UTF-8, `replace` reads them as U+FFFD.
         refuse_empty: an empty line in a valid or test file is an error; else it is named and stays.
@@ -100,6 +102,7 @@ class Corpus:
         bpe_tokens: number of BPE merges, or of pieces of SentencePiece; learned on both languages
             together.
         joined_dictionary: one vocabulary for both languages.
+        published_lines: set -> its number of pairs in the published preparation; another is a warning.
     """
 
     name: str
@@ -108,6 +111,7 @@ class Corpus:
     sources: dict[str, tuple[Source, ...]]
     archives: dict[str, Archive]
     valid_every: int | None = None
+    substitute: dict[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     normalize: tuple[str, ...] = ()
     aggressive_hyphens: bool = False
     lowercase: bool = False
@@ -118,6 +122,7 @@ class Corpus:
     sentencepiece: SentencePieceSettings = SentencePieceSettings()
     bpe_tokens: int = 10000
     joined_dictionary: bool = False
+    published_lines: dict[str, int] = field(default_factory=dict)
     variant: str | None = None
 
 
@@ -148,6 +153,12 @@ def check_corpus(corpus: Corpus, where: str, kind: type[UserError] = UserError) 
         ),
         f"normalize may name {', '.join(SETS)}, not {list(corpus.normalize)}": bool(
             set(corpus.normalize) - set(SETS)
+        ),
+        f"substitute may name {', '.join(SETS)}, not {list(corpus.substitute)}": bool(
+            set(corpus.substitute) - set(SETS)
+        ),
+        f"published_lines may name {', '.join(SETS)}, not {list(corpus.published_lines)}": bool(
+            set(corpus.published_lines) - set(SETS)
         ),
         f"bpe_tokens (BPE merges) must be at least 1, not {corpus.bpe_tokens}": (
             corpus.bpe_tokens < 1

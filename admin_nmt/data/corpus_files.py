@@ -103,6 +103,7 @@ def _compiles(substitution: tuple[str, str]) -> tuple[str, str]:
 
 
 _Template = Annotated[str, AfterValidator(_known_placeholders)]
+_Substitutions = tuple[Annotated[tuple[str, str], AfterValidator(_compiles)], ...]
 
 
 class _Schema(BaseModel):
@@ -125,7 +126,7 @@ class _Archive(_Schema):
 class _Rules(_Schema):
     drop_lines: tuple[str, ...] = ()
     keep_lines: tuple[str, ...] = ()
-    substitute: tuple[Annotated[tuple[str, str], AfterValidator(_compiles)], ...] = ()
+    substitute: _Substitutions = ()
 
 
 class _Source(_Schema):
@@ -148,6 +149,7 @@ class _Sets(_Schema):
 
 
 class _Text(_Schema):
+    substitute: dict[str, _Substitutions] = {}
     normalize: tuple[str, ...] = ()
     aggressive_hyphens: bool = False
     lowercase: bool = False
@@ -167,6 +169,7 @@ class _File(_Schema):
     sentencepiece: SentencePieceSettings = SentencePieceSettings()
     bpe_tokens: int
     joined_dictionary: bool = False
+    published_lines: dict[str, int] = {}
 
 
 def _validated(content: dict[str, Any], path: Path) -> _File:
@@ -218,6 +221,7 @@ def _corpus(file: _File, path: Path, variant: str | None) -> Corpus:
         sentencepiece=file.sentencepiece,
         bpe_tokens=file.bpe_tokens,
         joined_dictionary=file.joined_dictionary,
+        published_lines=file.published_lines,
         variant=variant,
     )
     for items in corpus.sources.values():

@@ -17,7 +17,7 @@ import json
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from itertools import chain, islice, repeat
@@ -239,6 +239,7 @@ class PreparationRun:
                 corpus.aggressive_hyphens,
                 corpus.lowercase,
                 self.subwords.moses,
+                corpus.substitute.get(name, ()),
             )
             for language in corpus.tokenizer_langs
         )
@@ -374,7 +375,17 @@ class PreparationRun:
                 paths += outputs
                 if not counts[name]:
                     self._refuse_empty(name)
+        self._compare_with_published(counts)
         return paths, {"lines": {name: counts[name] for name in self.sets}}
+
+    def _compare_with_published(self, counts: Mapping[str, int]) -> None:
+        """A truncated archive or another tokenizer shows first in the numbers of lines."""
+        for name, published in self.corpus.published_lines.items():
+            if counts[name] != published:
+                logger.warning(
+                    "%s has %s sentence pairs, with the published settings %s",
+                    name, f"{counts[name]:,}", f"{published:,}",
+                )  # fmt: skip
 
     def _split_set(
         self, name: str, function: _SplitPairs, inputs: list[Path], streams: list[IO[str]]
@@ -429,6 +440,7 @@ class PreparationRun:
             "tokenizer_langs": dict(zip(corpus.languages, corpus.tokenizer_langs, strict=True)),
             "normalize": "train" in corpus.normalize,
             "normalized_sets": list(corpus.normalize),
+            "substitute": corpus.substitute,
             "aggressive_hyphens": corpus.aggressive_hyphens,
             "lowercase": corpus.lowercase,
             "cleaning": asdict(corpus.cleaning),
@@ -501,7 +513,10 @@ def _settings(corpus: Corpus) -> dict[str, Any]:
     """What determines the result, flat, as JSON would give it back."""
     content = asdict(corpus)
     del content["archives"]  # their checksums are compared as inputs
-    del content["refuse_empty"]  # it stops the work or changes nothing
+    for key in ("refuse_empty", "published_lines"):  # they warn, stop the work, or change nothing
+        del content[key]
+    if not corpus.substitute:
+        del content["substitute"]  # folders that were made before there was a choice have none
     cleaning = content.pop("cleaning")
     content |= {f"clean_{key}": value for key, value in cleaning.items()}
     pieces = content.pop("sentencepiece")

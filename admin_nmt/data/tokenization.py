@@ -68,6 +68,7 @@ class LineTokenizer:
         lowercase: lower-case afterwards.
         moses: tokenise. False keeps raw text, for SentencePiece, with single spaces between words;
             `language` then matters for normalisation only and may be any, and no hyphen is split.
+        substitute: (regular expression, replacement), each everywhere on the line, before all else.
     """
 
     language: str
@@ -75,9 +76,12 @@ class LineTokenizer:
     aggressive_hyphens: bool = False
     lowercase: bool = False
     moses: bool = True
+    substitute: tuple[tuple[str, str], ...] = ()
 
     def __call__(self, line: str) -> str:
         """Tokens joined by spaces; characters special to Moses are escaped (`&apos;`)."""
+        for expression, replacement in self.substitute:
+            line = re.sub(expression, replacement, line)
         if self.normalize:
             line = normalize(line, self.language)
         if self.moses:

@@ -23,6 +23,7 @@ from admin_nmt.host import (
     generation,
     graphs,
     heads,
+    layer_drop,
     lifeline,
     master_weights,
     multi_tensor,
@@ -70,6 +71,7 @@ TABLE: tuple[Patch | Addition, ...] = (
     *waiting.PATCHES,
     *best_checkpoints.PATCHES,
     *update_checkpoints.PATCHES,
+    *layer_drop.PATCHES,
     *lifeline.PATCHES,
     *rank_faults.PATCHES,
 )

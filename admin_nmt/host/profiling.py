@@ -70,8 +70,12 @@ def prepare_model(trainer: Any, epoch_itr: Any) -> None:
         raise profile
     apply_profile(model, profile, str(profile.measured.get("file", "the profile")))
     logger.info("%s (%.1f s)", _describe(profile), time.perf_counter() - start)
+    schedule = trainer.cfg.lr_scheduler
     advice = warm_up_advice(
-        model.cfg.encoder.layers, getattr(trainer.cfg.lr_scheduler, "warmup_updates", None)
+        model.cfg.encoder.layers,
+        trainer.cfg.optimization.lr[0],
+        getattr(schedule, "warmup_updates", None),
+        getattr(schedule, "warmup_init_lr", 0.0),
     )
     if advice and trainer.is_data_parallel_master:
         logger.warning(advice)

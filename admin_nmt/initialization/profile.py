@@ -176,9 +176,11 @@ def apply_profile(model: Any, profile: Profile, source: str = "the profile") -> 
     """Write the omegas of `profile` into `model`, in place and in its dtype.
 
     Raises:
-        UserError: an entry is missing, extra or of the wrong size; it names `source` and the entry.
-            The model is unchanged then.
+        UserError: an entry is missing, extra or of the wrong size, or the profile was measured on a
+            model of other sizes or of another scheme; it names `source` and the entry. The model is
+            unchanged then.
     """
+    _require_same_sizes(model, profile, source)
     residuals = dict(model.residuals())
     missing = [name for name in residuals if name not in profile.sublayers]
     if missing:
@@ -198,6 +200,33 @@ def apply_profile(model: Any, profile: Profile, source: str = "the profile") -> 
         if isinstance(residual, ScaledResidual):
             residual.set_omega(torch.tensor(profile.sublayers[name].omega))
     model.omegas_ready = True
+
+
+def model_sizes(model: Any) -> dict[str, Any]:
+    """What a profile says of the model that it was measured on: scheme and sizes."""
+    cfg = model.cfg
+    return {
+        "init_type": str(getattr(cfg.init_type, "value", cfg.init_type)),
+        "encoder_layers": cfg.encoder.layers,
+        "decoder_layers": cfg.decoder.layers,
+        "encoder_embed_dim": cfg.encoder.embed_dim,
+        "decoder_embed_dim": cfg.decoder.embed_dim,
+        "encoder_ffn_embed_dim": cfg.encoder.ffn_embed_dim,
+        "decoder_ffn_embed_dim": cfg.decoder.ffn_embed_dim,
+    }
+
+
+def _require_same_sizes(model: Any, profile: Profile, source: str) -> None:
+    """Refuse variances of another width, and those measured under a scheme without omegas: they would
+    fit by name. Depth is left to the names, whose message says more."""
+    for key, ours in model_sizes(model).items():
+        theirs = profile.measured.get(key, ours)
+        if theirs != ours and not key.endswith("_layers"):
+            option = "--" + key.replace("_", "-")
+            raise UserError(
+                f"{source} was measured with {option} {theirs}, and this model has {ours}: "
+                "measure it again with the options of this training"
+            )
 
 
 def _check_entry(name: str, residual: Residual, omega: float | list[float], source: str) -> None:

@@ -132,6 +132,9 @@ def test_a_new_corpus_needs_only_a_file(tmp_path):
         ({"archives": {"b.tgz": {"url": "x"}}}, "archive 'a.tgz' of sets is not under archives"),
         ({"text": {"invalid_utf8": "ignore"}}, "invalid_utf8 must be error or replace"),
         ({"text": {"normalize": ["dev"]}}, "normalize may name train, valid, test"),
+        ({"text": {"substitute": {"dev": []}}}, "substitute may name train, valid, test"),
+        ({"text": {"substitute": {"test": [["(", ""]]}}}, "bad regular expression"),
+        ({"published_lines": {"dev": 3}}, "published_lines may name train, valid, test"),
         ({"cleaning": {"when": "never"}}, "cleaning must be before_bpe or after_bpe"),
         ({"cleaning": {"ratio": 0.5}}, "ratio must be at least 1, not 0.5"),
         (

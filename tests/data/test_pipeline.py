@@ -5,11 +5,13 @@ import io
 import json
 import struct
 import tarfile
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import regex
+from sacrebleu.dataset.fake_sgml import FakeSGMLDataset
 from sacremoses import MosesPunctNormalizer, MosesTokenizer
 from subword_nmt.apply_bpe import BPE
 from subword_nmt.learn_bpe import learn_bpe
@@ -51,8 +53,19 @@ def member_lines(archive: Path, member: str) -> list[str]:
 
 
 def segment_lines(archive: Path, member: str) -> list[str]:
+    """White space apart, as sacreBLEU extracts them, with whose test sets scores are compared."""
     found = [line for line in member_lines(archive, member) if "<seg id" in line]
-    return [line.split(">", 1)[1].split("</seg>")[0].strip().replace("’", "'") for line in found]
+    found = [line.split(">", 1)[1].split("</seg>")[0].strip() for line in found]
+    with tempfile.TemporaryDirectory() as folder:
+        sgm, text = Path(folder) / "sgm", Path(folder) / "text"
+        sgm.write_text("\n".join(member_lines(archive, member)))
+        FakeSGMLDataset("any")._convert_format(str(sgm), str(text))
+        assert [" ".join(line.split()) for line in found] == lines_of(text)
+    return found
+
+
+def plain_apostrophes(lines):
+    return [line.replace("’", "'") for line in lines]
 
 
 def tokenize(lines, language, *, hyphens=False, normalize=False):
@@ -120,7 +133,7 @@ def test_iwslt14_cleans_tokens_then_cuts_valid_then_splits(iwslt14, tmp_path, qu
     ]
     assert len(test_raw[0]) == 30
     test = [
-        [line.lower() for line in tokenize(lines, language)]
+        [line.lower() for line in tokenize(plain_apostrophes(lines), language)]
         for lines, language in zip(test_raw, languages, strict=True)
     ]
     for name, expected in (("train", train[:2]), ("valid", valid[:2]), ("test", test)):
@@ -189,9 +202,18 @@ def test_wmt14_cuts_valid_then_splits_then_cleans_subwords(
             wmt14 / "test-full.tgz", f"test-full/newstest2014-{pair}-{role}.{language}.sgm"
         )
         assert lines_of(output / "raw" / f"test.{language}") == text
-        plain = tokenize(text, language, hyphens=True)
+        plain = tokenize(plain_apostrophes(text), language, hyphens=True)
         assert lines_of(output / "tokenized" / f"test.{language}") == plain
-        assert any("—" in line for line in plain)
+        assert any("—" in line for line in plain) and all("’" in line for line in text)
+
+
+def test_other_numbers_of_lines_than_published_are_named(wmt14, tmp_path, quick_binarize, caplog):
+    corpus = replace(published(load_corpus("wmt14-en-de")), published_lines={"test": 15})
+    prepare(corpus, tmp_path / "same", workers=1, archives=wmt14)
+    assert "published settings" not in caplog.text
+    corpus = replace(corpus, published_lines=load_corpus("wmt14-en-de").published_lines)
+    prepare(corpus, tmp_path / "other", workers=1, archives=wmt14)
+    assert "test has 15 sentence pairs, with the published settings 3,003" in caplog.text
 
 
 def test_admin_recipe_takes_newstest2013_whole_and_cleans_words(wmt14, tmp_path, quick_binarize):

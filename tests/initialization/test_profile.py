@@ -213,6 +213,29 @@ def test_profile_of_another_model_is_refused_by_name(
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("init_type", "default", "--init-type default, and this model has admin"),
+        ("encoder_embed_dim", 64, "--encoder-embed-dim 64, and this model has 32"),
+        ("decoder_ffn_embed_dim", 7, "--decoder-ffn-embed-dim 7, and this model has "),
+    ],
+)
+def test_profile_measured_on_another_width_or_scheme_is_refused(
+    saved: tuple[Any, Path], key: str, value: object, message: str
+) -> None:
+    """Its names and the number of them fit; the variances do not."""
+    from admin_nmt.initialization.profile import apply_profile, load_profile, model_sizes
+
+    model, path = saved
+    profile = load_profile(path)
+    profile.measured |= model_sizes(model)
+    apply_profile(model, profile)
+    profile.measured[key] = value
+    with pytest.raises(UserError, match=f"profile {path} was measured with {message}"):
+        apply_profile(model, profile, f"profile {path}")
+
+
 def test_other_json_is_refused(tmp_path: Path) -> None:
     from admin_nmt.initialization.profile import load_profile
 

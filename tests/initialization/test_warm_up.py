@@ -6,21 +6,37 @@ from pathlib import Path
 
 import pytest
 
-from admin_nmt.initialization.warm_up import RECIPE_UPDATES, warm_up_advice
+from admin_nmt.initialization.warm_up import warm_up_advice
 
 
 @pytest.mark.parametrize(
-    ("layers", "warmup", "expected"),
-    [(60, 200, True), (19, 0, True), (60, 1999, True), (60, 2000, False), (18, 0, False), (60, None, False)],
-)  # fmt: skip
-def test_advice_is_for_deep_encoders_with_short_warm_ups(
-    layers: int, warmup: int | None, expected: bool
+    ("layers", "lr", "warmup", "enough"),
+    [
+        (60, 1e-3, 1000, 3400),  # collapses on Multi30k; 3,000 and 3,400 train
+        (60, 1e-3, 3000, None),
+        (60, 2e-3, 2000, 6700),
+        (60, 1e-3, 8000, None),  # as published
+        (19, 5e-4, 0, 1700),
+        (18, 5e-4, 0, None),
+        (60, 5e-4, None, None),
+    ],
+)
+def test_advice_is_for_deep_encoders_whose_learning_rate_rises_steeply(
+    layers: int, lr: float, warmup: int | None, enough: int | None
 ) -> None:
-    advice = warm_up_advice(layers, warmup)
-    assert (advice is not None) == expected
+    advice = warm_up_advice(layers, lr, warmup)
+    assert (advice is not None) == (enough is not None)
     if advice:
-        assert str(layers) in advice and str(warmup) in advice and str(RECIPE_UPDATES) in advice
-        assert "\n" not in advice
+        assert f"{layers} encoder layers with --lr {lr:g} and --warmup-updates {warmup}:" in advice
+        assert f"give --warmup-updates {enough} or more" in advice and "\n" not in advice
+        assert warm_up_advice(layers, lr, enough) is None  # whoever follows it hears no more
+
+
+def test_a_first_learning_rate_is_no_rise() -> None:
+    assert warm_up_advice(60, 5e-4, 100, 5e-4) is None
+    assert "rises by 5.0e-06 an update" in str(
+        warm_up_advice(60, 5e-4, 100, -1)
+    )  # fairseq's default
 
 
 def test_training_advises_once_at_its_start(
@@ -35,10 +51,10 @@ def test_training_advises_once_at_its_start(
         )  # fmt: skip
         return result.stdout + result.stderr
 
-    advice = "20 encoder layers with --warmup-updates 7: the published runs"
+    advice = "20 encoder layers with --lr 0.001 and --warmup-updates 7: the learning rate rises by"
     assert train(1, "--warmup-updates", "7").count(advice) == 1
     assert advice not in train(2, "--warmup-updates", "7")  # resumed
-    assert "the published runs" not in train(
+    assert "encoder layers with" not in train(
         1, "--warmup-updates", "7", "--init-type", "admin-log", "--no-save",
         "--restore-file", "none.pt",
     )  # fmt: skip

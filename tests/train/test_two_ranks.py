@@ -1,4 +1,5 @@
-"""Two ranks over gloo end with the omegas of one rank, under both kinds of DDP, and resume."""
+"""Two ranks over gloo end with the omegas of one rank, under both kinds of DDP, and resume; they may
+drop layers."""
 
 from pathlib import Path
 
@@ -38,3 +39,15 @@ def test_ranks_agree_with_a_single_rank_and_resume(
     assert "Loaded checkpoint" in second and "ADMIN omegas set" not in second
     resumed = load_checkpoint_file(tmp_path / "two" / "checkpoint_last.pt")
     assert resumed["optimizer_history"][-1]["num_updates"] == 4
+
+
+@pytest.mark.parametrize("attention", ["none", "all"])
+def test_ranks_may_drop_layers(data_bin: Path, tmp_path: Path, attention: str) -> None:
+    """PyTorch's exchange of gradients must not wait for those of dropped layers."""
+    log = run_ranks(
+        data_bin, tmp_path / "two", "--encoder-layerdrop", "0.5", "--decoder-layerdrop", "0.5",
+        "--residual-attention", attention, "--lr", "1e-3", "--max-update", "4",
+    )  # fmt: skip
+    assert log.count("--find-unused-parameters is switched on") == 1
+    saved = load_checkpoint_file(tmp_path / "two" / "checkpoint_last.pt")
+    assert saved["optimizer_history"][-1]["num_updates"] == 4
