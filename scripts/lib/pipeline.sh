@@ -1,11 +1,15 @@
 # The steps that the pipelines of scripts/*.sh share; sourced by them.
 #
-#   start NAME "$@"     reads the options; sets `output`, `data`, `checkpoints`, `overrides`
+#   start NAME "$@"     reads the options; sets `output`, `data`, `folder`, `checkpoints`, `overrides`
+#   use_recipe NAME     a recipe of configs/ (ADMIN_NMT_RECIPE takes another) with a folder of its own,
+#                       OUTPUT/RECIPE, beside the prepared data that all recipes share
 #   prepare OPTIONS...  admin-nmt prepare NAME, unless --data was given
 #   train COMMAND...    one process per GPU; the user's overrides come after COMMAND
-#   train_recipe NAME   train with a recipe of configs/
-#   average OPTIONS...  admin-nmt average -> OUTPUT/averaged.pt
-#   evaluate OPTIONS... admin-nmt evaluate -> OUTPUT/scores
+#   train_recipe        train with the recipe
+#   average OPTIONS...  admin-nmt average -> FOLDER/averaged.pt, which is then `model`
+#   choose_as_recipe    sets `model` to what the recipe's published score is of: its best checkpoint by
+#                       BLEU, or the average of the epochs that it keeps
+#   evaluate OPTIONS... admin-nmt evaluate of `model` -> FOLDER/scores
 #
 # Every step can be interrupted: the same command goes on where it stopped.
 set -euo pipefail
@@ -46,7 +50,15 @@ start() {
     overrides=("$@")
     mkdir -p "$output"
     output=$(cd "$output" && pwd) # the recipes want absolute paths
-    checkpoints=$output/checkpoints
+    folder=$output checkpoints=$output/checkpoints
+}
+
+use_recipe() {
+    recipe=${ADMIN_NMT_RECIPE:-$1}
+    config=$scripts/../configs/$recipe.yaml
+    [[ -f $config ]] || die "ADMIN_NMT_RECIPE names no recipe: there is no configs/$recipe.yaml"
+    # Another recipe's checkpoints would be gone on from, averaged, and scored as this one's.
+    folder=$output/$recipe checkpoints=$output/$recipe/checkpoints
 }
 
 prepare() {
@@ -67,15 +79,24 @@ train() {
 }
 
 train_recipe() {
-    train fairseq-hydra-train --config-name "$1" "task.data=$data" \
-        "checkpoint.save_dir=$checkpoints" "hydra.run.dir=$output"
+    train fairseq-hydra-train --config-name "$recipe" "task.data=$data" \
+        "checkpoint.save_dir=$checkpoints" "hydra.run.dir=$folder"
 }
 
 average() {
-    admin-nmt average --inputs "$checkpoints" "$@" --output "$output/averaged.pt"
+    model=$folder/averaged.pt
+    admin-nmt average --inputs "$checkpoints" "$@" --output "$model"
+}
+
+choose_as_recipe() {
+    if grep -q '^  best_checkpoint_metric: bleu$' "$config"; then
+        model=$checkpoints/checkpoint_best.pt
+    else
+        average --num-epoch-checkpoints "$(sed -n 's/^  keep_last_epochs: \([0-9]*\).*/\1/p' "$config")"
+    fi
 }
 
 evaluate() {
-    admin-nmt evaluate "$data" --path "$output/averaged.pt" --output "$output/scores" \
+    admin-nmt evaluate "$data" --path "$model" --output "$folder/scores" \
         ${cpu[@]+"${cpu[@]}"} "$@"
 }

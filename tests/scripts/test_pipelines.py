@@ -4,9 +4,11 @@ import json
 import os
 import re
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.support.programs import BIN
 
@@ -16,11 +18,13 @@ SHELL_SCRIPTS = sorted(p for p in SCRIPTS.rglob("*") if p.suffix in (".sh", ".sb
 PIPELINES = ["iwslt14-de-en", "wmt14-en-de", "wmt14-en-fr", "multi30k"]
 
 
-def run(script: str, *options: object, path: Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+def run(
+    script: str, *options: object, path: Path, cwd: Path, **environment: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["bash", SCRIPTS / script, *map(str, options)],
-        capture_output=True, text=True, timeout=100, cwd=cwd,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PATH": f"{path}:{os.environ['PATH']}"},
+        capture_output=True, text=True, timeout=280, cwd=cwd,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PATH": f"{path}:{os.environ['PATH']}"} | environment,
     )  # fmt: skip
 
 
@@ -30,28 +34,69 @@ def test_scripts_stop_at_errors_and_have_no_syntax_error(path: Path) -> None:
     assert subprocess.run(["bash", "-n", path], capture_output=True).returncode == 0
 
 
-@pytest.mark.parametrize("name", PIPELINES)
-def test_pipeline_prepares_trains_averages_and_scores(name: str, tmp_path: Path) -> None:
+@pytest.fixture
+def calls(tmp_path: Path) -> Callable[..., list[str]]:
+    """Run a pipeline with programs that only write down how they were called; returns the calls."""
     for program in ("admin-nmt", "torchrun"):
         stub = tmp_path / program
         stub.write_text(f'#!/bin/sh\necho {program} "$@" >> {tmp_path}/calls\n')
         stub.chmod(0o755)
-    result = run(
-        f"{name}.sh", "--archives", "tars", "--procs", "4", "--", "x=1", path=tmp_path, cwd=tmp_path
+
+    def call(name: str, *options: str, **environment: str) -> list[str]:
+        (tmp_path / "calls").unlink(missing_ok=True)
+        result = run(f"{name}.sh", *options, path=tmp_path, cwd=tmp_path, **environment)
+        assert result.returncode == 0, result.stderr
+        return (tmp_path / "calls").read_text().splitlines()
+
+    return call
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_pipeline_prepares_trains_averages_and_scores(
+    name: str, calls: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    prepared, trained, averaged, evaluated = calls(
+        name, "--archives", "tars", "--procs", "4", "--", "x=1"
     )
-    assert result.returncode == 0, result.stderr
-    prepared, trained, averaged, evaluated = (tmp_path / "calls").read_text().splitlines()
     out = tmp_path / "outputs" / name
+    recipe = re.findall(r"--config-name (\S+)", trained)
+    assert bool(recipe) == (name != "multi30k")
+    folder = out.joinpath(*recipe)
     assert prepared.startswith(f"admin-nmt prepare {name} --output {out}/prepared --archives tars")
     assert "--nproc-per-node 4" in trained and trained.endswith(" x=1")
-    assert f"{out}/prepared/data-bin" in trained and f"{out}/checkpoints" in trained
-    assert f"--inputs {out}/checkpoints" in averaged
-    assert averaged.endswith(f"--output {out}/averaged.pt")
+    assert f"{out}/prepared/data-bin" in trained and f"{folder}/checkpoints" in trained
+    assert f"--inputs {folder}/checkpoints" in averaged
+    assert averaged.endswith(f"--output {folder}/averaged.pt")
     assert evaluated.startswith(
-        f"admin-nmt evaluate {out}/prepared/data-bin --path {out}/averaged.pt"
+        f"admin-nmt evaluate {out}/prepared/data-bin --path {folder}/averaged.pt"
     )
-    for recipe in re.findall(r"--config-name (\S+)", trained):
-        assert (ROOT / "configs" / f"{recipe}.yaml").is_file()
+    assert f"--output {folder}/scores" in evaluated
+
+
+@pytest.mark.parametrize("config", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.stem)
+def test_each_recipe_has_its_folder_and_its_published_choice_of_checkpoint(
+    config: Path, calls: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    name, recipe = "-".join(config.stem.split("_")[:3]), config.stem
+    commands = calls(name, "--data", str(tmp_path), "--procs", "4", ADMIN_NMT_RECIPE=recipe)
+    out = tmp_path / "outputs" / name
+    assert f"--config-name {recipe} " in commands[0]
+    assert f"checkpoint.save_dir={out}/{recipe}/checkpoints" in commands[0]
+    saving = yaml.safe_load(config.read_text())["checkpoint"]
+    path = "averaged.pt"
+    if saving.get("best_checkpoint_metric") == "bleu":
+        path = "checkpoints/checkpoint_best.pt"
+    else:
+        averaged = commands.pop(1)
+        assert f" --num-epoch-checkpoints {saving['keep_last_epochs']} " in averaged
+    assert f"--path {out}/{recipe}/{path} --output {out}/{recipe}/scores" in commands[1]
+    assert len(commands) == 2
+
+
+def test_an_unknown_recipe_is_named(tmp_path: Path) -> None:
+    result = run("iwslt14-de-en.sh", path=BIN, cwd=tmp_path, ADMIN_NMT_RECIPE="iwslt14")
+    assert result.returncode == 2
+    assert "there is no configs/iwslt14.yaml" in result.stderr and result.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
