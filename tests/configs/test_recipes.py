@@ -203,3 +203,37 @@ def test_torchrun_says_how_many_gpus_train_together(monkeypatch: pytest.MonkeyPa
 def test_results_table_lists_every_recipe() -> None:
     table = (CONFIGS / "README.md").read_text()
     assert set(re.findall(r"^\| `(\w+)` \|", table, re.M)) == set(RECIPES)
+
+
+def _override_rows() -> list[str]:
+    return re.findall(
+        r"^\| .* \| `--config-name (.*)` \|$", (CONFIGS / "README.md").read_text(), re.M
+    )
+
+
+@pytest.mark.parametrize("row", _override_rows(), ids=lambda row: row.split()[0])
+def test_published_rows_without_a_recipe_are_overrides_that_compose(row: str, task: Any) -> None:
+    from fairseq import models
+
+    name, *overrides = row.split()
+    cfg = compose(name, "task.data=x", *overrides)
+    with torch.device("meta"):
+        model = models.build_model(cfg.model, task)
+    given = dict(override.lstrip("+").split("=") for override in overrides)
+    for stack in (model.encoder, model.decoder):
+        side = "encoder" if stack is model.encoder else "decoder"
+        if f"model.{side}_layers" in given:
+            assert len(stack.layers) == int(given[f"model.{side}_layers"])
+        normalized = f"model.{side}_normalize_before" in given
+        assert (stack.layer_norm is not None) == normalized
+    assert model.cfg.init_type == given.get("model.init_type", cfg.model.init_type)
+
+
+def test_the_table_says_the_kind_of_bleu_that_the_recipe_names() -> None:
+    for name, kind in re.findall(
+        r"^\| `(\w+)` \| [^|]* \| ([^|]*) \|", (CONFIGS / "README.md").read_text(), re.M
+    ):
+        text = (CONFIGS / f"{name}.yaml").read_text()
+        for word in ("tokenised", "compound-split"):
+            if word in kind:
+                assert re.search(rf"^# Published: .*{word}", text, re.M), name
