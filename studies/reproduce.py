@@ -78,7 +78,14 @@ FULL = {
         ),
     ],
     "heads": [
-        Full("bash scripts/wmt14-en-fr.sh", "a converged WMT14 En-Fr model, then studies.heads"),
+        Full(
+            "ADMIN_NMT_RECIPE=iwslt14_de_en_heads bash scripts/iwslt14-de-en.sh",
+            "50,000 updates: hours on one GPU; then admin-nmt prune-sweep of its epochs",
+        ),
+        Full(
+            "admin-nmt ablate DATA --path model.pt",
+            "model.pt: fairseq's wmt14.en-fr.joined-dict.transformer, which the paper prunes; one GPU",
+        ),
     ],
     "compose": [
         Full("bash scripts/iwslt14-de-en.sh", "one GPU, hours a training, then studies.compose"),

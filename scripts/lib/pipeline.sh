@@ -7,8 +7,8 @@
 #   train COMMAND...    one process per GPU; the user's overrides come after COMMAND
 #   train_recipe        train with the recipe
 #   average OPTIONS...  admin-nmt average -> FOLDER/averaged.pt, which is then `model`
-#   choose_as_recipe    sets `model` to what the recipe's published score is of: its best checkpoint by
-#                       BLEU, or the average of the epochs that it keeps
+#   choose_as_recipe    sets `model` to what the recipe's published score is of: its best checkpoint (by
+#                       BLEU where it says so), or the average of the last epochs where it keeps some
 #   evaluate OPTIONS... admin-nmt evaluate of `model` -> FOLDER/scores
 #
 # Every step can be interrupted: the same command goes on where it stopped.
@@ -89,10 +89,12 @@ average() {
 }
 
 choose_as_recipe() {
-    if grep -q '^  best_checkpoint_metric: bleu$' "$config"; then
+    local kept
+    kept=$(sed -n 's/^  keep_last_epochs: \([0-9]*\).*/\1/p' "$config")
+    if [[ -z $kept ]] || grep -q '^  best_checkpoint_metric: bleu$' "$config"; then
         model=$checkpoints/checkpoint_best.pt
     else
-        average --num-epoch-checkpoints "$(sed -n 's/^  keep_last_epochs: \([0-9]*\).*/\1/p' "$config")"
+        average --num-epoch-checkpoints "$kept"
     fi
 }
 

@@ -21,9 +21,9 @@ SHRINK = (
     "common.cpu=true common.fp16=false optimization.max_update=2 dataset.max_tokens=256 "
     "dataset.num_workers=0 dataset.disable_validation=true common.log_interval=1 "
     "task.source_lang=de task.target_lang=en "
-    "+model.encoder_layers=1 +model.decoder_layers=1 +model.encoder_embed_dim=16 "
-    "+model.decoder_embed_dim=16 +model.encoder_ffn_embed_dim=16 +model.decoder_ffn_embed_dim=16 "
-    "+model.encoder_attention_heads=2 +model.decoder_attention_heads=2"
+    "++model.encoder_layers=1 ++model.decoder_layers=1 ++model.encoder_embed_dim=16 "
+    "++model.decoder_embed_dim=16 ++model.encoder_ffn_embed_dim=16 ++model.decoder_ffn_embed_dim=16 "
+    "++model.encoder_attention_heads=2 ++model.decoder_attention_heads=2"
 ).split()
 
 
@@ -73,7 +73,7 @@ def test_recipe_builds_its_model_at_full_size(name: str, task: Any) -> None:
     depth = re.search(r"(\d+)l_(\d+)l", name)
     expected = (int(depth[1]), int(depth[2])) if depth else (6, 6)
     assert (len(model.encoder.layers), len(model.decoder.layers)) == expected
-    plain = "baseline" in name or "rdrop" in name
+    plain = any(word in name for word in ("baseline", "rdrop", "heads"))
     assert model.cfg.init_type == ("default" if plain else "admin")
     carried = model.cfg.residual_attention if "realformer" in name else "none"
     assert carried == ("all" if "realformer" in name else "none")

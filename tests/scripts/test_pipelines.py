@@ -84,7 +84,7 @@ def test_each_recipe_has_its_folder_and_its_published_choice_of_checkpoint(
     assert f"checkpoint.save_dir={out}/{recipe}/checkpoints" in commands[0]
     saving = yaml.safe_load(config.read_text())["checkpoint"]
     path = "averaged.pt"
-    if saving.get("best_checkpoint_metric") == "bleu":
+    if saving.get("best_checkpoint_metric") == "bleu" or "keep_last_epochs" not in saving:
         path = "checkpoints/checkpoint_best.pt"
     else:
         averaged = commands.pop(1)
