@@ -3,7 +3,8 @@
 fairseq's own `adam` loops over parameters in Python unless NVIDIA apex is installed, which costs a
 deep model a good part of its step. Here NVIDIA's FusedAdam is used where it is installed and the
 parameters are on a GPU, and PyTorch's fused AdamW otherwise (CPU and GPU). Options and results are
-those of `adam`, up to rounding; `adam` itself is untouched.
+those of `adam`, up to rounding, but for `--use-old-adam` and `--fp16-adam-stats`, which are refused;
+`adam` itself is untouched.
 """
 
 import logging
@@ -16,6 +17,7 @@ from fairseq.optim import FairseqOptimizer, register_optimizer
 from fairseq.optim.adam import FairseqAdamConfig
 from torch import Tensor
 
+from admin_nmt.errors import UsageError
 from admin_nmt.optim.options import adam_arguments
 
 logger = logging.getLogger(__name__)
@@ -37,10 +39,20 @@ class FairseqFusedAdamConfig(FairseqAdamConfig):
 
 @register_optimizer("admin_fused_adam", dataclass=FairseqFusedAdamConfig)
 class FairseqFusedAdam(FairseqOptimizer):
-    """fairseq optimizer over a fused AdamW."""
+    """fairseq optimizer over a fused AdamW.
+
+    Raises:
+        UsageError: options of `adam` that choose its implementation.
+    """
 
     def __init__(self, cfg: FairseqFusedAdamConfig, params: Collection[Tensor]) -> None:
         super().__init__(cfg)
+        for option in ("use_old_adam", "fp16_adam_stats"):
+            if getattr(cfg, option, False):
+                raise UsageError(
+                    f"--{option.replace('_', '-')} does not go with --optimizer admin_fused_adam: leave "
+                    "it out, or take --optimizer adam"
+                )
         params = list(params)
         apex_adam = nvidia_fused_adam() if all(p.is_cuda for p in params) else None
         if apex_adam is not None:

@@ -140,6 +140,17 @@ def test_fused_adam_steps_like_fairseqs_adam(parse: Callable[..., Any]) -> None:
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("option", ["--use-old-adam", "--fp16-adam-stats"])
+def test_options_that_choose_fairseqs_adam_are_refused(
+    parse: Callable[..., Any], option: str
+) -> None:
+    from fairseq import optim
+
+    cfg = parse("--optimizer", "admin_fused_adam", option)
+    with pytest.raises(UsageError, match=f"{option} does not go with --optimizer admin_fused_adam"):
+        optim.build_optimizer(cfg.optimizer, parameters())
+
+
 @pytest.mark.parametrize("value", ["0.9", "(0.9, b)", "(0.9, 1.0)", [0.9, 0.98, 0.99], None])
 def test_bad_betas_are_refused(value: Any) -> None:
     with pytest.raises(UsageError, match="--adam-betas"):
