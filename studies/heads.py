@@ -4,12 +4,14 @@
 
 DATA is a folder of `admin-nmt prepare`. One model is trained to convergence with a checkpoint every
 few epochs. Measured on the validation set: importance, curves by kind in order of importance,
-re-ranked after each step, and at random; curves of earlier checkpoints. Then four policies take the
+re-ranked after each step, and at random; curves of earlier checkpoints. Then six policies take the
 same number of heads, are scored on the test set, fine-tuned and scored again, and last BLEU is
 measured without each head:
 
 - `global`: all kinds ranked together, norm 1 in every layer (as the paper does);
-- `rerank`: the same, importance measured again after each step;
+- `kind_norm`: the same with norm 1 over each kind;
+- `raw`: the same with scores as measured;
+- `rerank`: as `global`, importance measured again after each step;
 - `kind`: the same share of each kind, ranked within it;
 - `budget`: shares by kind chosen on the curves of the validation set (`budgets` below).
 
@@ -179,6 +181,8 @@ def policies(args: argparse.Namespace) -> dict[str, list[str]]:
     )
     return {
         "global": ["--fraction", str(FRACTION)],
+        "kind_norm": ["--fraction", str(FRACTION), "--normalize", "kind"],
+        "raw": ["--fraction", str(FRACTION), "--normalize", "none"],
         "rerank": ["--heads", ",".join(removed_at(sweep, "rerank", FRACTION))],
         "kind": shares(even(counts, total), counts),
         "budget": shares(chosen, counts),

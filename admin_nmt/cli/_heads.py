@@ -52,6 +52,17 @@ def add_measuring_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=1, help="random seed (default: %(default)s)")
 
 
+def add_normalize_argument(parser: argparse._ArgumentGroup) -> None:
+    """How scores of different layers and kinds are compared."""
+    parser.add_argument(
+        "--normalize",
+        choices=("layer", "kind", "none"),
+        default="layer",
+        help="before heads are ranked together, scores get norm 1 in every layer, as in the paper, "
+        "or over each kind, or stay as measured (default: layer)",
+    )
+
+
 def add_search_arguments(parser: argparse.ArgumentParser) -> None:
     """What is translated, how, and against which reference it is scored."""
     parser.add_argument(

@@ -8,6 +8,7 @@ from pathlib import Path
 from admin_nmt.cli._heads import (
     add_measuring_arguments,
     add_model_arguments,
+    add_normalize_argument,
     load,
     measuring_options,
     require_outputs,
@@ -57,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     order.add_argument(
         "--importance", metavar="FILE", help="scores written by 'admin-nmt importance'"
     )
+    add_normalize_argument(order)
     order.add_argument("--random", action="store_true", help="random order, as a control")
     add_measuring_arguments(parser)
 
@@ -87,6 +89,7 @@ def run(args: argparse.Namespace) -> None:
         uniform=args.uniform,
         min_heads=args.min_heads,
         importance=args.importance,
+        normalize=args.normalize,
         random=args.random,
         seed=args.seed,
     )

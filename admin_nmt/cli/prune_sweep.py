@@ -7,6 +7,7 @@ from pathlib import Path
 from admin_nmt.cli._heads import (
     add_measuring_arguments,
     add_model_arguments,
+    add_normalize_argument,
     add_search_arguments,
     load,
     measuring_options,
@@ -50,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     curves.add_argument(
         "--importance", metavar="FILE", help="scores written by 'admin-nmt importance'"
     )
+    add_normalize_argument(curves)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -84,14 +86,18 @@ def run(args: argparse.Namespace) -> None:
         )  # fmt: skip
         order = None
         if known is not None:
-            order = measurement_of(known, loaded.fingerprint, path, args.importance).order()
-        orders = MeasuredOrders(loaded, args.data, measuring_options(args), args.output)
+            measurement = measurement_of(known, loaded.fingerprint, path, args.importance)
+            order = measurement.order(args.normalize)
+        orders = MeasuredOrders(
+            loaded, args.data, measuring_options(args), args.output, args.normalize
+        )
         planned = plan_curves(wanted, loaded, orders.order, order)
         curves += translate_curves(MaskedTranslator(loaded, test_set), planned, wanted.steps)
         described = {
             "data": args.data,
             "subset": args.gen_subset,
             "importance": args.importance or f"measured, by {args.granularity}",
+            "normalize": args.normalize,
             "signature": test_set.signature,
         }
         # After every checkpoint: an interruption costs at most one.

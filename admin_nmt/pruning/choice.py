@@ -26,6 +26,7 @@ class Choice:
         uniform: the same number of heads in each layer of a kind; shares are then of each layer.
         min_heads: number of heads that every layer keeps.
         importance: file of scores by which heads go; without one they are measured.
+        normalize: key of `NORMALIZATIONS`, by which scores of all layers and kinds are compared.
         random: heads go in random order.
         seed: of the random order.
 
@@ -40,6 +41,7 @@ class Choice:
     uniform: bool = False
     min_heads: int = 0
     importance: str | None = None
+    normalize: str = "layer"
     random: bool = False
     seed: int = 1
 
@@ -128,5 +130,5 @@ def _order(
         measurements = load_measurements(choice.importance)
         return measurement_of(
             measurements, loaded.fingerprint, loaded.path, choice.importance
-        ).order()
-    return measure(loaded).order()
+        ).order(choice.normalize)
+    return measure(loaded).order(choice.normalize)

@@ -15,7 +15,8 @@ Letters: B sentences, H heads, T positions of the query.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 
 from torch import Tensor
 
@@ -64,6 +65,28 @@ def normalize_by_layer(scores: Scores) -> dict[str, list[list[float]]]:
         return [score / norm if norm else 0.0 for score in layer]
 
     return {kind: [normalized(layer) for layer in layers] for kind, layers in scores.items()}
+
+
+def normalize_by_kind(scores: Scores) -> dict[str, list[list[float]]]:
+    """Divide all scores of a kind by their common l2 norm: layers of a kind keep their proportions.
+
+    Examples:
+        >>> normalize_by_kind({"E": [[3.0], [4.0, 0.0]], "D": [[0.0]]})
+        {'E': [[0.6], [0.8, 0.0]], 'D': [[0.0]]}
+    """
+    norms = {kind: math.hypot(*chain.from_iterable(layers)) for kind, layers in scores.items()}
+    return {
+        kind: [[score / norms[kind] if norms[kind] else 0.0 for score in layer] for layer in layers]
+        for kind, layers in scores.items()
+    }
+
+
+#: `--normalize` -> what it does to scores before heads of all layers and kinds are ranked together.
+NORMALIZATIONS: dict[str, Callable[[Scores], Scores]] = {
+    "layer": normalize_by_layer,
+    "kind": normalize_by_kind,
+    "none": lambda scores: scores,
+}
 
 
 def ranking(scores: Scores) -> list[Head]:

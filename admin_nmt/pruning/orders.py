@@ -22,6 +22,7 @@ class MeasuredOrders:
         options: how importance is measured.
         folder: of the command's results; orders are kept under `importance/`, in a folder of the
             model's fingerprint.
+        normalize: key of `NORMALIZATIONS`, by which scores of all layers and kinds are compared.
     """
 
     def __init__(
@@ -30,10 +31,12 @@ class MeasuredOrders:
         data: str | os.PathLike[str],
         options: MeasuringOptions,
         folder: str | os.PathLike[str],
+        normalize: str = "layer",
     ) -> None:
         self.loaded = loaded
         self.data = str(Path(data).absolute())
         self.options = options
+        self.normalize = normalize
         self.folder = Path(folder) / "importance" / loaded.fingerprint[:16]
 
     def path(self, removed: Collection[Head] = ()) -> Path:
@@ -61,4 +64,4 @@ class MeasuredOrders:
             make_directory(self.folder)
             save_measurements([measurement], path)
         # Read back in any case: what follows does not depend on when it was measured.
-        return load_measurements(path)[0].order()
+        return load_measurements(path)[0].order(self.normalize)

@@ -19,7 +19,7 @@ from admin_nmt.json_files import read_document, write_document
 from admin_nmt.models.config import options_with_meaning, plain_value
 from admin_nmt.models.head_files import DOCUMENT, VERSION
 from admin_nmt.modules.head_names import Head, Layout
-from admin_nmt.pruning.importance import normalize_by_layer, ranking
+from admin_nmt.pruning.importance import NORMALIZATIONS, normalize_by_layer, ranking
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class Measurement:
     scores: dict[str, list[list[float]]]
     settings: dict[str, Any] = field(default_factory=dict)
 
-    def order(self) -> list[Head]:
-        """All heads, the least important first, after normalisation by layer."""
-        return ranking(normalize_by_layer(self.scores))
+    def order(self, normalize: str = "layer") -> list[Head]:
+        """All heads, the least important first; `normalize` is a key of `NORMALIZATIONS`."""
+        return ranking(NORMALIZATIONS[normalize](self.scores))
 
 
 #: Settings in every fingerprint, in this order: files hold fingerprints.
