@@ -4,8 +4,8 @@
 
 Random weights and random sentences, because speed does not depend on them; heads go in random order
 over all three kinds. Printed are medians and ratios (above 1: the pruned model is faster) of the
-encoder's forward pass, of a training step (our label-smoothed cross-entropy, Adam) and of greedy
-decoding of one sentence; and the parameter count against the one on paper. The last line compares
+encoder's forward pass and of greedy decoding by batch size (the paper's table 4), and of a training
+step (our label-smoothed cross-entropy, Adam); and the parameter count against the one on paper. The last line compares
 one pass for head importance with a training step of the whole model over the same batch.
 """
 
@@ -34,14 +34,32 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--heads", type=int, default=8)
     parser.add_argument("--layers", type=int, default=6, help="of each stack")
-    parser.add_argument("--sentences", type=int, default=64, help="in a batch")
+    parser.add_argument("--sentences", type=int, default=64, help="in a batch of training")
+    parser.add_argument(
+        "--batch-sizes",
+        type=int,
+        nargs="+",
+        default=[1, 4, 16, 64],
+        metavar="N",
+        help="sentences in a batch of the encoder and of decoding (default: %(default)s)",
+    )
     parser.add_argument("--length", type=int, default=32, help="tokens of a sentence")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(
         "--cpu-time", action="store_true", help="count CPU seconds: for a machine that others use"
     )
-    return parse(parser, dim=16, heads=2, layers=1, sentences=4, length=4, rounds=2, threads=1)
+    return parse(
+        parser,
+        dim=16,
+        heads=2,
+        layers=1,
+        sentences=4,
+        batch_sizes=[1, 2],
+        length=4,
+        rounds=2,
+        threads=1,
+    )
 
 
 def build(args: argparse.Namespace) -> tuple[Any, Any, Any]:
@@ -148,7 +166,7 @@ def train(task: Any, model: Any, batch: dict[str, Any]) -> Run:
 
 
 def decode(task: Any, model: Any, batch: dict[str, Any], length: int) -> Run:
-    """Greedy translation of one sentence into exactly `length` tokens."""
+    """Greedy translation into exactly `length` tokens a sentence."""
     generator = task.build_generator(
         [model], Namespace(beam=1, max_len_a=0, max_len_b=length, min_len=length)
     )
@@ -177,21 +195,23 @@ def main() -> None:
     logging.disable(logging.INFO)
     torch.set_num_threads(args.threads)
     task, whole, pruned = build(args)
-    batch, one = random_batch(args, task, args.sentences), random_batch(args, task, 1)
+    batch, models = random_batch(args, task, args.sentences), (whole, pruned)
+    batches = {size: random_batch(args, task, size) for size in args.batch_sizes}
+    measured = {
+        **{f"encoder, batch {n}": [encode(m, b) for m in models] for n, b in batches.items()},
+        **{
+            f"decoding, batch {n}": [decode(task, m, b, args.length) for m in models]
+            for n, b in batches.items()
+        },
+        f"training step, batch {args.sentences}": [train(task, m, batch) for m in models],
+    }
     rows = []
-    for name, runs in (
-        ("encoder forward", [encode(model, batch) for model in (whole, pruned)]),
-        ("training step", [train(task, model, batch) for model in (whole, pruned)]),
-        ("decoding, batch 1", [decode(task, m, one, args.length) for m in (whole, pruned)]),
-    ):
+    for name, runs in measured.items():
         before, after = seconds(runs, args)
         rows.append([name, before, after, before / after])
     step, gates = seconds([train(task, whole, batch), importance(whole, batch)], args)
     rows.append(["importance (not training)", step, gates, step / gates])
-    note = (
-        f"batch of {args.sentences} x {args.length} tokens, {args.threads} threads, "
-        f"medians of {args.rounds}"
-    )
+    note = f"sentences of {args.length} tokens, {args.threads} threads, medians of {args.rounds}"
     show(args, ["", "whole s", "pruned s", "ratio"], rows, note=note)
 
 

@@ -34,7 +34,7 @@ TABLES = {
     "rdrop": ("training step", 14 + 10),
     "residual_attention": ("score tensors below naive", 7 + 5),
     "cpu_bf16": ("bfloat16, s", 6),
-    "pruned_speed": ("pruned s", 12),
+    "pruned_speed": ("pruned s", 18),
     "translate_speed": ("sentences/s", 4 * 3 + 3 * 2),
     "prepare_memory": ("learn_bpe, MiB", 6),
     "prepare_speed": ("ours, lines/s", 4 * 2 + 6 * 3),
