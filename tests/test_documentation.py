@@ -361,7 +361,7 @@ def test_the_methods_name_each_default() -> None:
         for page in METHODS.values()
         for row in re.findall(r"^\| `(--[\w-]+)` \| ([^|]+) \|", page, re.M)
     ]
-    assert len(rows) == 24
+    assert len(rows) == 25
     for option, default in rows:
         value = getattr(defaults[option], "value", defaults[option])
         assert str(value) == str(_default(default)), option
