@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import math
 import sys
 from pathlib import Path
 
@@ -58,14 +57,13 @@ def run(args: argparse.Namespace) -> None:
     from admin_nmt.analysis.plots import plot_head_maps
     from admin_nmt.pruning.ablation import (
         ablate,
-        agreement,
         difference_maps,
         load_ablation,
         require_same_model,
         save_ablation,
     )
     from admin_nmt.pruning.masked_translation import MaskedTranslator, TestSet
-    from admin_nmt.pruning.reports import ablation_table
+    from admin_nmt.pruning.reports import ablation_table, comparison
 
     logging.getLogger("sacrebleu").setLevel(logging.WARNING)  # two lines a test
     theirs, other = load_ablation(args.compare) if args.compare else ({}, None)
@@ -103,6 +101,4 @@ def run(args: argparse.Namespace) -> None:
         diverging=True,
     )
     if other is not None:
-        count, r = agreement(rows, other)
-        value = "undefined" if math.isnan(r) else f"r = {r:.2f}"
-        sys.stdout.write(f"agreement with {args.compare} on {count} heads: Pearson {value}\n")
+        sys.stdout.write(comparison(rows, other, args.compare) + "\n")

@@ -198,6 +198,36 @@ def agreement(ours: Sequence[Ablation], theirs: Sequence[Ablation]) -> tuple[int
     return len(pairs), pearson(pairs)
 
 
+def best_of_layers(rows: Sequence[Ablation]) -> dict[str, Ablation]:
+    """Layer, such as `E:3` -> the head that does best alone in it; the first of equals."""
+    best: dict[str, Ablation] = {}
+    for row in rows:
+        layer = row.head.rpartition(":")[0]
+        if row.experiment == ALL_BUT_ONE and (
+            layer not in best or row.difference > best[layer].difference
+        ):
+            best[layer] = row
+    return best
+
+
+def chosen_there(
+    ours: Sequence[Ablation], theirs: Sequence[Ablation]
+) -> list[tuple[str, str, float, float]]:
+    """All but one head removed, the head chosen on another test set (table 2 of the paper).
+
+    On the set that chose it, the best of a layer's heads looks better than it is.
+
+    Returns:
+        layer, the head that was best there, its difference there, and here.
+    """
+    here = {row.head: row.difference for row in ours if row.experiment == ALL_BUT_ONE}
+    return [
+        (layer, row.head, row.difference, here[row.head])
+        for layer, row in best_of_layers(theirs).items()
+        if row.head in here
+    ]
+
+
 def pearson(pairs: Sequence[tuple[float, float]]) -> float:
     """Correlation of the two columns; NaN if one of them does not vary."""
     try:

@@ -1,10 +1,18 @@
 """Results about heads as tables of text."""
 
+import math
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from admin_nmt.modules.head_names import KINDS, Head, Layout, format_layout, without
-from admin_nmt.pruning.ablation import ALL_BUT_ONE, ONE_HEAD, Ablation
+from admin_nmt.pruning.ablation import (
+    ALL_BUT_ONE,
+    ONE_HEAD,
+    Ablation,
+    agreement,
+    best_of_layers,
+    chosen_there,
+)
 from admin_nmt.pruning.importance import normalize_by_layer
 from admin_nmt.pruning.records import Measurement
 from admin_nmt.pruning.sweep import GROUPS, PruningCurve
@@ -96,7 +104,15 @@ def ablation_table(bleu: float, rows: Sequence[Ablation], level: float = 0.05) -
             f"tests, not corrected for their number), {better} of them upwards",
         ]
         if experiment == ALL_BUT_ONE:
-            lines += ["", "best single head of each layer", _best_of_layers(chosen)]
+            cells = [
+                (k, row.head, f"{row.difference:+.2f}") for k, row in best_of_layers(rows).items()
+            ]
+            headers = ("layer", "head", "difference")
+            lines += [
+                "",
+                "best single head of each layer, as chosen on this very set (--compare for another)",
+                tabulate(cells, headers=headers, disable_numparse=True),
+            ]
     return "\n".join(lines)
 
 
@@ -104,16 +120,27 @@ def _is_significant(row: Ablation, level: float) -> bool:
     return max(row.p_bootstrap, row.p_randomisation) < level
 
 
-def _best_of_layers(rows: Sequence[Ablation]) -> str:
+def comparison(ours: Sequence[Ablation], theirs: Sequence[Ablation], name: str) -> str:
+    """What two test sets say of the same model: agreement on single heads, and the heads that are best
+    alone in their layer by the results `name`, measured here."""
     from tabulate import tabulate
 
-    best: dict[str, Ablation] = {}
-    for row in rows:
-        layer = row.head.rpartition(":")[0]
-        if layer not in best or row.difference > best[layer].difference:
-            best[layer] = row
-    cells = [(layer, row.head, f"{row.difference:+.2f}") for layer, row in best.items()]
-    return tabulate(cells, headers=("layer", "head", "difference"), disable_numparse=True)
+    lines = []
+    count, r = agreement(ours, theirs)
+    if count:
+        value = "undefined" if math.isnan(r) else f"r = {r:.2f}"
+        lines.append(f"agreement with {name} on {count} heads: Pearson {value}")
+    cells = [
+        (layer, head, f"{there:+.2f}", f"{here:+.2f}")
+        for layer, head, there, here in chosen_there(ours, theirs)
+    ]
+    if cells:
+        headers = ("layer", "head", "difference there", "here")
+        lines += [
+            f"with one head only in its layer, the one that is best in {name}",
+            tabulate(cells, headers=headers, disable_numparse=True),
+        ]
+    return "\n".join(lines) or f"{name} has no head in common with these results"
 
 
 def sweep_table(curves: Sequence[PruningCurve]) -> str:

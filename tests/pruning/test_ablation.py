@@ -1,9 +1,19 @@
 """What is ablated, and the maps of the results."""
 
 import math
+import re
+
+import pytest
 
 from admin_nmt.modules.head_names import Head
-from admin_nmt.pruning.ablation import Ablation, difference_maps, settings_of
+from admin_nmt.pruning.ablation import (
+    Ablation,
+    agreement,
+    chosen_there,
+    difference_maps,
+    settings_of,
+)
+from admin_nmt.pruning.reports import comparison
 
 LAYOUT = {"E": (2, 1), "A": (1,), "D": (3,)}
 
@@ -36,3 +46,37 @@ def test_maps_hold_what_was_measured_by_layer_and_head() -> None:
     assert maps["without the head"] == {"E": [[-1.0, 0.5], [-2.0]]}  # no rows, no kind
     ((missing, alone), (other,)) = maps["only this head"]["E"]
     assert alone == -3.0 and math.isnan(missing) and math.isnan(other)
+
+
+def test_heads_chosen_on_another_set_are_shown_as_they_do_here() -> None:
+    theirs = [
+        row("all-but-one", "E:1:1", -1.0),
+        row("all-but-one", "E:1:2", -0.5),
+        row("one-head", "E:2:1", 9.0),  # another experiment
+        row("all-but-one", "D:1:3", 0.25),
+        row("all-but-one", "D:1:1", 0.25),  # the first of equals stays
+        row("all-but-one", "A:1:1", 3.0),  # not measured here
+    ]
+    ours = [
+        row("all-but-one", "E:1:1", 2.0),  # best here, and not chosen
+        row("all-but-one", "E:1:2", -1.5),
+        row("all-but-one", "D:1:3", -4.0),
+    ]
+    assert chosen_there(ours, theirs) == [
+        ("E:1", "E:1:2", -0.5, -1.5),
+        ("D:1", "D:1:3", 0.25, -4.0),
+    ]
+    text = comparison(ours, theirs, "other.json")
+    assert re.search(r"D:1 +D:1:3 +\+0\.25 +-4\.00", text) and "Pearson" not in text
+    assert (
+        comparison(ours, [], "other.json") == "other.json has no head in common with these results"
+    )
+
+
+def test_agreement_is_pearsons_correlation_over_common_heads() -> None:
+    ours = [row("one-head", f"E:1:{n}", value) for n, value in enumerate((1.0, 2.0, 4.0), 1)]
+    theirs = [row("one-head", f"E:1:{n}", value) for n, value in enumerate((1.0, 3.0, 2.0, 7.0), 1)]
+    # Deviations (-4/3, -1/3, 5/3) and (-1, 1, 0): covariance 1, variances 14/3 and 2.
+    assert agreement(ours, theirs) == (3, pytest.approx(1 / math.sqrt(14 / 3 * 2)))
+    count, r = agreement(ours[:1], theirs)
+    assert count == 1 and math.isnan(r)
