@@ -44,7 +44,7 @@ from admin_nmt.distillation.translating import (
 )
 from admin_nmt.errors import UserError
 from admin_nmt.export.backends import Search
-from admin_nmt.files import make_directory
+from admin_nmt.files import make_directory, sha256
 from admin_nmt.json_files import write_json
 from admin_nmt.progress import progress
 
@@ -110,15 +110,14 @@ def distill(
     output, search = make_directory(output), search or Search()
     translator, languages = load_teacher(teacher, data, threads, device)
     translations = make_directory(output / "translations")
+    stems = joined_subsets(data, SUBSET, *languages)
     require_same_settings(translations / "settings.json", {
-        "teacher": identity(teacher), **identity_of_data(data, languages), "search": asdict(search),
-        "part_sentences": part_sentences,
+        "teacher": identity(teacher), **identity_of_data(data, languages),
+        "training set": [sha256(data / f"{stem}.{languages[0]}.bin") for stem in stems],
+        "search": asdict(search), "part_sentences": part_sentences,
     })  # fmt: skip
     dictionaries = [load_dictionary(data, language) for language in languages]
-    originals = {
-        stem: _sides(data / stem, languages, dictionaries)
-        for stem in joined_subsets(data, SUBSET, *languages)
-    }
+    originals = {stem: _sides(data / stem, languages, dictionaries) for stem in stems}
     sources: Any = ConcatDataset([source for source, _ in originals.values()])
     parts = translate_parts(
         translator.backend, sources, dictionaries[0], translations, search, batch_tokens, part_sentences

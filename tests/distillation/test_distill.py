@@ -168,6 +168,14 @@ def test_what_does_not_belong_together_is_refused(
     distill(exported, small, tmp_path / "out", threads=1)
     with pytest.raises(UserError, match="holds translations with another search"):
         distill(exported, small, tmp_path / "out", Search(beam=2), threads=1)
+    replaced = shutil.copytree(small, tmp_path / "replaced")
+    distill(exported, replaced, tmp_path / "again", threads=1)
+    (source,) = replaced.glob("train.*.de.bin")
+    content = bytearray(source.read_bytes())
+    content[:2], content[2:4] = content[2:4], content[:2]  # another text at the same place
+    source.write_bytes(content)
+    with pytest.raises(UserError, match="holds translations with another training set"):
+        distill(exported, replaced, tmp_path / "again", threads=1)
     other = shutil.copytree(small, tmp_path / "other")
     with (other / "dict.en.txt").open("a") as stream:
         stream.write("more 1\n")
