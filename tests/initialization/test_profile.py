@@ -2,71 +2,150 @@
 
 import copy
 import json
+import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from admin_nmt.errors import UserError
 from tests.reference import transformer as reference
-from tests.support.models import one_sentence, population_variance, randomise, stock_state
+from tests.support.exact import convert, padded_batch, sized
+from tests.support.models import population_variance, randomise, stock_state
+from tests.support.training import COMMON, train, weights
+
+LENGTHS = st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=3)
 
 
-def test_omegas_follow_the_recurrence(build: Callable[..., Any], batch: dict[str, Any]) -> None:
-    """omega_1 = 1; omega_{i+1}^2 = Var[omega_i x_{i-1}] + Var[f_i(x_{i-1})], stacks apart."""
-    from admin_nmt.initialization.profile import measure_profile
+@pytest.fixture(scope="module")
+def cfg(parse: Callable[..., Any]) -> Any:
+    """Settings of a model whose only dropout is `--dropout`."""
+    return parse("--attention-dropout", "0", "--activation-dropout", "0").model
 
-    model = build("--dropout", "0", "--share-all-embeddings")
-    randomise(model, 5)
-    pad = model.encoder.padding_idx
-    sample = one_sentence(batch, 3, pad)
-    profile = measure_profile(model, [sample], seed=1)
 
-    expected: dict[str, float] = {}
+def halved(x: Tensor) -> Tensor:
+    """What dropout of 0.5 may do: it drops every other component."""
+    return x * torch.tensor([2.0, 0.0], dtype=x.dtype).repeat(x.shape[-1] // 2)
+
+
+def recurrence(
+    model: Any, sample: dict[str, Any], heads: int, dropout: Callable[[Tensor], Tensor]
+) -> dict[str, tuple[float, float, float]]:
+    """omega_1 = 1; omega_{i+1}^2 = Var[omega_i x_{i-1}] + Var[f_i(x_{i-1})], stacks apart, over all
+    elements of a batch: omega_i and both variances of each sublayer."""
+    records = {}
     omega = {"encoder": 1.0, "decoder": 1.0}
 
     def residual(name: str, shortcut: Tensor, branch: Tensor) -> Tensor:
         stack = name.split(".")[0]
-        expected[name] = omega[stack]
         scaled = omega[stack] * shortcut
-        omega[stack] = math.sqrt(population_variance(scaled) + population_variance(branch))
+        variances = population_variance(scaled), population_variance(branch)
+        records[name] = (omega[stack], *variances)
+        omega[stack] = math.sqrt(sum(variances))
         return scaled + branch
 
-    reference.forward(
-        stock_state(model),
-        sample["net_input"]["src_tokens"][0].tolist(),
-        sample["net_input"]["prev_output_tokens"][0].tolist(),
-        4,
-        (2, 2),
-        pad,
-        residual,
-    )
-    assert list(profile.sublayers) == list(expected)
-    for name, value in expected.items():
-        assert profile.sublayers[name].omega == pytest.approx(value, rel=1e-4), name
-    assert profile.sublayers["encoder.layers.0.self_attn_residual"].omega == 1.0
-    assert profile.sublayers["decoder.layers.0.self_attn_residual"].omega == 1.0
+    net_input = sample["net_input"]
+    layers = len(model.encoder.layers), len(model.decoder.layers)
+    reference.forward_batch(
+        stock_state(model), net_input["src_tokens"], net_input["prev_output_tokens"], heads, layers,
+        model.encoder.padding_idx, residual, dropout=dropout,
+        rounded=next(model.parameters()).dtype,
+    )  # fmt: skip
+    return records
 
 
-def test_variance_counts_padding(build: Callable[..., Any], batch: dict[str, Any]) -> None:
+@settings(deadline=None, max_examples=20)
+@given(
+    layers=st.tuples(st.integers(1, 3), st.integers(1, 2)),
+    width=st.sampled_from([(4, 1), (8, 2), (12, 3)]),
+    batches=st.lists(LENGTHS, min_size=1, max_size=2),
+    dropped=st.booleans(),
+    dtype=st.sampled_from([torch.float32, torch.float16, torch.bfloat16]),
+    seed=st.integers(0, 99),
+)
+def test_profile_equals_the_float64_reference(
+    cfg: Any,
+    task: Any,
+    layers: tuple[int, int],
+    width: tuple[int, int],
+    batches: list[list[tuple[int, int]]],
+    dropped: bool,
+    dtype: torch.dtype,
+    seed: int,
+) -> None:
+    """Every sublayer's omega and variances, padding and dropout included, averaged over the batches.
+
+    Weights are rounded to the model's type and measured in float32, so one tolerance fits all types.
+    """
     from admin_nmt.initialization.profile import measure_profile
 
-    model = build("--dropout", "0")
-    seen: dict[str, float] = {}
+    cfg = sized(cfg, layers, *width)
+    cfg.dropout = 0.5 if dropped else 0.0
+    torch.manual_seed(seed)
+    model = task.build_model(cfg)
+    randomise(model, seed)
+    convert(model, dtype)
+    samples = [
+        padded_batch(task.source_dictionary, lengths, seed + number)
+        for number, lengths in enumerate(batches)
+    ]
+    with mock.patch("admin_nmt.modules.dropout.dropout", lambda x, p: halved(x) if p else x):
+        profile = measure_profile(model, samples, seed)
+    dropout = halved if dropped else lambda x: x
+    passes = [recurrence(model, sample, width[1], dropout) for sample in samples]
+    assert list(profile.sublayers) == list(passes[0])
+    for name, entry in profile.sublayers.items():
+        omegas, shortcuts, branches = zip(*(records[name] for records in passes), strict=True)
+        squared = sum(omega**2 for omega in omegas) / len(passes)
+        assert entry.omega == pytest.approx(math.sqrt(squared), rel=1e-4), name
+        assert entry.shortcut_variance == pytest.approx(sum(shortcuts) / len(passes), rel=1e-4)
+        assert entry.branch_variance == pytest.approx(sum(branches) / len(passes), rel=1e-4)
+    for stack in ("encoder", "decoder"):
+        assert next(iter(profile.stack(stack).values())).omega == 1.0
+    assert profile.measured["num_batches"] == len(batches)
+
+
+@pytest.mark.parametrize("init_type", ["admin", "deepnorm", "rezero", "default"])
+def test_variances_are_those_of_the_two_terms_that_are_added(
+    build: Callable[..., Any], batch: dict[str, Any], init_type: str
+) -> None:
+    """Under every scheme, with the factors that the model has: watching, not setting."""
+    from admin_nmt.initialization.profile import measure_profile
+
+    model = build("--dropout", "0", "--init-type", init_type)
+    randomise(model, 3, also=("omega", "alpha"))
+    expected = {}
+
+    def watch(name: str, residual: Any) -> None:
+        def record(module: Any, inputs: tuple[Tensor, Tensor], total: Tensor) -> None:
+            branch, shortcut = inputs
+            if init_type == "rezero":
+                branch = branch * module.alpha
+            elif module.factor is not None:
+                shortcut = shortcut * module.factor
+            torch.testing.assert_close(total, shortcut + branch)
+            expected[name] = population_variance(shortcut), population_variance(branch)
+
+        residual.register_forward_hook(record)
+
     twin = copy.deepcopy(model).train()
-    first = twin.encoder.layers[0].self_attn_residual
-    first.register_forward_pre_hook(
-        lambda module, inputs: seen.update(x=population_variance(inputs[1]))
-    )
+    for name, residual in twin.residuals():
+        watch(name, residual)
     with torch.no_grad():
         twin(**batch["net_input"])
-    profile = measure_profile(model, [batch], seed=1)
-    entry = profile.sublayers["encoder.layers.0.self_attn_residual"]
-    assert entry.shortcut_variance == pytest.approx(seen["x"], rel=1e-5)
+    profile = measure_profile(model, [batch], seed=1, set_omegas=False)
+    assert profile.sublayers.keys() == expected.keys()
+    for name, entry in profile.sublayers.items():
+        found = entry.shortcut_variance, entry.branch_variance
+        assert found == pytest.approx(expected[name], rel=1e-4), name
 
 
 def test_dropout_is_on_and_the_seed_decides(
@@ -101,22 +180,18 @@ def test_measuring_leaves_model_and_random_state_alone(
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_models_are_measured_in_float32(
+def test_omegas_are_set_in_the_type_of_the_model(
     build: Callable[..., Any], batch: dict[str, Any], dtype: torch.dtype
 ) -> None:
     from admin_nmt.initialization.profile import apply_profile, measure_profile
 
-    model = build("--dropout", "0")
-    exact = measure_profile(model, [batch], seed=1)
-    half = copy.deepcopy(model).to(dtype)
-    rounded = measure_profile(half, [batch], seed=1)
-    for name, entry in exact.sublayers.items():
-        assert rounded.sublayers[name].omega == pytest.approx(entry.omega, rel=2e-2)
-    apply_profile(half, rounded)
-    for name, residual in half.residuals():
+    model = build("--dropout", "0").to(dtype)
+    profile = measure_profile(model, [batch], seed=1)
+    apply_profile(model, profile)
+    for name, residual in model.residuals():
         if hasattr(residual, "omega"):
             assert residual.omega.dtype == dtype
-            expected = torch.tensor(rounded.sublayers[name].omega).to(dtype)
+            expected = torch.tensor(profile.sublayers[name].omega).to(dtype)
             assert (residual.omega == expected).all()
 
 
@@ -137,19 +212,56 @@ def test_checkpointing_and_layer_drop_do_not_change_the_profile(
         assert measure_profile(model, [batch], seed=1).sublayers == expected, options
 
 
-def test_several_batches_are_averaged_in_the_square(
-    build: Callable[..., Any], batch: dict[str, Any]
-) -> None:
-    from admin_nmt.initialization.profile import measure_profile
+def test_profile_batches_are_drawn_without_repeating_one() -> None:
+    from admin_nmt.initialization.profile import profile_batches
 
-    model = build("--dropout", "0")
-    pad = model.encoder.padding_idx
-    samples = [one_sentence(batch, row, pad) for row in (0, 1)]
-    each = [measure_profile(model, [sample], seed=1).sublayers for sample in samples]
-    both = measure_profile(model, samples, seed=1).sublayers
-    for name, entry in both.items():
-        mean = (each[0][name].omega ** 2 + each[1][name].omega ** 2) / 2
-        assert entry.omega**2 == pytest.approx(mean, rel=1e-6)
+    batches = [[i, i + 10] for i in range(5)]
+    epoch_itr = SimpleNamespace(
+        frozen_batches=batches, dataset=list(range(0, -20, -1)), collate_fn=tuple
+    )
+    prepared = {(-i, -j) for i, j in batches}
+
+    def draw(number: int, seed: int = 1) -> list[Any]:
+        return profile_batches(epoch_itr, number, seed, lambda batch: batch)
+
+    for number in (1, 3, 5, 9):
+        found = draw(number)
+        assert len(found) == len(set(found)) == min(number, 5)
+        assert set(found) <= prepared
+        assert draw(number) == found
+    assert any(draw(3, seed) != draw(3) for seed in (2, 3, 4))
+
+
+def test_training_sets_what_profiling_its_batches_measures(
+    parse: Callable[..., Any],
+    task: Any,
+    data_bin: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """An update with a learning rate of 0 leaves the weights as they were measured."""
+    from fairseq import utils
+
+    from admin_nmt.initialization.profile import measure_profile, profile_batches
+
+    with caplog.at_level(logging.INFO):
+        train(data_bin, tmp_path, 1, "--admin-profile-batches", "3", "--warmup-init-lr", "0")
+    assert "measured on 3 batch(es)" in caplog.text
+    trained = weights(tmp_path)
+    model = task.build_model(parse(*COMMON).model)
+    model.load_state_dict(trained)
+    model.omegas_ready = False
+    epoch_itr = task.get_batch_iterator(
+        dataset=task.dataset("train"), max_tokens=300, required_batch_size_multiple=8, seed=3,
+        max_positions=utils.resolve_max_positions(task.max_positions(), model.max_positions()),
+    )  # fmt: skip
+    profile = measure_profile(model, profile_batches(epoch_itr, 3, 3, lambda batch: batch), seed=3)
+    omegas = {name: value for name, value in trained.items() if name.endswith(".omega")}
+    assert len(omegas) == len(profile.sublayers) - 2
+    for name, omega in omegas.items():
+        expected = torch.full_like(omega, profile.sublayers[name.removesuffix(".omega")].omega)
+        torch.testing.assert_close(omega, expected, rtol=1e-6, atol=0)
+        assert not (omega == 1).any()
 
 
 @pytest.fixture

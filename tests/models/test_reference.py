@@ -5,35 +5,114 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from admin_nmt.modules.multihead_attention import split_projections
 from tests.reference import transformer as reference
-from tests.support.models import random_omegas, randomise, stock_state
+from tests.support.exact import convert, padded_batch, sized
+from tests.support.models import randomise, spread_omegas, stock_state
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_logits_equal_the_float64_reference(
-    build: Callable[..., Any], batch: dict[str, Any], seed: int
+def split_attentions(tensors: dict[str, Tensor], layers: tuple[int, int]) -> None:
+    """Fused projections under fairseq's names, in place."""
+    for side, number, attentions in (
+        ("encoder", layers[0], ["self_attn"]),
+        ("decoder", layers[1], ["self_attn", "encoder_attn"]),
+    ):
+        for layer in range(number):
+            for name in attentions:
+                split_projections(tensors, f"{side}.layers.{layer}.{name}", name == "self_attn")
+
+
+@pytest.fixture(scope="module")
+def cfg(parse: Callable[..., Any]) -> Any:
+    """Settings of a model without dropout."""
+    return parse("--dropout", "0").model
+
+
+EMBEDDINGS = [
+    "encoder.embed_tokens.weight",
+    "decoder.embed_tokens.weight",
+    "decoder.output_projection.weight",
+]
+LENGTHS = st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=3)
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    layers=st.tuples(st.integers(1, 3), st.integers(1, 2)),
+    width=st.sampled_from([(4, 1), (8, 2), (12, 3)]),
+    lengths=LENGTHS,
+    sharing=st.sampled_from(["", "share_decoder_input_output_embed", "share_all_embeddings"]),
+    carried=st.sampled_from(["none", "all", "encoder,cross"]),
+    mean=st.booleans(),
+    fused=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_logits_and_all_gradients_equal_the_float64_reference(
+    cfg: Any,
+    task: Any,
+    layers: tuple[int, int],
+    width: tuple[int, int],
+    lengths: list[tuple[int, int]],
+    sharing: str,
+    carried: str,
+    mean: bool,
+    fused: bool,
+    seed: int,
 ) -> None:
-    model = build("--share-all-embeddings", seed=seed).eval()
-    randomise(model, seed)
-    omegas = random_omegas(model, seed)
-    net_input = batch["net_input"]
-    with torch.no_grad():
-        logits = model(**net_input)[0]
-    pad = model.encoder.padding_idx
+    """With omegas away from 1, whole padded batches, and RealFormer's scores carried or not."""
+    cfg = sized(cfg, layers, *width)
+    cfg.residual_attention, cfg.fused_residual_norm = carried, fused
+    cfg.residual_attention_reduce = "mean" if mean else "sum"
+    if sharing:
+        setattr(cfg, sharing, True)
+    torch.manual_seed(seed)
+    model = convert(task.build_model(cfg), torch.float64).train()
+    spread_omegas(model, randomise(model, seed), half_range=0.5)
+    net_input = padded_batch(task.source_dictionary, lengths, seed)["net_input"]
+    pad = task.source_dictionary.pad()
+    leaves = {name: value.requires_grad_() for name, value in stock_state(model).items()}
+    omegas = {
+        name: residual.omega.detach().clone().requires_grad_()
+        for name, residual in model.residuals()
+        if hasattr(residual, "omega")
+    }
 
     def residual(name: str, shortcut: Tensor, branch: Tensor) -> Tensor:
-        return omegas.get(name, torch.ones(())) * shortcut + branch
+        return omegas.get(name, 1.0) * shortcut + branch
 
-    for row in range(0, 16, 5):
-        source = [t for t in net_input["src_tokens"][row].tolist() if t != pad]
-        target = [t for t in net_input["prev_output_tokens"][row].tolist() if t != pad]
-        expected = reference.forward(stock_state(model), source, target, 4, (2, 2), pad, residual)
-        torch.testing.assert_close(
-            logits[row, : len(target)].double(), expected, rtol=1e-4, atol=1e-4
+    words = {"none": [], "all": ["encoder", "decoder", "cross"]}.get(carried, carried.split(","))
+    expected = reference.forward_batch(
+        leaves, net_input["src_tokens"], net_input["prev_output_tokens"], width[1], layers, pad,
+        residual, {word: reference.Chain(mean) for word in words},
+    )  # fmt: skip
+    logits = model(**net_input)[0]
+    torch.testing.assert_close(logits, expected, rtol=1e-9, atol=1e-9)
+    upstream = torch.randn(logits.shape, dtype=torch.float64)
+    upstream[net_input["prev_output_tokens"] == pad] = 0
+    (logits * upstream).sum().backward()
+    (expected * upstream).sum().backward()
+
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    found = {name: parameter.grad for name, parameter in parameters.items()}
+    for name, omega in omegas.items():
+        torch.testing.assert_close(found.pop(f"{name}.omega"), omega.grad, rtol=1e-8, atol=1e-9)
+    split_attentions(found, layers)
+    # An embedding used twice has the sum of both gradients.
+    total: dict[str, Tensor] = {
+        name: sum(
+            leaves[other].grad for other in EMBEDDINGS if parameters[other] is parameters[name]
         )
+        for name in EMBEDDINGS
+    }
+    trained = {name for name, leaf in leaves.items() if leaf.grad is not None}
+    assert found.keys() == trained
+    for name, gradient in found.items():
+        wanted = total.get(name, leaves[name].grad)
+        torch.testing.assert_close(gradient, wanted, rtol=1e-8, atol=1e-9, msg=name)
 
 
 @pytest.mark.parametrize(
@@ -85,12 +164,6 @@ def test_gradients_are_those_of_fairseqs_transformer(
         logits = model(**batch["net_input"])[0]
         (logits.square().sum() / 1000).backward()
     gradients = {n: p.grad for n, p in ours.named_parameters() if not n.endswith(".omega")}
-    for side, attentions in (
-        ("encoder", ["self_attn"]),
-        ("decoder", ["self_attn", "encoder_attn"]),
-    ):
-        for number in range(2):
-            for name in attentions:
-                split_projections(gradients, f"{side}.layers.{number}.{name}", name == "self_attn")
+    split_attentions(gradients, (2, 2))
     for name, parameter in stock.named_parameters():
         torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-4, atol=1e-5)

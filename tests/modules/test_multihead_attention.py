@@ -40,6 +40,18 @@ def padding(length: int, device: str = "cpu") -> Tensor:
     return rows.to(device)
 
 
+def require_equal_gradients(
+    ours: MultiheadAttention, stock: StockAttention, self_attention: bool
+) -> None:
+    """Of every weight and bias, ours taken apart as fairseq names them."""
+    gradients = {f"a.{name}": parameter.grad for name, parameter in ours.named_parameters()}
+    split_projections(gradients, "a", self_attention)
+    expected = {f"a.{name}": parameter.grad for name, parameter in stock.named_parameters()}
+    assert gradients.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(gradients[name], gradient, rtol=1e-4, atol=2e-5, msg=name)
+
+
 CAUSAL = torch.full((T, T), float("-inf")).triu(1)
 
 
@@ -68,31 +80,31 @@ def test_self_attention_equals_fairseqs(
     out.backward(upstream)
     expected.backward(upstream)
     torch.testing.assert_close(x.grad, y.grad, rtol=1e-4, atol=1e-5)
-    for part in "qkv":
-        weight, bias = ours.projections()[part]
-        index = "qkv".index(part)
-        grad = ours.qkv_proj.weight.grad.chunk(3)[index]
-        torch.testing.assert_close(
-            grad, getattr(stock, f"{part}_proj").weight.grad, rtol=1e-4, atol=1e-5
-        )
-        assert weight.shape == (D, D) and bias.shape == (D,)
+    require_equal_gradients(ours, stock, self_attention=True)
 
 
 @pytest.mark.parametrize("kv_dim", [D, 16])
-def test_encoder_attention_equals_fairseqs(device: str, kv_dim: int) -> None:
+@pytest.mark.parametrize("need_weights", [False, True])
+def test_encoder_attention_equals_fairseqs(device: str, kv_dim: int, need_weights: bool) -> None:
     ours, stock = pair(kv_dim, device)
-    x, memory = torch.randn(T, B, D).to(device), torch.randn(S, B, kv_dim).to(device)
+    inputs = torch.randn(T, B, D), torch.randn(S, B, kv_dim)
+    x, memory = (tensor.to(device).requires_grad_() for tensor in inputs)
+    y, stock_memory = (tensor.detach().clone().requires_grad_() for tensor in (x, memory))
     arguments = {"key_padding_mask": padding(S, device), "static_kv": True}
-    for need_weights in (False, True):
-        out, weights = ours(x, memory, memory, need_weights=need_weights, **arguments)
-        expected, expected_weights = stock(
-            x, memory, memory, need_weights=need_weights, **arguments
-        )
-        torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
-        if need_weights:
-            torch.testing.assert_close(weights, expected_weights, rtol=1e-5, atol=1e-6)
-        else:
-            assert weights is None
+    arguments["need_weights"] = need_weights
+    out, weights = ours(x, memory, memory, **arguments)
+    expected, expected_weights = stock(y, stock_memory, stock_memory, **arguments)
+    torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
+    if need_weights:
+        torch.testing.assert_close(weights, expected_weights, rtol=1e-5, atol=1e-6)
+    else:
+        assert weights is None
+    upstream = torch.randn_like(out)
+    out.backward(upstream)
+    expected.backward(upstream)
+    torch.testing.assert_close(x.grad, y.grad, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(memory.grad, stock_memory.grad, rtol=1e-4, atol=1e-5)
+    require_equal_gradients(ours, stock, self_attention=False)
 
 
 def test_kernel_path_equals_the_path_with_weights(device: str) -> None:

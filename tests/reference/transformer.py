@@ -1,8 +1,8 @@
 """A post-LN encoder-decoder Transformer written out from the papers, in float64, with loops.
 
-It reads the weights of a plain state dict with fairseq's names (`q_proj`, `k_proj`, `v_proj`) and
-knows no dropout. The residual of sublayer i is `omega_i * x + f` (ADMIN); omegas are given as a
-function of the sublayer's module name, and every residual connection is reported to a callback.
+It reads the weights of a plain state dict with fairseq's names (`q_proj`, `k_proj`, `v_proj`), and
+autograd follows it to them. The residual of sublayer i is `omega_i * x + f` (ADMIN): a callback adds,
+and is told the sublayer's module name.
 """
 
 import math
@@ -29,13 +29,14 @@ class Chain:
     """Scores carried between the layers of one kind of attention (RealFormer, arXiv 2012.11747).
 
     Attributes:
-        total: (head, i, j) -> sum of the raw scores of the layers so far, masked places as well.
+        total: (sentence, head) -> sum of the raw scores (T, S) of the layers so far, masked places as
+            well.
         layers: how many layers that is.
         mean: the softmax sees the sum divided by `layers`.
     """
 
     def __init__(self, mean: bool = True) -> None:
-        self.total: dict[tuple[int, int, int], float] = {}
+        self.total: dict[tuple[int, int], Tensor] = {}
         self.layers = 0
         self.mean = mean
 
@@ -49,7 +50,7 @@ def attention(
     visible: Tensor,
     chain: Chain | None = None,
 ) -> Tensor:
-    """One sentence: `x` (T, D), `memory` (S, D), `visible` (T, S) true where i may see j.
+    """`x` (B, T, D), `memory` (B, S, D), `visible` (B, T, S) true where i may see j -> (B, T, D).
 
     Without a `chain` nothing is carried.
     """
@@ -60,23 +61,23 @@ def attention(
         linear(state, f"{name}.{part}_proj", source)
         for part, source in (("q", x), ("k", memory), ("v", memory))
     )
-    size = q.shape[1] // heads
-    context = torch.zeros_like(q)
-    for head in range(heads):
-        part = slice(head * size, (head + 1) * size)
-        for i in range(x.shape[0]):
-            for j in range(memory.shape[0]):
-                score = float(q[i, part] @ k[j, part]) / math.sqrt(size)
-                chain.total[head, i, j] = chain.total.get((head, i, j), 0.0) + score
-            seen = [j for j in range(memory.shape[0]) if visible[i, j]]
-            scores = [chain.total[head, i, j] / divisor for j in seen]
-            highest = max(scores)
-            weights = [math.exp(score - highest) for score in scores]
-            total = sum(weights)
-            context[i, part] = sum(
-                weight / total * v[j, part] for weight, j in zip(weights, seen, strict=True)
-            )
-    return linear(state, f"{name}.out_proj", context)
+    size = q.shape[-1] // heads
+    sentences = []
+    for b in range(x.shape[0]):
+        contexts = []
+        for head in range(heads):
+            part = slice(head * size, (head + 1) * size)
+            scores = q[b, :, part] @ k[b, :, part].T / math.sqrt(size)
+            chain.total[b, head] = scores = chain.total.get((b, head), 0.0) + scores
+            rows = []
+            for i in range(x.shape[1]):
+                seen = visible[b, i]
+                row = scores[i, seen] / divisor
+                weights = (row - row.detach().max()).exp()
+                rows.append((weights / weights.sum()) @ v[b, seen, part])
+            contexts.append(torch.stack(rows))
+        sentences.append(torch.cat(contexts, dim=-1))
+    return linear(state, f"{name}.out_proj", torch.stack(sentences))
 
 
 def positions(length: int, dim: int, padding_idx: int) -> Tensor:
@@ -100,48 +101,79 @@ def forward(
     residual: Omega,
     chains: dict[str, Chain] | None = None,
 ) -> Tensor:
-    """Logits (T, V) of one sentence without padding; `residual(name, shortcut, branch)` adds.
+    """Logits (T, V) of one sentence without padding; see `forward_batch`."""
+    tokens = torch.tensor([source]), torch.tensor([target])
+    return forward_batch(state, *tokens, heads, layers, padding_idx, residual, chains)[0]
 
-    `chains`: for "encoder", "decoder" and "cross", the kinds of attention that carry scores.
+
+def forward_batch(
+    state: State,
+    source: Tensor,
+    target: Tensor,
+    heads: int,
+    layers: tuple[int, int],
+    padding_idx: int,
+    residual: Omega,
+    chains: dict[str, Chain] | None = None,
+    dropout: Callable[[Tensor], Tensor] = lambda x: x,
+    rounded: torch.dtype = torch.float64,
+) -> Tensor:
+    """Logits (B, T, V) of `source` (B, S) and `target` (B, T), with gradients to `state`.
+
+    `residual(name, shortcut, branch)` adds. Padding is seen by nobody, but computed along. `chains`:
+    for "encoder", "decoder" and "cross", the kinds of attention that carry scores. `dropout` acts on
+    embeddings and on branches, `rounded` is the type that positions are kept in.
     """
     chains = chains or {}
     state = {name: value.double() for name, value in state.items()}
 
-    def embed(side: str, tokens: list[int]) -> Tensor:
+    def embed(side: str, tokens: Tensor) -> Tensor:
         table = state[f"{side}.embed_tokens.weight"]
-        return math.sqrt(table.shape[1]) * table[tokens] + positions(
-            len(tokens), table.shape[1], padding_idx
-        )
+        x = math.sqrt(table.shape[1]) * table[tokens]
+        rows = []
+        for embedded, row in zip(x, tokens, strict=True):
+            words = row != padding_idx
+            place = torch.zeros_like(embedded)
+            place[words] = (
+                positions(int(words.sum()), table.shape[1], padding_idx).to(rounded).double()
+            )
+            rows.append(dropout((embedded + place) * words[:, None]))
+        return torch.stack(rows)
 
     def ffn(name: str, x: Tensor) -> Tensor:
         return linear(state, f"{name}.fc2", linear(state, f"{name}.fc1", x).clamp(min=0))
 
+    def add(name: str, shortcut: Tensor, branch: Tensor) -> Tensor:
+        return residual(name, shortcut, dropout(branch))
+
     x = embed("encoder", source)
-    everything = torch.ones(len(source), len(source), dtype=torch.bool)
+    words = (source != padding_idx)[:, None, :]
+    everything = words.expand(-1, source.shape[1], -1)
     for number in range(layers[0]):
         name = f"encoder.layers.{number}"
         branch = attention(
             state, f"{name}.self_attn", x, x, heads, everything, chains.get("encoder")
         )
-        x = residual(f"{name}.self_attn_residual", x, branch)
+        x = add(f"{name}.self_attn_residual", x, branch)
         x = layer_norm(state, f"{name}.self_attn_layer_norm", x)
-        x = residual(f"{name}.ffn_residual", x, ffn(name, x))
+        x = add(f"{name}.ffn_residual", x, ffn(name, x))
         x = layer_norm(state, f"{name}.final_layer_norm", x)
     memory = x
 
     x = embed("decoder", target)
-    past = torch.ones(len(target), len(target), dtype=torch.bool).tril()
-    cross = torch.ones(len(target), len(source), dtype=torch.bool)
+    length = target.shape[1]
+    past = torch.ones(length, length, dtype=torch.bool).tril() & (target != padding_idx)[:, None, :]
+    cross = words.expand(-1, length, -1)
     for number in range(layers[1]):
         name = f"decoder.layers.{number}"
         branch = attention(state, f"{name}.self_attn", x, x, heads, past, chains.get("decoder"))
-        x = residual(f"{name}.self_attn_residual", x, branch)
+        x = add(f"{name}.self_attn_residual", x, branch)
         x = layer_norm(state, f"{name}.self_attn_layer_norm", x)
         branch = attention(
             state, f"{name}.encoder_attn", x, memory, heads, cross, chains.get("cross")
         )
-        x = residual(f"{name}.encoder_attn_residual", x, branch)
+        x = add(f"{name}.encoder_attn_residual", x, branch)
         x = layer_norm(state, f"{name}.encoder_attn_layer_norm", x)
-        x = residual(f"{name}.ffn_residual", x, ffn(name, x))
+        x = add(f"{name}.ffn_residual", x, ffn(name, x))
         x = layer_norm(state, f"{name}.final_layer_norm", x)
     return x @ state["decoder.output_projection.weight"].T
