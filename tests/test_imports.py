@@ -1,9 +1,14 @@
 """Imports point one way, those inside functions too; read from the source."""
 
 import ast
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
+import pytest
+
 import docs_pictures
+from admin_nmt.cli.main import SUBCOMMANDS
 
 PACKAGE = Path(__file__).parents[1] / "admin_nmt"
 
@@ -105,6 +110,83 @@ def test_the_picture_of_the_house_shows_the_table() -> None:
 def test_nothing_imports_the_command_line() -> None:
     for module, imported in GRAPH.items():
         assert room(module) == TOP or TOP not in map(room, imported), module
+
+
+def imported_by(node: ast.AST) -> set[str]:
+    """Names of a statement that imports, of any package."""
+    if isinstance(node, ast.ImportFrom):
+        return {str(node.module)} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return {alias.name for alias in node.names} if isinstance(node, ast.Import) else set()
+
+
+@cache
+def imported_at_once(module: str) -> set[str]:
+    """What importing a module of ours imports: what stands outside functions, and the packages of it."""
+    path = PACKAGE.parent / module.replace(".", "/")
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    if not path.exists():  # a name in a module
+        return set()
+    found: set[str] = set()
+    for statement in ast.parse(path.read_text(encoding="utf-8")).body:
+        checked = isinstance(statement, ast.If) and "TYPE_CHECKING" in ast.dump(statement.test)
+        if not checked and not isinstance(statement, ast.FunctionDef | ast.ClassDef):
+            found |= {name for node in ast.walk(statement) for name in imported_by(node)}
+    return found
+
+
+@cache
+def starts_fairseq(name: str) -> bool:
+    """Whether importing this name imports fairseq. The package itself does not: `admin-nmt` defers it."""
+    seen, ahead = {"admin_nmt"}, [name]
+    while ahead:
+        parts = ahead.pop().split(".")
+        if parts[0] in ("fairseq", "fairseq_cli"):
+            return True
+        modules = {".".join(parts[:end]) for end in range(1, len(parts) + 1)} - seen
+        if parts[0] == "admin_nmt":
+            ahead += [other for module in modules for other in imported_at_once(module)]
+        seen |= modules
+    return False
+
+
+def functions_of(module: str) -> dict[str, ast.FunctionDef]:
+    """Functions of a module of the command line, and those that it imports from another."""
+    tree = ast.parse((PACKAGE.parent / f"{module.replace('.', '/')}.py").read_text("utf-8"))
+    found = {}
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef):
+            found[node.name] = node
+        elif isinstance(node, ast.ImportFrom) and str(node.module).startswith("admin_nmt.cli."):
+            theirs = functions_of(str(node.module))
+            found |= {a.name: theirs[a.name] for a in node.names if a.name in theirs}
+    return found
+
+
+def imports_in_order(functions: dict[str, ast.FunctionDef], name: str) -> Iterator[set[str]]:
+    """What a function imports and the functions that it calls, in the order of the source."""
+    nodes = [node for node in ast.walk(functions[name]) if hasattr(node, "lineno")]
+    for node in sorted(nodes, key=lambda node: (node.lineno, node.col_offset)):
+        if imported_by(node):
+            yield imported_by(node)
+        called = node.func if isinstance(node, ast.Call) else None
+        if isinstance(called, ast.Name) and called.id in functions.keys() - {name}:
+            yield from imports_in_order(functions, called.id)
+
+
+@pytest.mark.parametrize("name", SUBCOMMANDS.values())
+def test_subcommands_register_before_anything_imports_fairseq(name: str) -> None:
+    """Registration that starts halfway into one of our modules meets it half imported."""
+    module = f"admin_nmt.cli.{name}"
+    assert not starts_fairseq(module)  # `admin-nmt --help` shall be quick
+    for names in imports_in_order(functions_of(module), "run"):
+        if "admin_nmt.registration" in names:
+            break
+        assert not any(map(starts_fairseq, names)), f"{module}: {names}"
+
+
+def test_what_starts_fairseq_is_known() -> None:
+    assert starts_fairseq("admin_nmt.registration") and starts_fairseq("admin_nmt.models.config")
+    assert not starts_fairseq("admin_nmt.errors.UserError")
 
 
 def test_modules_have_no_import_cycles() -> None:
