@@ -15,6 +15,7 @@ from admin_nmt.cli.main import main
 from admin_nmt.data.corpus_files import corpus_names
 from admin_nmt.data.state import locked
 from admin_nmt.data.text_pipeline import TextPipeline
+from admin_nmt.errors import UserError
 from tests.support.programs import BIN
 
 ROOT = Path(__file__).parents[2]
@@ -119,6 +120,18 @@ def wait_for_half_files(folder: Path, process: subprocess.Popen) -> None:
         time.sleep(0.05)
 
 
+def wait_for_lock(folder):
+    """Until no process of another run has it."""
+    end = time.monotonic() + 30
+    while True:
+        try:
+            with locked(folder):
+                return
+        except UserError:
+            assert time.monotonic() < end
+            time.sleep(0.1)
+
+
 def test_an_interrupt_is_one_line_and_leaves_no_half_files(custom, tmp_path):
     for language in ("de", "en"):
         path = custom[f"train.{language}"]
@@ -150,9 +163,8 @@ def test_a_killed_run_leaves_no_workers_and_is_taken_up_again(custom, tmp_path):
     wait_for_half_files(tmp_path / "out" / "tokenized", process)
     process.kill()
     process.wait()
-    time.sleep(2)  # the workers look for their parent twice a second
-    with locked(tmp_path / "out"):  # refused as long as a process of that run lives
-        assert list((tmp_path / "out" / "tokenized").glob(".*.tmp"))
+    wait_for_lock(tmp_path / "out")  # the workers look for their parent twice a second
+    assert list((tmp_path / "out" / "tokenized").glob(".*.tmp"))
     for language, data in small.items():
         custom[f"train.{language}"].write_bytes(data)
     result = run(*command)

@@ -11,22 +11,13 @@ import torch
 
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.host import checkpoints, data, errors
-from tests.support.programs import BIN
+from tests.support.in_process import run_fairseq
+from tests.support.programs import run_program
 
 
-def fairseq(program: str, *args: object, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(BIN / program), *map(str, args)],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | env,
-        timeout=120,
-    )
-
-
-def error_line(result: subprocess.CompletedProcess[str], code: int = 1) -> str:
+def error_line(result: subprocess.CompletedProcess[str]) -> str:
     """The single error line of a failed program; fails the test if there is a traceback."""
-    assert result.returncode == code, result.stderr[-2000:]
+    assert result.returncode == 1, result.stderr[-2000:]
     assert "Traceback" not in result.stdout + result.stderr
     return result.stderr.strip().splitlines()[-1]
 
@@ -124,23 +115,28 @@ def test_full_disk_is_noticed_before_anything_is_written(
     assert torch.load(tmp_path / "small.pt", weights_only=True)["w"].shape == (10,)
 
 
-def test_training_refuses_missing_data(tmp_path: Path) -> None:
-    result = fairseq(
-        "fairseq-train", tmp_path / "none", "--arch", "admin_transformer_tiny", "--cpu",
-        "--max-tokens", 100, "--optimizer", "radam", "--save-dir", tmp_path / "save",
-    )  # fmt: skip
-    assert (
-        error_line(result)
-        == f"fairseq-train: error: data folder {tmp_path / 'none'} does not exist"
+def training(data: Path, *options: str) -> None:
+    run_fairseq("fairseq-train", data, "--arch", "admin_transformer_tiny", *options)
+
+
+def test_training_refuses_missing_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--cpu", "--max-tokens", "100", "--optimizer", "radam", "--save-dir", str(tmp_path))
+    with pytest.raises(SystemExit) as leave:
+        training(tmp_path / "none", *options)
+    assert leave.value.code == 1
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"fairseq-train: error: data folder {tmp_path / 'none'} does not exist"
     )
 
 
-def test_training_refuses_an_unknown_init_type(folder: Path) -> None:
-    result = fairseq(
-        "fairseq-train", folder, "--arch", "admin_transformer_tiny", "--init-type", "magic"
-    )
-    assert "argument --init-type: invalid choice: 'magic'" in error_line(result, 2)
-    assert "admin-log" in error_line(result, 2)
+def test_training_refuses_an_unknown_init_type(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as leave:
+        training(folder, "--init-type", "magic")
+    assert leave.value.code == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "argument --init-type: invalid choice: 'magic'" in line and "admin-log" in line
 
 
 def test_generation_refuses_a_hostile_checkpoint_without_running_it(
@@ -154,7 +150,7 @@ def test_generation_refuses_a_hostile_checkpoint_without_running_it(
 
     path = tmp_path / "hostile.pt"
     torch.save({"model": {}, "args": argparse.Namespace(), "extra": Hostile()}, path)
-    result = fairseq("fairseq-generate", folder, "--path", path, "--cpu")
+    result = run_program("fairseq-generate", folder, "--path", path, "--cpu", check=False)
     assert "refusing checkpoint" in error_line(result)
     assert "posix.mkdir" in error_line(result)
     assert not marker.exists()
@@ -164,13 +160,16 @@ def test_generation_refuses_a_hostile_checkpoint_without_running_it(
             pickle.loads(pickle.dumps(Hostile()))
 
 
-def test_traceback_comes_back_on_request(tmp_path: Path) -> None:
-    result = fairseq(
-        "fairseq-generate", tmp_path, "--path", tmp_path / "none.pt", "--cpu",
-        ADMIN_NMT_TRACEBACK="1",
-    )  # fmt: skip
-    assert result.returncode == 1
-    assert "Traceback" in result.stderr
+def test_traceback_comes_back_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of training, and of the programs whose exceptions come to Python's hook."""
+    monkeypatch.setenv("ADMIN_NMT_TRACEBACK", "1")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="does not exist"):
+        training(tmp_path / "none", "--cpu", "--max-tokens", "100", "--optimizer", "radam")
+    seen: list[BaseException] = []
+    error = UserError("text")
+    errors._excepthook(lambda kind, error, traceback: seen.append(error))(UserError, error, None)
+    assert seen == [error]
 
 
 def test_wrong_usage_has_exit_code_two() -> None:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from admin_nmt.checkpoints.reading import load_checkpoint_file
 from admin_nmt.host.exact_resume import position_on
-from tests.support.training import COMMON, Program, require_equal, train, weights
+from tests.support.in_process import run_fairseq
+from tests.support.training import COMMON, require_equal, train, weights
 
 #: Of about five epochs of eight batches.
 UPDATES = 38
@@ -93,14 +94,15 @@ def test_resumed_with_two_training_sets_one_of_them_upsampled(
     assert state[0]["epoch"] < state[1]["epoch"]
 
 
-def test_a_finished_run_stays_as_it_is(data_bin: Path, tmp_path: Path, program: Program) -> None:
+def test_a_finished_run_stays_as_it_is(
+    data_bin: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     train(data_bin, tmp_path, 10)
     last = tmp_path / "checkpoint_last.pt"
     before = last.read_bytes()
-    command = [data_bin, *COMMON, "--save-dir", tmp_path, "--max-update"]
-    result = program("fairseq-train", *command, 10)
-    log = result.stdout + result.stderr
-    assert "nothing left to train: 10 updates have been made (--max-update 10)" in log
+    with caplog.at_level(logging.INFO):
+        run_fairseq("fairseq-train", data_bin, *COMMON, "--save-dir", tmp_path, "--max-update", 10)
+    assert "nothing left to train: 10 updates have been made (--max-update 10)" in caplog.text
     assert last.read_bytes() == before
     train(data_bin, tmp_path, 11)
     assert load_checkpoint_file(last)["optimizer_history"][-1]["num_updates"] == 11

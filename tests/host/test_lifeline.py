@@ -88,12 +88,15 @@ def test_strangers_are_not_heard() -> None:
         assert told(heard) == [(0, 2, "still heard"), (1, 2, "still heard")]
 
 
-def _rank_with_a_worker(address: tuple[str, int, str]) -> None:
-    """Rank 1: a process that forks one that outlives it, as workers that read data do, and is killed."""
+def _rank_with_a_worker(address: tuple[str, int, str], worker: int) -> None:
+    """Rank 1: a process that forks one that outlives it, as workers that read data do, and is killed;
+    writes the other's id to the pipe `worker`."""
     Lifeline(1, lambda rank, cause: None).connect(*address)
-    if os.fork():
+    forked = os.fork()
+    if forked:
+        os.write(worker, str(forked).encode())
         os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(3)
+    time.sleep(60)
     os._exit(0)
 
 
@@ -101,14 +104,21 @@ def test_a_forked_worker_does_not_hold_the_connection_of_a_killed_rank() -> None
     heard: Heard = queue.Queue()
     zero = Lifeline(0, lambda rank, cause: heard.put((0, rank, cause)))
     address = zero.listen("127.0.0.1")
+    reading, writing = os.pipe()
     try:
         process = os.fork()
         if process == 0:
-            _rank_with_a_worker(address)
+            _rank_with_a_worker(address, writing)
         assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -signal.SIGKILL
-        assert heard.get(timeout=1.5) == (0, 1, None)
+        worker = int(os.read(reading, 20))
+        try:
+            assert heard.get(timeout=15) == (0, 1, None)
+        finally:
+            os.kill(worker, signal.SIGKILL)
     finally:
         zero.close()
+        os.close(reading)
+        os.close(writing)
 
 
 def test_causes_are_one_line() -> None:

@@ -1,12 +1,12 @@
 """Advice on short warm-ups of deep encoders: when, and once."""
 
-import subprocess
-from collections.abc import Callable
+import logging
 from pathlib import Path
 
 import pytest
 
 from admin_nmt.initialization.warm_up import warm_up_advice
+from tests.support.training import train
 
 
 @pytest.mark.parametrize(
@@ -40,21 +40,16 @@ def test_a_first_learning_rate_is_no_rise() -> None:
 
 
 def test_training_advises_once_at_its_start(
-    data_bin: Path, tmp_path: Path, program: Callable[..., subprocess.CompletedProcess[str]]
+    data_bin: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def train(updates: int, *options: str) -> str:
-        result = program(
-            "fairseq-train", data_bin, "--arch", "admin_transformer_tiny", "--cpu", "--max-tokens",
-            300, "--optimizer", "radam", "--lr", "1e-3", "--lr-scheduler", "inverse_sqrt",
-            "--max-update", updates, "--save-dir", tmp_path, "--disable-validation",
-            "--encoder-layers", 20, "--num-workers", 0, *options,
-        )  # fmt: skip
-        return result.stdout + result.stderr
+    def log(folder: str, updates: int, *options: str) -> str:
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            train(data_bin, tmp_path / folder, updates, "--encoder-layers", "20", "--warmup-updates",
+                  "7", *options)  # fmt: skip
+        return caplog.text
 
     advice = "20 encoder layers with --lr 0.001 and --warmup-updates 7: the learning rate rises by"
-    assert train(1, "--warmup-updates", "7").count(advice) == 1
-    assert advice not in train(2, "--warmup-updates", "7")  # resumed
-    assert "encoder layers with" not in train(
-        1, "--warmup-updates", "7", "--init-type", "admin-log", "--no-save",
-        "--restore-file", "none.pt",
-    )  # fmt: skip
+    assert log("admin", 1).count(advice) == 1
+    assert "encoder layers with" not in log("admin", 2)  # resumed
+    assert "encoder layers with" not in log("admin-log", 1, "--init-type", "admin-log", "--no-save")

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from admin_nmt.errors import UsageError
+from tests.support.models import randomise
 
 SMALL_KEYS = [
     "decoder.embed_tokens.weight",
@@ -178,11 +179,22 @@ def test_shared_embeddings_need_a_joined_dictionary(parse: Callable[..., Any], t
         other.build_model(parse("--share-all-embeddings").model)
 
 
-@pytest.mark.parametrize("options", [(), ("--residual-attention", "all")])
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("--residual-attention", "all"),
+        ("--init-type", "rezero"),
+        ("--init-type", "default", "--encoder-normalize-before", "--decoder-normalize-before"),
+        ("--no-cross-attention",),
+    ],
+    ids=lambda options: " ".join(options) or "post-LN",
+)
 def test_beam_search_scores_equal_full_decoding(
     build: Callable[..., Any], task: Any, batch: dict[str, Any], options: tuple[str, ...]
 ) -> None:
     model = build("--share-all-embeddings", "--layernorm-embedding", *options).eval()
+    randomise(model, 1, also=("omega", "alpha"))
     generator = task.build_generator([model], Namespace(beam=3, max_len_b=8))
     pad = task.target_dictionary.pad()
     hypotheses = generator.generate([model], batch)

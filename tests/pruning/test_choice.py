@@ -45,8 +45,9 @@ def test_masked_heads_go_first_and_with_every_choice(loaded: Callable[..., Any])
     masked = set(parse_heads("E:1:4,D:2:3"))
     assert choose_heads(Choice(fraction=0.08), model, scores) == masked
     assert choose_heads(Choice(heads="A:1:2"), model, unwanted) == masked | {*parse_heads("A:1:2")}
+    # A quarter of eight: the masked one, and the first of the two that matter least.
     chosen = choose_heads(Choice(fractions={"E": 0.25}), model, scores)
-    assert chosen == masked | {*parse_heads("E:1:1")} or chosen == masked | {*parse_heads("E:2:1")}
+    assert chosen == masked | {*parse_heads("E:1:1")}
 
 
 def test_nothing_is_measured_that_need_not_be(loaded: Callable[..., Any]) -> None:

@@ -12,6 +12,7 @@ import torch
 
 from admin_nmt.cli.main import main
 from admin_nmt.modules.head_names import Head
+from tests.support.in_process import run_fairseq
 from tests.support.pages import GUIDE, commands
 from tests.support.programs import BIN
 from tests.support.ranks import free_port
@@ -339,10 +340,10 @@ def test_commands_of_the_readme_run_as_written(
 
 
 def test_pruned_and_masked_models_go_through_the_front_door(
-    program: Callable[..., subprocess.CompletedProcess[str]],
     checkpoint: Callable[..., Path],
     data_bin: Path,
     tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """fairseq-generate, fairseq-train --finetune-from-model --head-mask, average, prune."""
     from admin_nmt.evaluation.decoding import SearchOptions
@@ -355,9 +356,12 @@ def test_pruned_and_masked_models_go_through_the_front_door(
                  "--output", str(pruned)]) == 0  # fmt: skip
 
     # The same translations from the pruned file as from the model with masked heads.
-    out = program("fairseq-generate", data_bin, "--path", pruned, "--cpu", "--beam", "2",
-                  "--max-tokens", "300").stdout  # fmt: skip
+    capsys.readouterr()
+    run_fairseq("fairseq-generate", data_bin, "--path", pruned, "--cpu", "--beam", "2",
+                "--max-tokens", "300")  # fmt: skip
+    out = capsys.readouterr().out
     found = re.findall(r"^H-(\d+)\t\S+\t(.*)$", out, re.MULTILINE)
+    assert len(found) == 20
     hypotheses = [text for _, text in sorted((int(number), text) for number, text in found)]
     test_set = TestSet(data_bin, "test", "en", SearchOptions(beam=2), tmp_path / "translations")
     source = load_model(str(path), data_bin, subset="test", cpu=True)
@@ -371,10 +375,10 @@ def test_pruned_and_masked_models_go_through_the_front_door(
     # Train on: heads are taken over, one more is masked from the start by a file.
     mask = tmp_path / "mask.json"
     mask.write_text(json.dumps({"format": "admin_nmt heads", "removed": ["E:1:2", "A:1:3"]}))
-    program("fairseq-train", data_bin, "--arch", "admin_transformer_tiny", "--encoder-layers", "3",
-            "--finetune-from-model", pruned, "--head-mask", mask, "--cpu", "--optimizer", "radam",
-            "--lr", "1e-2", "--max-tokens", "500", "--max-epoch", "2", "--weight-decay", "0",
-            "--save-dir", tmp_path / "run", "--disable-validation")  # fmt: skip
+    run_fairseq("fairseq-train", data_bin, "--arch", "admin_transformer_tiny", "--encoder-layers", "3",
+                "--finetune-from-model", pruned, "--head-mask", mask, "--cpu", "--optimizer", "radam",
+                "--lr", "1e-2", "--max-tokens", "500", "--max-epoch", "2", "--weight-decay", "0",
+                "--save-dir", tmp_path / "run", "--disable-validation", "--num-workers", "0")  # fmt: skip
     last = tmp_path / "run" / "checkpoint_last.pt"
     mask.unlink()  # the checkpoint has the list, not the name of the file
     before, after = load(pruned), load(last)

@@ -70,15 +70,41 @@ def test_a_run_is_trained_once_looked_at_and_translated(data_bin: Path, tmp_path
     assert study.results(args, [run]) == [found]
 
 
-def test_a_run_stops_when_time_is_over_and_goes_on(data_bin: Path, tmp_path: Path) -> None:
+#: In place of `fairseq-train`: too slow the first time, then it writes the checkpoints asked for.
+TRAINING = """#!/bin/sh
+while [ $# -gt 0 ]; do
+    case $1 in
+        --max-update) last=$2 ;;
+        --save-interval-updates) every=$2 ;;
+        --save-dir) folder=$2 ;;
+    esac
+    shift
+done
+echo "$last" >> "$0.calls"
+[ "$(wc -l < "$0.calls")" -gt 1 ] || exec sleep 60
+mkdir -p "$folder"
+for update in $(seq "$every" "$every" "$last"); do touch "$folder/checkpoint_1_$update.pt"; done
+"""
+
+
+def test_a_run_stops_when_time_is_over_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub = tmp_path / "fairseq-train"
+    stub.write_text(TRAINING)
+    stub.chmod(0o755)
+    monkeypatch.setattr(study, "BIN", tmp_path)
     run = Run("tiny", TINY, updates=6, probe_every=2)
     folder = tmp_path / "work" / "tiny"
+    start = time.monotonic()
     with pytest.raises(study.OutOfTimeError):
-        study.train(run, data_bin, folder, time.monotonic())
-    spent = study.train(run, data_bin, folder, None)
+        study.train(run, tmp_path, folder, start)
+    assert time.monotonic() - start < 30
+    spent = study.train(run, tmp_path, folder, None)
     assert list(study.checkpoints(run, folder)) == [1, 2, 4, 6]
-    again = study.train(run, data_bin, folder, None)
-    assert again == spent > 0
+    again = study.train(run, tmp_path, folder, None)
+    assert again == spent > 1
+    assert (tmp_path / "fairseq-train.calls").read_text().split() == ["1", "1", "6"]
 
 
 def test_failures_name_the_log_and_unknown_runs_are_refused(data_bin: Path, tmp_path: Path) -> None:
