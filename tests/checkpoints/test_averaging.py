@@ -16,8 +16,9 @@ from admin_nmt.checkpoints import Checkpoint, average
 from admin_nmt.checkpoints.averaging import (
     select_checkpoints,
 )
+from admin_nmt.cli.main import main
 from admin_nmt.errors import UsageError, UserError
-from tests.support.programs import BIN
+from tests.support.programs import run_tool
 
 
 def averaged(paths):
@@ -316,17 +317,18 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
     assert output.read_bytes() == b"old" and list(tmp_path.iterdir()) == [output]
 
 
-def test_command_averages_a_real_run_and_refuses_in_one_line(tiny_run, tmp_path):
+def test_command_averages_a_real_run_and_refuses_in_one_line(tiny_run, tmp_path, capsys):
     output = tmp_path / "average.pt"
     output.write_text("overwritten")
-    command = [BIN / "admin-nmt", "average", "--inputs", tiny_run / "checkpoints"]
-    command += ["--output", output]
+    command = ["average", "--inputs", str(tiny_run / "checkpoints"), "--output", str(output)]
     for option, names in {
         "--num-epoch-checkpoints": ["checkpoint2.pt", "checkpoint1.pt"],
         "--num-update-checkpoints": ["checkpoint_2_12.pt", "checkpoint_1_4.pt"],
     }.items():
-        result = run([*command, option, "2"])
-        assert result.returncode == 0, result.stderr
+        if option == "--num-epoch-checkpoints":
+            run_tool("admin-nmt", *command, option, 2)
+        else:
+            assert main([*command, option, "2"]) == 0
         ours = load(output)
         theirs = [load(tiny_run / "checkpoints" / name) for name in names]
         expected = reference_mean([state["model"] for state in theirs])
@@ -335,18 +337,12 @@ def test_command_averages_a_real_run_and_refuses_in_one_line(tiny_run, tmp_path)
             torch.testing.assert_close(value.double(), expected[name], rtol=1e-6, atol=1e-7)
         assert ours["extra_state"]["train_iterator"] == theirs[0]["extra_state"]["train_iterator"]
     before = output.read_bytes()
-    result = run([*command, "--num-epoch-checkpoints", "3"])
-    assert result.returncode == 1 and output.read_bytes() == before
-    assert result.stderr.strip().startswith("admin-nmt average: error: --num-epoch-checkpoints 3")
-    assert len(result.stderr.strip().splitlines()) == 1
+    capsys.readouterr()
+    assert main([*command, "--num-epoch-checkpoints", "3"]) == 1 and output.read_bytes() == before
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("admin-nmt average: error: --num-epoch-checkpoints 3")
 
 
 def load(path):
     with torch.serialization.safe_globals([argparse.Namespace]):
         return torch.load(path, weights_only=True)
-
-
-def run(command):
-    return subprocess.run(
-        list(map(str, command)), capture_output=True, text=True, check=False, env=os.environ
-    )

@@ -14,7 +14,7 @@ import torch
 
 from admin_nmt.checkpoints import Checkpoint
 from admin_nmt.cli.main import main
-from tests.support.programs import run_program
+from tests.support.in_process import run_fairseq
 
 STORED = Path(__file__).parents[1] / "data" / "checkpoint-0.1.0"
 CHECKPOINT = STORED / "checkpoint_last.pt"
@@ -39,13 +39,13 @@ def logits(path: Path) -> torch.Tensor:
         return model.eval()(source, torch.tensor([source.shape[1]]), source.roll(1, dims=1))[0]
 
 
-def test_fairseq_generate_translates_as_then() -> None:
-    result = run_program(
+def test_fairseq_generate_translates_as_then(capsys: pytest.CaptureFixture[str]) -> None:
+    run_fairseq(
         "fairseq-generate", STORED, "-s", "de", "-t", "en", "--path", CHECKPOINT, "--cpu",
         "--beam", 2, "--max-len-b", 10,
         "--required-batch-size-multiple", 1,
     )  # fmt: skip
-    found = hypotheses(result.stdout)
+    found = hypotheses(capsys.readouterr().out)
     expected = hypotheses((STORED / "generated.txt").read_text(encoding="utf-8"))
     assert found.keys() == expected.keys() and len(found) == 8
     for number, (score, words) in expected.items():

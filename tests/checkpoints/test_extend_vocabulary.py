@@ -1,5 +1,6 @@
 """Another vocabulary for a checkpoint: rows by word, logits of shared words, what is refused."""
 
+import logging
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from admin_nmt.checkpoints.vocabulary import find_rows, rearrange_rows
 from admin_nmt.cli.main import main
 from admin_nmt.errors import UsageError, UserError
 from tests.support.binarised import write_dictionary, write_subset
+from tests.support.in_process import run_fairseq
 
 #: Of the 40 words of `data_bin`, w0 to w24 stay, w25 to w39 go, n0 to n9 come.
 KEPT = [f"w{number}" for number in range(25)]
@@ -185,7 +187,10 @@ def test_what_cannot_be_right_is_refused(
 
 
 def test_training_starts_from_it(
-    tiny_run: Path, tmp_path: Path, program: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+    tiny_run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The front door: a trained model, other text, `fairseq-train --finetune-from-model`."""
     german = ["tür", "fenster", "haus", "gut", "."]
@@ -215,13 +220,14 @@ def test_training_starts_from_it(
     sizes = ["--encoder-layers=1", "--decoder-layers=1"]
     sizes += [f"--{side}-{size}" for side in ("encoder", "decoder")
               for size in ("embed-dim=16", "ffn-embed-dim=16", "attention-heads=2")]  # fmt: skip
-    said = program(
-        "fairseq-train", data, "--arch", "transformer", *sizes, "--cpu", "--disable-validation",
-        "--share-decoder-input-output-embed", "--optimizer", "adam", "--lr", "0.01", "--max-update", 4,
-        "--batch-size", 8, "--finetune-from-model", output, "--save-dir", tmp_path / "saved",
-        "--num-workers", 0,
-    ).stdout  # fmt: skip
-    assert "loading pretrained model from" in said
+    with caplog.at_level(logging.INFO):
+        run_fairseq(
+            "fairseq-train", data, "--arch", "transformer", *sizes, "--cpu", "--disable-validation",
+            "--share-decoder-input-output-embed", "--optimizer", "adam", "--lr", "0.01",
+            "--max-update", 4, "--batch-size", 8, "--finetune-from-model", output, "--save-dir",
+            tmp_path / "saved", "--num-workers", 0,
+        )  # fmt: skip
+    assert "loading pretrained model from" in caplog.text
     trained = Checkpoint.open(tmp_path / "saved" / "checkpoint_last.pt")
     assert trained.num_updates == 4
     assert trained.weights["decoder.embed_tokens.weight"].shape == (11, 16)

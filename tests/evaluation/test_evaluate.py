@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 
 import pytest
 
@@ -13,7 +12,8 @@ from admin_nmt.evaluation.generation import Translations
 from admin_nmt.evaluation.preparation import Preparation, read_preparation
 from admin_nmt.evaluation.scoring import detokenized_scores
 from admin_nmt.evaluation.text import read_lines
-from tests.support.programs import BIN, run_program
+from tests.support.in_process import run_fairseq
+from tests.support.programs import run_program
 
 
 def run(*command):
@@ -59,14 +59,15 @@ def test_command_translates_all_sentences_scores_and_keeps_them(tiny_run, tmp_pa
     assert len(scores["scores"]) == 6 and scores["more_references"] == []
 
 
-def test_hypotheses_are_those_of_fairseq_sentence_by_sentence(tiny_run, tmp_path):
+def test_hypotheses_are_those_of_fairseq_sentence_by_sentence(tiny_run, tmp_path, capsys):
     checkpoint = tiny_run / "checkpoints" / "checkpoint1.pt"
     result = evaluate(tiny_run / "data-bin", str(checkpoint), subset="test", output=tmp_path)
-    command = [BIN / "fairseq-interactive", tiny_run / "data-bin", "--path", checkpoint, "--cpu"]
-    output = subprocess.run(
-        list(map(str, command)), input=(tiny_run / "test.de").read_text(),
-        capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
+    capsys.readouterr()
+    run_fairseq(
+        "fairseq-interactive", tiny_run / "data-bin", "--path", checkpoint, "--cpu",
+        "--input", tiny_run / "test.de",
+    )  # fmt: skip
+    output = capsys.readouterr().out
     theirs = [line.split("\t")[2] for line in output.splitlines() if line.startswith("H-")]
     ours = read_lines(result.directory / "hypotheses.tok")
     assert ours == [(line + " ").replace("@@ ", "").rstrip() for line in theirs]

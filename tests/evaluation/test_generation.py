@@ -14,26 +14,29 @@ from admin_nmt.data.binarised import num_sentences
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.evaluation.decoding import Decoder, SearchOptions
 from admin_nmt.evaluation.generation import load_ensemble, translate
+from tests.support.in_process import run_fairseq
 
 
-def generated(program, tiny_run, path, *options):
+def generated(capsys, tiny_run, path, *options):
     """(hypotheses, references, sources) of fairseq-generate in corpus order."""
-    output = program(
+    capsys.readouterr()
+    run_fairseq(
         "fairseq-generate", tiny_run / "data-bin", "--path", path, "--cpu", "--gen-subset", "valid",
         "--required-batch-size-multiple", 1, *options,
-    ).stdout  # fmt: skip
+    )  # fmt: skip
+    output = capsys.readouterr().out
     found = {kind: {} for kind in "HTS"}
     for kind, number, text in re.findall(r"^([HTS])-(\d+)\t(?:-\S+\t)?(.*)$", output, re.MULTILINE):
         found[kind][int(number)] = text
     return tuple([texts[n] for n in sorted(texts)] for texts in found.values())
 
 
-def test_translations_are_those_of_fairseq_generate(program, tiny_run):
+def test_translations_are_those_of_fairseq_generate(capsys, tiny_run):
     """Of two models together, in several batches, of a subset whose order fairseq draws."""
     path = os.pathsep.join(str(tiny_run / "checkpoints" / f"checkpoint{n}.pt") for n in (1, 2))
     options = SearchOptions(beam=3, lenpen=0.6, max_tokens=60, cpu=True)
     ours = translate(tiny_run / "data-bin", path, "valid", "de", "en", options)
-    theirs = generated(program, tiny_run, path, "--beam", 3, "--lenpen", 0.6, "--max-tokens", 60)
+    theirs = generated(capsys, tiny_run, path, "--beam", 3, "--lenpen", 0.6, "--max-tokens", 60)
     assert len(ours.hypotheses) == 8
     assert (ours.hypotheses, ours.references, ours.sources) == theirs
 

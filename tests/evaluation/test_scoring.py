@@ -4,6 +4,7 @@ import json
 import math
 import os
 import subprocess
+import sys
 
 import pytest
 
@@ -81,13 +82,12 @@ def test_unknown_names_are_refused_with_the_choices():
         build_metrics(["rouge"])
 
 
-def test_missing_tokeniser_support_is_one_line():
-    pytest.importorskip("sacrebleu")
-    try:
-        import MeCab  # noqa: F401
-    except ImportError:
-        with pytest.raises(UserError, match=r"--tokenize ja-mecab cannot be used here: [^\n]+$"):
-            build_metrics(tokenize="ja-mecab")
+def test_missing_tokeniser_support_is_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "MeCab", None)  # as where it is not installed
+    for module in [name for name in sys.modules if name.endswith("tokenizer_ja_mecab")]:
+        monkeypatch.delitem(sys.modules, module)
+    with pytest.raises(UserError, match=r"--tokenize ja-mecab cannot be used here: [^\n]+$"):
+        build_metrics(tokenize="ja-mecab")
 
 
 def sacrebleu(references, hypotheses, *options):
