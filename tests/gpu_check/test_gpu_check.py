@@ -149,14 +149,14 @@ def test_a_stage_that_exceeds_its_time_is_ended_with_its_children(tmp_path: Path
     child += "open(sys.argv[1] + '/child', 'w').write(str(p.pid)); "
     command = [*python(ROW + child + "time.sleep(60)"), str(tmp_path)]
     start = time.monotonic()
-    found = run.run_stage("speed", command, 2.0, tmp_path)
-    assert time.monotonic() - start < 20
+    found = run.run_stage("speed", command, 8.0, tmp_path)
+    assert time.monotonic() - start < 40
     assert found["status"] == "out of time" and found["tables"] == {"t": [{"x": 1}]}
     assert json.loads((tmp_path / "speed.json").read_text()) == found
     assert "out of time" in (tmp_path / "speed.txt").read_text()
     status = Path("/proc", (tmp_path / "child").read_text(), "stat")
     while status.exists() and status.read_text().split()[2] != "Z":  # dead, if nobody asked for it
-        assert time.monotonic() - start < 20, status.read_text()
+        assert time.monotonic() - start < 40, status.read_text()
         time.sleep(0.05)
 
 
