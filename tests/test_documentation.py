@@ -12,7 +12,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -21,6 +20,7 @@ import pytest
 
 import docs_pictures
 from admin_nmt.cli.main import build_parser, main
+from tests.support.in_process import run_fairseq
 from tests.support.pages import GUIDE, METHODS, READ, README, REPOSITORY, commands
 from tests.support.recipes import compose
 
@@ -31,10 +31,10 @@ RUN_ELSEWHERE = {
     "admin-nmt ablate": "tests/pruning/test_commands.py",
     "bash scripts/quickstart.sh": "tests/scripts/test_quickstart.py",
     "bash scripts/test.sh": ".ci/run",
-    "bash scripts/install.sh": "scripts/test.sh",
+    "bash scripts/install.sh": "tests/scripts/test_install.py",
     "bash .ci/run": "not run: runs this test",
-    "pip install": "scripts/install.sh",
-    "pip uninstall": "scripts/install.sh",
+    "pip install": "tests/test_packaging.py",
+    "pip uninstall": "tests/test_packaging.py",
     "bash data_prep/": "tests/data/test_prepare_cli.py",
     "bash scripts/train-multi": "tests/distributed",
     "sbatch": "tests/distributed",
@@ -47,13 +47,13 @@ RUN_ELSEWHERE = {
     "admin-nmt distill": "tests/distillation/test_distill.py",
     "fairseq-train distilled/data-bin -s de -t en --finetune-from-model": "tests/pruning/test_commands.py",
     "admin-nmt export pruned/checkpoint_best.pt": "tests/export/test_bundle.py",
-    "fairseq-train distilled/data-bin": "scripts/distill.sh",
+    "fairseq-train distilled/data-bin": "tests/distillation/test_distill.py",
     "admin-nmt export checkpoint_best.pt DATA --quantization int8": "tests/distillation/test_distill.py",
     "fairseq-train DATA --arch admin_transformer ... --label-smoothing": "tests/criterions/test_distillation_criterion.py",
     "admin-nmt backtranslate": "tests/distillation/test_backtranslate.py",
-    "fairseq-train mixed/data-bin": "scripts/backtranslate.sh",
+    "fairseq-train mixed/data-bin": "tests/distillation/test_backtranslate.py",
     "fairseq-train DATA -s en -t de --save-dir reverse": "tests/train/test_front_door.py",
-    "admin-nmt export reverse/checkpoint_best.pt": "scripts/backtranslate.sh",
+    "admin-nmt export reverse/checkpoint_best.pt": "tests/conftest.py",
     "admin-nmt analyze DATA --path checkpoints/checkpoint_last.pt --gen-subset": "tests/analysis/test_attention_analysis.py",
     "admin-nmt report": "tests/report/test_report.py",
     "admin-nmt serve": "tests/export/test_served_model.py",
@@ -86,11 +86,14 @@ RUN_HERE = {*GUIDE_COMMANDS, *commands(OWN_TEXT), *commands("\n".join(METHODS.va
 
 @pytest.fixture
 def run(program: Callable[..., subprocess.CompletedProcess[str]]) -> Callable[..., None]:
-    """Runs the words of a command; `admin-nmt` in this process, which has imported all it needs."""
+    """Runs the words of a command; what there is a function for in this process, which has imported all
+    it needs."""
 
     def run_words(*words: str) -> None:
         if words[0] == "admin-nmt":
             assert main(words[1:]) == 0, words
+        elif words[0] == "fairseq-train":
+            run_fairseq(*words)
         else:
             program(*words)
 
@@ -130,8 +133,10 @@ def test_every_command_is_run_somewhere(command: str) -> None:
 
 
 def test_what_is_run_elsewhere_stands_on_a_page() -> None:
-    for prefix in RUN_ELSEWHERE:
+    for prefix, where in RUN_ELSEWHERE.items():
         assert any(command.startswith(prefix) for command in COMMANDS), prefix
+        # A script that holds a command does not run it.
+        assert where.startswith(("tests/", ".ci/", "not run: ")), prefix
 
 
 def parse_ours(arguments: Sequence[str]) -> None:
@@ -205,7 +210,7 @@ def test_train_profile_and_scores_run_as_written(
     for name in ("hypotheses.detok", "baseline.detok", "ours.detok"):
         (tmp_path / name).write_text("w1 w2 w4\n" * 19 + "w1 w2 w3 w4\n")
     extra = {
-        "fairseq-train": f"{shrink} --max-epoch 10 --fp16-no-flatten-grads --lr 1e-3 "
+        "fairseq-train": f"{shrink} --max-epoch 10 --fp16-no-flatten-grads --lr 1e-3 --num-workers 0 "
         "--disable-validation --save-dir checkpoints --required-batch-size-multiple 1",
         "profile": shrink,
         "analyze": "--cpu --num-tokens 50",
@@ -220,6 +225,7 @@ def test_train_profile_and_scores_run_as_written(
         more = extra.get(kind, "")
         if kind == "fairseq-train" and kind in ran:  # another training than the first
             more = more.replace("--save-dir checkpoints", "--save-dir another")
+            more = more.replace("--max-epoch 10", "--max-update 2")
         run(*words, *more.split())
         ran.append(kind)
     assert set(ran) >= {"fairseq-train", "profile", "average", "evaluate", "score", "compare"}
@@ -292,7 +298,7 @@ def test_the_path_from_own_text_to_a_translator_runs_as_written(
         "prepare": "--bpe-tokens 10",
         "fairseq-train": "--encoder-layers 1 --decoder-layers 1 --encoder-embed-dim 16 --cpu "
         "--encoder-ffn-embed-dim 16 --encoder-attention-heads 2 --decoder-attention-heads 2 "
-        "--max-epoch 5 --disable-validation",
+        "--max-epoch 5 --disable-validation --num-workers 0",
         "evaluate": "--cpu --beam 1",
     }
     last = re.search(r"`(admin-nmt translate [^`]*)`", OWN_TEXT)
@@ -304,17 +310,6 @@ def test_the_path_from_own_text_to_a_translator_runs_as_written(
     assert (tmp_path / "text.en").read_text(encoding="utf-8").count("\n") == 1
 
 
-#: Runs commands of fairseq-train, a line each, in one process: importing takes longer than they do.
-TRAIN_ALL = """
-import sys
-import admin_nmt_autoload
-from fairseq_cli.train import cli_main
-for line in sys.stdin:
-    sys.argv = ["fairseq-train", *line.split()]
-    cli_main()
-"""
-
-
 def test_the_commands_of_the_methods_run_as_written(
     run: Callable[..., None], data_bin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -323,14 +318,11 @@ def test_the_commands_of_the_methods_run_as_written(
         "--encoder-layers 2 --decoder-layers 1 --encoder-embed-dim 16 --encoder-ffn-embed-dim 16"
     )
     shrink += " --encoder-attention-heads 2 --decoder-attention-heads 2 --cpu --max-update 2"
-    shrink += " --disable-validation --save-dir checkpoints/"
-    lines = []
+    shrink += " --disable-validation --num-workers 0 --save-dir checkpoints/"
     for name in ("admin", "realformer", "r-drop"):
         (command,) = commands(METHODS[name])
         command = re.sub(r"'([^']*)'", lambda m: m[1].replace(" ", ""), command)
-        words = command.replace("DATA", str(data_bin)).removeprefix("fairseq-train ")
-        lines.append(f"{words} {shrink}{name}")
-    subprocess.run([sys.executable, "-c", TRAIN_ALL], input="\n".join(lines), text=True, check=True)
+        run(*f"{command.replace('DATA', str(data_bin))} {shrink}{name}".split())
     shutil.copy("checkpoints/admin/checkpoint_last.pt", "checkpoints/average.pt")
     assert Path("checkpoints/realformer/checkpoint_last.pt").exists()
     assert Path("checkpoints/r-drop/checkpoint_last.pt").exists()
