@@ -69,6 +69,16 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def compositions() -> None:
+    """fairseq's options become a configuration in 0.05 s instead of 0.5 s."""
+    from fairseq.dataclass import utils
+
+    from tests.support.compositions import remembering
+
+    utils.compose = remembering(utils.compose)
+
+
 @pytest.fixture(scope="session")
 def program() -> Callable[..., subprocess.CompletedProcess[str]]:
     """`run_program`, for tests."""
