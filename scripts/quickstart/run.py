@@ -35,6 +35,7 @@ from trainings import (  # noqa: E402
     estimate_minutes,
     follow,
     run,
+    run_once,
 )
 
 #: Of the generated corpus, whatever the seed of the models.
@@ -184,24 +185,26 @@ def train(args: argparse.Namespace, data: Path) -> list[Training]:
 def score(data: Path, training: Training) -> dict[str, Any]:
     """Average a model's last checkpoints, translate the test set; the row of the table."""
     folder = training.folder
-    averaged = folder / "averaged.pt"
-    command = [BIN / "admin-nmt", "average", "--inputs", folder / "checkpoints"]
+    averaged, checkpoints = folder / "averaged.pt", folder / "checkpoints"
+    command = [BIN / "admin-nmt", "average", "--inputs", checkpoints]
     command += ["--num-update-checkpoints", str(NUM_AVERAGED), "--output", averaged]
-    run(command, folder / "average.log")
+    run_once(command, folder / "average.log", checkpoints.glob("*.pt"), averaged)
     command = [BIN / "admin-nmt", "evaluate", data, "--path", averaged, "--gen-subset", "test"]
-    run([*command, "--cpu", "--output", folder / "evaluation"], folder / "evaluate.log")
-    scores = read_json(folder / "evaluation" / "scores.json")["scores"]
-    found = {item["name"]: item for item in scores}
+    command += ["--cpu", "--output", folder / "evaluation"]
+    found = folder / "evaluation" / "scores.json"
+    run_once(command, folder / "evaluate.log", [averaged, *data.rglob("*")], found)
+    scores = read_json(found)["scores"]
+    by_name = {item["name"]: item for item in scores}
     perplexity = read_curve(training.log, "ppl").values
     return {
         "model": f"{training.label} {training.model.name}",
         "init_type": training.model.init_type,
         "seed": training.model.seed,
         "updates": training.model.updates,
-        "BLEU": round(found["BLEU"]["score"], 2),
-        "chrF2": round(found["chrF2"]["score"], 2),
+        "BLEU": round(by_name["BLEU"]["score"], 2),
+        "chrF2": round(by_name["chrF2"]["score"], 2),
         "train_ppl": round(sum(perplexity[-5:]) / len(perplexity[-5:]), 2),
-        "signature": found["BLEU"]["signature"],
+        "signature": by_name["BLEU"]["signature"],
     }
 
 
@@ -304,10 +307,10 @@ def plot(args: argparse.Namespace, data: Path, trainings: Sequence[Training]) ->
     print(f"training: {path}")
     if model.init_type.startswith("admin"):
         command = [BIN / "admin-nmt", "profile", *trainings[0].command[1:]]
-        command += ["--output", args.output / "profile.json"]
-        command += ["--plot", args.output / "profile.png"]
-        run(command, args.output / "profile.log")
-        print(f"omega by sublayer: {args.output / 'profile.png'}")
+        profile, picture = args.output / "profile.json", args.output / "profile.png"
+        command += ["--output", profile, "--plot", picture]
+        run_once(command, args.output / "profile.log", data.rglob("*"), profile, picture)
+        print(f"omega by sublayer: {picture}")
 
 
 def main() -> int:

@@ -3,10 +3,11 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -114,6 +115,25 @@ def run(command: Sequence[str | Path], log: Path) -> None:
     if process.returncode:
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         raise UserError(f"{Path(command[0]).name} failed, see {log}: {lines[-1] if lines else ''}")
+
+
+def run_once(
+    command: Sequence[str | Path], log: Path, inputs: Iterable[Path], *outputs: Path
+) -> None:
+    """`run`, unless the outputs are there and this very command has ended well after the last change
+    of an input.
+
+    Beside the log a file `.done` remembers the command.
+    """
+    done, words = log.with_suffix(".done"), shlex.join(map(str, command))
+    there = all(path.exists() for path in (done, *outputs))
+    if there and done.read_text(encoding="utf-8") == words:
+        ended = done.stat().st_mtime_ns
+        if all(path.stat().st_mtime_ns <= ended for path in inputs):
+            return
+    done.unlink(missing_ok=True)
+    run(command, log)
+    done.write_text(words, encoding="utf-8")
 
 
 class Training:

@@ -5,18 +5,24 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from admin_nmt.errors import UserError
+from trainings import run_once
+
 REPOSITORY = Path(__file__).parents[2]
+SCRIPTS = REPOSITORY / "scripts"
+Quickstart = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def quickstart(output: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [
             sys.executable,
-            REPOSITORY / "scripts" / "quickstart" / "run.py",
+            SCRIPTS / "quickstart" / "run.py",
             "--output",
             output,
             *options,
@@ -29,10 +35,34 @@ def quickstart(output: Path, *options: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.fixture
+def forking(tmp_path: Path) -> Iterator[Quickstart]:
+    """The same by `tests.support.quickstart`, which imports PyTorch and fairseq once."""
+    paths = map(str, (REPOSITORY, SCRIPTS, SCRIPTS / "quickstart"))
+    command = [sys.executable, "-m", "tests.support.quickstart"]
+    environment = {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=tmp_path,
+        env=os.environ | environment,
+    ) as process:  # fmt: skip
+        assert process.stdin and process.stdout
+
+        def run(output: Path, *options: str) -> subprocess.CompletedProcess[str]:
+            process.stdin.write(json.dumps(["--output", str(output), *options]) + "\n")
+            process.stdin.flush()
+            return subprocess.CompletedProcess(command, *json.loads(process.stdout.readline()))
+
+        yield run
+
+
 @pytest.mark.slow
-def test_quickstart_makes_scores_and_plots_and_resumes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("programs", ["forked", pytest.param("started", marks=pytest.mark.long)])
+def test_quickstart_makes_scores_and_plots_and_resumes(
+    tmp_path: Path, programs: str, request: pytest.FixtureRequest
+) -> None:
+    run = request.getfixturevalue("forking") if programs == "forked" else quickstart
     options = ("--layers", "2-1", "--updates", "10", "--pairs", "400", "--seed", "3")
-    first = quickstart(tmp_path / "out", *options)
+    first = run(tmp_path / "out", *options)
     assert first.returncode == 0, first.stdout + first.stderr
     assert re.search(r"for \d+ updates.*: (about \d+ minutes|less than a minute)", first.stdout)
     rows = json.loads((tmp_path / "out" / "results.json").read_text())["models"]
@@ -48,21 +78,25 @@ def test_quickstart_makes_scores_and_plots_and_resumes(tmp_path: Path) -> None:
     profile = json.loads((tmp_path / "out" / "profile.json").read_text())
     assert len(profile["sublayers"]) == 2 * 2 + 3 * 1
     logs = [tmp_path / "out" / f"2L-1L-{init}" / "train.log" for init in ("admin", "default")]
-    sizes = [log.stat().st_size for log in logs]
+    results = [tmp_path / "out" / "profile.json"]
+    results += [log.with_name("averaged.pt") for log in logs]
+    results += [log.parent / "evaluation" / "scores.json" for log in logs]
+    times = [path.stat().st_mtime_ns for path in logs + results]
     train = set((tmp_path / "out" / "corpus" / "train.de").read_text().splitlines())
     test = (tmp_path / "out" / "corpus" / "test.de").read_text().splitlines()
     assert len(test) == 10 and not train & set(test)
 
-    second = quickstart(tmp_path / "out", *options, "--skip-baseline")
+    second = run(tmp_path / "out", *options, "--skip-baseline")
     assert second.returncode == 0, second.stdout + second.stderr
-    assert [log.stat().st_size for log in logs] == sizes  # nothing was trained again
+    # Nothing was trained, averaged, translated or profiled again.
+    assert [path.stat().st_mtime_ns for path in logs + results] == times
     assert json.loads((tmp_path / "out" / "results.json").read_text())["models"] == rows[:1]
     assert "post-LN" not in second.stdout
 
-    other = quickstart(tmp_path / "out", *options, "--seed", "4", "--skip-baseline")
+    other = run(tmp_path / "out", *options, "--seed", "4", "--skip-baseline")
     assert other.returncode == 1
     assert "holds another training" in other.stderr and "seed=4" in other.stderr.splitlines()[-1]
-    larger = quickstart(tmp_path / "out", *options, "--pairs", "500", "--skip-baseline")
+    larger = run(tmp_path / "out", *options, "--pairs", "500", "--skip-baseline")
     assert larger.returncode == 1
     assert "corpus holds 400 pairs, not --pairs 500" in larger.stderr.splitlines()[-1]
     assert json.loads((tmp_path / "out" / "results.json").read_text())["models"] == rows[:1]
@@ -90,3 +124,26 @@ def test_unequal_corpus_is_refused_with_both_counts(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
     line = result.stderr.splitlines()[-1]
     assert "train.de" in line and "train.en" in line and "2" in line and "1" in line
+
+
+def test_a_step_is_done_again_when_its_inputs_or_its_command_have_changed(tmp_path: Path) -> None:
+    source, output, log = (tmp_path / name for name in ("source", "output", "step.log"))
+
+    def lines(addition: str = "x") -> int:
+        """Lines in the output of a step that adds one."""
+        command = ["bash", "-c", f"echo {addition} >> {output}"]
+        run_once(command, log, [source], output)
+        return len(output.read_text().splitlines())
+
+    source.touch()
+    assert [lines(), lines()] == [1, 1]
+    later = output.stat().st_mtime + 5
+    os.utime(source, (later, later))
+    assert lines() == 2
+    os.utime(source, (later - 50, later - 50))
+    assert [lines(), lines("y"), lines("y")] == [2, 3, 3]
+    output.unlink()
+    assert lines("y") == 1
+    with pytest.raises(UserError, match="bash failed"):
+        run_once(["bash", "-c", "exit 1"], log, [source], output)
+    assert lines("y") == 2  # what a failed step left is not taken for the result

@@ -44,6 +44,7 @@ def run(command: Sequence[str | Path], log: Path) -> None:
             with log.open("wb") as stream:
                 os.dup2(stream.fileno(), 1)
                 os.dup2(stream.fileno(), 2)
+            sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
             code = start([program, *map(str, command[1:])]) or 0
         except BaseException:
             traceback.print_exc()
