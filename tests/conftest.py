@@ -101,16 +101,21 @@ def write_corpus(folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def data_bin(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder made by a real `fairseq-preprocess` with a joined dictionary, languages de and en, and word
+    """Folder made by `fairseq-preprocess` with a joined dictionary, languages de and en, and word
     alignments of the training set."""
+    from fairseq import options
+    from fairseq_cli import preprocess
+
     folder = tmp_path_factory.mktemp("corpus")
     write_corpus(folder)
-    run_program(
-        "fairseq-preprocess", "-s", "de", "-t", "en", "--joined-dictionary",
-        "--trainpref", folder / "train", "--validpref", folder / "valid",
-        "--testpref", folder / "test", "--destdir", folder / "bin", "--workers", 1,
-        "--align-suffix", "align",
-    )  # fmt: skip
+    splits = [f"--{name}pref={folder / name}" for name in ("train", "valid", "test")]
+    given = ["-s", "de", "-t", "en", "--joined-dictionary", *splits, "--align-suffix", "align",
+             "--workers", "1", "--destdir", str(folder / "bin")]  # fmt: skip
+    handlers = list(preprocess.logger.handlers)
+    preprocess.main(options.get_preprocessing_parser().parse_args(given))
+    for handler in set(preprocess.logger.handlers) - set(handlers):  # its log file
+        preprocess.logger.removeHandler(handler)
+        handler.close()
     return folder / "bin"
 
 
@@ -188,6 +193,8 @@ def batch(task: Any) -> dict[str, Any]:
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `data-bin` (de-en, BPE marks), `raw.en` and two epochs of a tiny model in
     `checkpoints`: `checkpoint1.pt`, `checkpoint2.pt` and `checkpoint_E_U.pt` every 4 updates."""
+    from tests.support.training import train_here
+
     folder = tmp_path_factory.mktemp("tiny")
     rng = random.Random(2)
     german = ["ein@@ e", "haus", "tür", "well-bekannt", "gut", "läuft", "nie@@ mals"]
@@ -205,17 +212,19 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sizes = ["--encoder-layers=1", "--decoder-layers=1"]
     sizes += [f"--{side}-{size}" for side in ("encoder", "decoder")
               for size in ("embed-dim=16", "ffn-embed-dim=16", "attention-heads=2")]  # fmt: skip
-    run_tool("fairseq-train", folder / "data-bin", "--arch", "transformer", *sizes, "--cpu",
-             "--share-decoder-input-output-embed", "--optimizer", "adam", "--lr", "0.01",
-             "--batch-size", "8", "--max-epoch", "2", "--save-dir", folder / "checkpoints",
-             "--save-interval-updates", "4", "--log-format", "none", "--num-workers", "0",
-             "--disable-validation")  # fmt: skip
+    train_here(folder / "data-bin", "--arch", "transformer", *sizes, "--cpu",
+               "--share-decoder-input-output-embed", "--optimizer", "adam", "--lr", "0.01",
+               "--batch-size", "8", "--max-epoch", "2", "--save-dir", folder / "checkpoints",
+               "--save-interval-updates", "4", "--log-format", "none", "--num-workers", "0",
+               "--disable-validation")  # fmt: skip
     return folder
 
 
 @pytest.fixture(scope="session")
-def prepared(program: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Output of a real `admin-nmt prepare`: German to English word by word, joined dictionary."""
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Output of `admin-nmt prepare`: German to English word by word, joined dictionary."""
+    from admin_nmt.cli.main import main
+
     folder = tmp_path_factory.mktemp("words")
     rng = random.Random(3)
     for split, count in (("train", 2000), ("valid", 20), ("test", 20)):
@@ -224,11 +233,10 @@ def prepared(program: Callable[..., Any], tmp_path_factory: pytest.TempPathFacto
         english = "".join(" ".join(WORDS[word] for word in words) + ".\n" for words in pairs)
         (folder / f"{split}.de").write_text(german, encoding="utf-8")
         (folder / f"{split}.en").write_text(english, encoding="utf-8")
-    program(
-        "admin-nmt", "prepare", "custom", "--corpus", folder, "--source-lang", "de",
-        "--target-lang", "en", "--bpe-tokens", 60, "--joined-dictionary", "--output",
-        folder / "prepared",
-    )  # fmt: skip
+    command = "prepare custom --source-lang de --target-lang en --bpe-tokens 60 --joined-dictionary"
+    given = ["--corpus", str(folder), "--output", str(folder / "prepared")]
+    with redirect_stdout(io.StringIO()):
+        assert main([*command.split(), *given]) == 0
     return folder / "prepared"
 
 

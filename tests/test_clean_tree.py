@@ -10,7 +10,7 @@ import pytest
 from tests.support.clean_tree import stray_files
 
 HOOKS = Path(__file__).with_name("support") / "clean_tree.py"
-DIRTY = "import pathlib\ndef test_it(): pathlib.Path(__file__).with_name({!r}).touch()\n"
+DIRTY = "import pathlib\ndef test_{0}(): pathlib.Path(__file__).with_name('{0}.{1}').touch()\n"
 
 
 @pytest.fixture
@@ -29,25 +29,24 @@ def run_pytest(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["crash.pt", "ignored.log"])
-@pytest.mark.parametrize("options", [("-n0",), ("-n1",)])
-def test_files_left_behind_fail_the_run(
-    repository: Path, name: str, options: tuple[str, ...]
-) -> None:
-    (repository / "test_dirty.py").write_text(DIRTY.format(name))
-    result = run_pytest(repository, *options)
+@pytest.mark.parametrize("workers", ["-n0", "-n1"])
+def test_files_left_behind_fail_the_run(repository: Path, workers: str) -> None:
+    """Those that git would show, and those that it ignores."""
+    dirty = DIRTY.format("crash", "pt") + DIRTY.format("ignored", "log")
+    (repository / "test_dirty.py").write_text(dirty)
+    result = run_pytest(repository, workers)
     assert result.returncode == 1
-    assert f"left files in the work tree: {name}\n" in result.stdout
+    assert "left files in the work tree: crash.pt, ignored.log\n" in result.stdout
 
 
 def test_caches_and_what_lay_there_before_do_not_matter(repository: Path) -> None:
     (repository / "crash.pt").touch()
-    (repository / "test_dirty.py").write_text(DIRTY.format("crash.pt"))
+    (repository / "test_dirty.py").write_text(DIRTY.format("crash", "pt"))
     assert run_pytest(repository, "-n0").returncode == 0
 
 
 def test_outside_a_checkout_nothing_is_checked(repository: Path) -> None:
     shutil.rmtree(repository / ".git")
-    (repository / "test_dirty.py").write_text(DIRTY.format("crash.pt"))
+    (repository / "test_dirty.py").write_text(DIRTY.format("crash", "pt"))
     if stray_files(repository) is None:  # the folder of temporary files may be in a checkout
         assert run_pytest(repository, "-n0").returncode == 0

@@ -62,6 +62,13 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     assert package <= names
 
 
+def test_its_hook_is_one_import(wheel: Path) -> None:
+    """Python runs the line of a .pth file at every start."""
+    assert wheel.name == f"admin_nmt-{admin_nmt.__version__}-py3-none-any.whl"
+    line = zipfile.ZipFile(wheel).read("admin_nmt_autoload.pth").decode()
+    assert line.startswith("import ") and line.count("\n") == 1
+
+
 def test_its_metadata_name_what_it_needs(wheel: Path) -> None:
     archive = zipfile.ZipFile(wheel)
     (name,) = (name for name in archive.namelist() if name.endswith("/METADATA"))

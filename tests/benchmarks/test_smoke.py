@@ -57,7 +57,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def checkpoint(prepared: Path) -> Path:
+def untrained(prepared: Path) -> Path:
     """An `admin_transformer` with random weights as `fairseq-train` leaves it after no update."""
     from fairseq import checkpoint_utils, options, tasks
     from fairseq.dataclass.utils import convert_namespace_to_omegaconf
@@ -125,7 +125,7 @@ def test_smoke(
         prepared = request.getfixturevalue("prepared")
         given = {"DATA": prepared / "data-bin", "PREPARED": prepared}
         if "CKPT" in words:
-            given["CKPT"] = request.getfixturevalue("checkpoint")
+            given["CKPT"] = request.getfixturevalue("untrained")
         words = [str(given.get(word, word)) for word in words]
     capsys.readouterr()
     run(name, *words, "--smoke", "--json", str(tmp_path / "kept.json"))
@@ -142,9 +142,9 @@ def test_smoke(
 
 
 def test_the_widened_model_is_twice_as_wide(
-    run: Callable[..., None], checkpoint: Path, tmp_path: Path
+    run: Callable[..., None], checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
-    folded, _ = fold(Checkpoint.open(checkpoint))
+    folded, _ = fold(Checkpoint.open(checkpoint("--share-all-embeddings")))
     folded.save(tmp_path / "folded.pt")
     words = COMMANDS["widen_model"].replace("FOLDED", str(tmp_path / "folded.pt")).split()[1:]
     words[-1] = str(tmp_path / words[-1])

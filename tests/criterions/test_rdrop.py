@@ -18,8 +18,8 @@ from admin_nmt.ops import linear_loss
 from tests.reference import rdrop as reference
 from tests.support.criterions import OURS, RDROP, STILL, STOCK
 from tests.support.models import on_device
-from tests.support.programs import run_program
 from tests.support.tensors import Largest
+from tests.support.training import train_here
 
 REALFORMER = ("--residual-attention", "all")
 
@@ -382,13 +382,12 @@ def test_a_language_model_can_use_it(tmp_path: Any, data_bin: Any) -> None:
         for kind in ("bin", "idx"):
             shutil.copy(data_bin / f"{split}.de-en.en.{kind}", folder / f"{split}.{kind}")
     for options in (OURS, RDROP):
-        result = run_program(
-            "fairseq-train", folder, "--task", "language_modeling", "--arch", "transformer_lm",
+        output = train_here(
+            folder, "--task", "language_modeling", "--arch", "transformer_lm",
             "--decoder-layers", "1", "--decoder-embed-dim", "16", "--decoder-ffn-embed-dim", "16",
             "--decoder-attention-heads", "2", "--tokens-per-sample", "20", "--max-tokens", "200",
             "--cpu", "--optimizer", "adam", "--lr", "1e-3", "--max-update", "3", "--no-save", "--save-dir", tmp_path,
             "--num-workers", "0", "--required-batch-size-multiple", "1", *options,
         )  # fmt: skip
-        output = result.stdout + result.stderr
         assert "valid on 'valid' subset" in output and "not a linear map" not in output
         assert ("rdrop_kl" in output) == (options is RDROP)

@@ -104,6 +104,7 @@ def hosts() -> Iterator[list[tuple[str, str, str]]]:
             subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False)
 
 
+@pytest.mark.long  # the Slurm job below starts two nodes by the same script
 def test_two_hosts_train_one_model(
     hosts: list[tuple[str, str, str]], data_bin: Path, tmp_path: Path
 ) -> None:
@@ -125,6 +126,7 @@ def test_two_hosts_train_one_model(
             process.kill()
     assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)[-4000:]
     assert "as rank 0" in outputs[0] and "as rank 1" in outputs[1]
+    assert "'distributed_world_size': 2," in outputs[0]
     state = load_checkpoint_file(tmp_path / "checkpoint_last.pt")
     assert state["optimizer_history"][-1]["num_updates"] == 2
 

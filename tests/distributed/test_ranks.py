@@ -1,6 +1,5 @@
 """Two ranks train like one with twice the update frequency, and outlive the loss of a rank."""
 
-import json
 import signal
 import subprocess
 import time
@@ -14,6 +13,7 @@ import torch
 from admin_nmt.checkpoints.reading import load_checkpoint_file
 from admin_nmt.host import errors
 from tests.support.ranks import finish, start_ranks
+from tests.support.training import logged, train_here
 
 OPTIONS = [
     "--arch", "admin_transformer_tiny", "--cpu", "--share-all-embeddings", "--seed", "3",
@@ -23,32 +23,47 @@ OPTIONS = [
 ]  # fmt: skip
 
 
-def start(folder: Path, data: Path, *options: str, ranks: int = 1) -> list[subprocess.Popen[bytes]]:
-    """`start_ranks` with the options of this file."""
-    return start_ranks(folder, data, *OPTIONS, *options, ranks=ranks)
+def start(folder: Path, data: Path, *options: str) -> list[subprocess.Popen[bytes]]:
+    """Two ranks with the options of this file."""
+    return start_ranks(folder, data, *OPTIONS, *options, ranks=2)
+
+
+def train_as_one(folder: Path, data: Path, *options: str) -> str:
+    """The same training with one rank and twice the update frequency; what it logs."""
+    given = (*OPTIONS, *options, "--update-freq", "2")
+    return train_here(data, "--save-dir", folder, *given)
 
 
 def losses(log: str) -> list[float]:
     """The training loss of every update."""
-    lines = (line.split(" | train_inner | ") for line in log.splitlines())
-    return [float(json.loads(line[1])["loss"]) for line in lines if len(line) == 2]
+    return [float(update["loss"]) for update in logged(log)]
+
+
+def require_close(found: Path, expected: Path) -> None:
+    """The weights in two folders are the same but for the order of sums."""
+    first, second = (
+        load_checkpoint_file(folder / "checkpoint_last.pt")["model"] for folder in (found, expected)
+    )
+    assert first.keys() == second.keys()
+    for name, value in second.items():
+        torch.testing.assert_close(first[name], value, rtol=0, atol=1e-5, msg=name)
 
 
 def test_two_ranks_equal_one_with_twice_the_update_frequency(
     data_bin: Path, tmp_path: Path
 ) -> None:
-    options = ("--optimizer", "sgd", "--lr", "0.1", "--clip-norm", "1", "--max-update", "8")
+    options = (
+        "--residual-attention", "all", "--optimizer", "sgd", "--lr", "0.1", "--clip-norm", "1",
+        "--max-update", "8",
+    )  # fmt: skip
     one, two = tmp_path / "one", tmp_path / "two"
-    started = start(one, data_bin, *options, "--update-freq", "2")
-    log_two = finish(start(two, data_bin, *options, ranks=2), two)
-    log_one = finish(started, one)
+    started = start(two, data_bin, *options)
+    log_one = train_as_one(one, data_bin, *options)
+    log_two = finish(started, two)
+    assert "ADMIN omegas set" in log_two
     assert len(losses(log_one)) == 8 and losses(log_one)[0] > losses(log_one)[-1]
     assert losses(log_two) == pytest.approx(losses(log_one), abs=2e-3)  # logged with 3 decimals
-    expected = load_checkpoint_file(one / "checkpoint_last.pt")["model"]
-    found = load_checkpoint_file(two / "checkpoint_last.pt")["model"]
-    assert found.keys() == expected.keys()
-    for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, rtol=0, atol=1e-5, msg=name)
+    require_close(two, one)
 
 
 def wait_for(condition: Callable[[], bool], processes: list[Any]) -> None:
@@ -63,8 +78,9 @@ def test_a_killed_rank_ends_the_other_in_one_line_and_the_rerun_resumes(
     data_bin: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    options = ("--optimizer", "radam", "--lr", "1e-3", "--save-interval-updates", "5")
-    processes = start(run, data_bin, *options, "--max-update", "100000", ranks=2)
+    options = ("--optimizer", "sgd", "--momentum", "0.5", "--lr", "0.1", "--clip-norm", "1")
+    endless = ("--save-interval-updates", "5", "--max-update", "100000")
+    processes = start(run, data_bin, *options, *endless)
     try:
         wait_for((run / "checkpoint_last.pt").exists, processes)
         processes[1].send_signal(signal.SIGKILL)
@@ -81,11 +97,15 @@ def test_a_killed_rank_ends_the_other_in_one_line_and_the_rerun_resumes(
 
     state = load_checkpoint_file(run / "checkpoint_last.pt")
     done = state["optimizer_history"][-1]["num_updates"]
-    end = str(done + 3)
-    log = finish(start(run, data_bin, *options, "--max-update", end, ranks=2), run)
+    options = (*options, "--max-update", str(done + 3))
+    started = start(run, data_bin, *options)
+    train_as_one(tmp_path / "whole", data_bin, *options)
+    log = finish(started, run)
     assert "Loaded checkpoint" in log and f"@ {done} updates" in log
+    assert "ADMIN omegas set" not in log
     resumed = load_checkpoint_file(run / "checkpoint_last.pt")
     assert resumed["optimizer_history"][-1]["num_updates"] == done + 3
+    require_close(run, tmp_path / "whole")
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,11 @@ def start_ranks(
 
 def finish(processes: list[subprocess.Popen[bytes]], folder: Path) -> str:
     """Wait for success; what rank 0 printed."""
-    codes = [process.wait(timeout=120) for process in processes]
+    try:
+        codes = [process.wait(timeout=120) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
     log = (folder / "0.log").read_text()
     assert codes == [0] * len(processes), log[-3000:]
     return log

@@ -1,5 +1,9 @@
 """`fairseq-train` in this process, and what it leaves."""
 
+import io
+import json
+import logging
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -22,19 +26,45 @@ COMMON = (
 ).split()
 
 
-def train(data: object, folder: Path, updates: int, *options: str, validate: bool = False) -> None:
-    """Up to `updates`, from the checkpoint in `folder` if there is one."""
+def train_here(*words: object) -> str:
+    """`fairseq-train WORDS` in this process; what it logs."""
     from fairseq import options as fairseq_options
     from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-    from fairseq_cli.train import main
 
     import admin_nmt  # noqa: F401
 
+    parser = fairseq_options.get_training_parser()
+    args = fairseq_options.parse_args_and_arch(parser, list(map(str, words)))
+    return train_by(convert_namespace_to_omegaconf(args))
+
+
+def train_by(cfg: Any) -> str:
+    """Train in this process as if nothing had been trained in it before; what is logged."""
+    forget_best()
+    log, root = io.StringIO(), logging.getLogger()
+    handler, level = logging.StreamHandler(log), root.level
+    handler.setFormatter(logging.Formatter("%(levelname)s | %(name)s | %(message)s"))
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    try:
+        fairseq_train.main(cfg)
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
+    return log.getvalue()
+
+
+def logged(log: str, tag: str = "train_inner") -> list[dict[str, str]]:
+    """The lines that fairseq logs with `--log-format json`: of updates, `train` or `valid`."""
+    return [json.loads(line) for line in re.findall(rf"\| {tag} \| (\{{.*\}})", log)]
+
+
+def train(data: object, folder: Path, updates: int, *options: str, validate: bool = False) -> None:
+    """Up to `updates`, from the checkpoint in `folder` if there is one."""
     given = [str(data), *COMMON, "--max-update", str(updates), "--save-dir", str(folder), *options]
     if validate:
         given.remove("--disable-validation")
-    parser = fairseq_options.get_training_parser()
-    main(convert_namespace_to_omegaconf(fairseq_options.parse_args_and_arch(parser, given)))
+    train_here(*given)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -71,7 +101,17 @@ TRAIN = [
 
 def run_training(parse: Callable[..., Any], save_dir: Path, *options: str) -> dict[str, Any]:
     """`fairseq-train` in this process; returns the last checkpoint."""
-    from fairseq_cli import train
-
-    train.main(parse(*TRAIN, "--save-dir", str(save_dir), *options))
+    train_by(parse(*TRAIN, "--save-dir", str(save_dir), *options))
     return load_checkpoint_file(save_dir / "checkpoint_last.pt")
+
+
+def require_learning(parse: Callable[..., Any], save_dir: Path, *options: str) -> dict[str, Any]:
+    """A training at a high learning rate has finite weights and, in its last epoch, a lower loss than
+    in its first; returns the last checkpoint."""
+    given = ("--max-update", "25", "--lr", "1e-2", "--clip-norm", "1")
+    cfg = parse(*TRAIN, "--save-dir", str(save_dir), *given, "--log-format", "json", *options)
+    losses = [float(epoch["train_nll_loss"]) for epoch in logged(train_by(cfg), "train")]
+    assert losses[-1] < losses[0] - 0.1, losses
+    state = load_checkpoint_file(save_dir / "checkpoint_last.pt")
+    assert all(torch.isfinite(value.float()).all() for value in state["model"].values())
+    return state

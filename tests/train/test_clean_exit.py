@@ -22,16 +22,16 @@ class Batches:
                 batch[row].copy_(torch.arange(5))
             yield batch
 
-batches = BufferedIterator({size}, Batches())
-next(batches)
+# Without a bound, and blocked on a full queue.
+both = [BufferedIterator(size, Batches()) for size in (0, 2)]
+for batches in both:
+    next(batches)
 """
 
 
 def test_reading_ahead_ends_with_the_program(tmp_path: Path) -> None:
-    for size in (0, 2):  # without a bound, and blocked on a full queue
-        result = subprocess.run(
-            [sys.executable, "-c", SCRIPT.format(size=size)],
-            cwd=tmp_path, capture_output=True, text=True, timeout=60,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
-        assert result.returncode == 0, (size, result.returncode, result.stderr[-500:])
+    result = subprocess.run(
+        [sys.executable, "-c", SCRIPT], cwd=tmp_path, capture_output=True, text=True, timeout=60,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert result.returncode == 0, (result.returncode, result.stderr[-500:])

@@ -11,9 +11,8 @@ from tests.support.programs import run_program
 from tests.support.ranks import OPTIONS, run_ranks
 
 
-@pytest.mark.parametrize(
-    "backend", ["pytorch_ddp", pytest.param("legacy_ddp", marks=pytest.mark.long)]
-)
+@pytest.mark.long  # tests/distributed/test_ranks.py compares weights, omegas and a resumed training too
+@pytest.mark.parametrize("backend", ["pytorch_ddp", "legacy_ddp"])
 def test_ranks_agree_with_a_single_rank_and_resume(
     data_bin: Path, tmp_path: Path, backend: str
 ) -> None:
@@ -41,7 +40,7 @@ def test_ranks_agree_with_a_single_rank_and_resume(
     assert resumed["optimizer_history"][-1]["num_updates"] == 4
 
 
-@pytest.mark.parametrize("attention", ["none", "all"])
+@pytest.mark.parametrize("attention", ["none", pytest.param("all", marks=pytest.mark.long)])
 def test_ranks_may_drop_layers(data_bin: Path, tmp_path: Path, attention: str) -> None:
     """PyTorch's exchange of gradients must not wait for those of dropped layers."""
     log = run_ranks(
