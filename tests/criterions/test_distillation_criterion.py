@@ -116,6 +116,7 @@ def test_wrong_teachers_are_refused_before_training(
 
 
 def test_a_training_learns_from_its_teacher(data_bin: Path, teacher: Path, tmp_path: Path) -> None:
+    """`fairseq-train` as the documentation has it."""
     said = train_here(
         data_bin, "--arch", "admin_transformer_tiny", "--cpu", *SHARED, *KD,
         "--teacher", teacher, "--distillation-weight", "1", "--max-tokens", "300", "--optimizer",

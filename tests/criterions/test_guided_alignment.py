@@ -196,6 +196,7 @@ def test_guided_attention_aligns_what_unguided_attention_does_not(
 
 
 def test_a_training_aligns_and_its_checkpoint_says_so(data_bin: Path, tmp_path: Path) -> None:
+    """`fairseq-train` as the documentation has it."""
     said = train_here(
         data_bin, "--arch", "admin_transformer_tiny", "--cpu", *OURS,
         "--load-alignments", "--alignment-layer", "0", "--alignment-heads", "2",
