@@ -1,6 +1,7 @@
 """`admin-nmt backtranslate`: genuine and translated pairs in one folder, tagged, resumed, trained on."""
 
 import json
+import logging
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from fairseq.data import Dictionary
 
+from admin_nmt.checkpoints import Checkpoint
 from admin_nmt.cli.main import main
 from admin_nmt.distillation import back_translate
 from admin_nmt.distillation.back_translation import _add_tag
@@ -17,6 +19,7 @@ from admin_nmt.export import load_translator
 from admin_nmt.export.backends import Sampling, Search
 from admin_nmt.json_files import write_json
 from tests.support.binarised import read_pairs
+from tests.support.training import train
 
 DryRun = Callable[..., tuple[subprocess.CompletedProcess[str], list[str]]]
 
@@ -44,7 +47,12 @@ def pairs(data: Path, subset: str) -> list[tuple[str, str]]:
 
 
 def test_translated_pairs_stand_beside_the_genuine_ones(
-    prepared: Path, exported: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    prepared: Path,
+    exported: Path,
+    text: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     data, out = prepared / "data-bin", tmp_path / "out"
     command = [
@@ -78,6 +86,15 @@ def test_translated_pairs_stand_beside_the_genuine_ones(
     assert {str(path) for path in after - before} == {
         f"train1.de-en.{language}.{kind}" for language in ("de", "en") for kind in ("bin", "idx")
     }
+    # What `fairseq-train mixed/data-bin` does: genuine and translated pairs together.
+    with caplog.at_level(logging.INFO):
+        train(
+            out / "data-bin", tmp_path / "run", 2, "-s", "en", "-t", "de", "--upsample-primary", "3"
+        )
+    read = {line.split()[-2] for line in caplog.messages if line.endswith(" examples")}
+    assert read == {"2000", "3"}
+    trained = Checkpoint.open(tmp_path / "run" / "checkpoint_last.pt")
+    assert trained.num_updates == 2 and trained.languages == ("en", "de")
 
 
 @pytest.mark.parametrize("fillers", [0, 3])

@@ -32,6 +32,7 @@ def test_word_by_word_translations_are_aligned_so(word_model: Path, tmp_path: Pa
     assert len(rows) == len(LINES) + 1 and rows[1] == []
     agree = sum(link in row for row, links in zip(rows, right, strict=False) for link in links)
     assert agree >= 8  # of 10
+    assert sum(map(len, rows)) <= 13  # or almost anything would agree
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "links", "out"]
 
 

@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 
 from admin_nmt.checkpoints import Checkpoint
+from admin_nmt.cli.main import main
 from admin_nmt.errors import UserError
 from admin_nmt.export import fold, fold_checkpoint
 from admin_nmt.export.plain_transformer import fold_model
 from admin_nmt.export.verification import compare_logits
 from admin_nmt.models.settings import model_settings
+from tests.support.in_process import run_fairseq
 from tests.support.models import omegas
 from tests.support.programs import run_without_us
 from tests.support.tensors import relative_difference
@@ -68,17 +70,19 @@ def logits(model: Any, batch: dict[str, Any]) -> Tensor:
         return model(**batch["net_input"])[0]
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
-@pytest.mark.parametrize("options", MODELS.values(), ids=MODELS)
+@pytest.mark.parametrize(
+    ("name", "seed"),
+    [(name, seed) for name in MODELS for seed in (1, 2, 3) if seed == 1 or name != "60L-12L"],
+)
 def test_logits_are_equal_within_float32_rounding(
     make: Callable[..., Any],
     task: Any,
     batch: dict[str, Any],
     tmp_path: Path,
-    options: tuple[str, ...],
+    name: str,
     seed: int,
 ) -> None:
-    model, path = make(tmp_path / "model.pt", *options, seed=seed)
+    model, path = make(tmp_path / "model.pt", *MODELS[name], seed=seed)
     folded, report = fold_checkpoint(path)
     plain = stock(folded, task)
     difference = relative_difference(logits(plain, batch), logits(model, batch))
@@ -295,13 +299,13 @@ def hypotheses(output: str) -> list[str]:
 
 
 def test_the_folded_model_works_where_we_are_not_installed(
-    word_model: Path, prepared: Path, program: Callable[..., Any], tmp_path: Path
+    word_model: Path, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It loads, translates the same, and can be trained on, with nothing but a stock fairseq."""
     data_bin = prepared / "data-bin"
     output = tmp_path / "folded.pt"
-    said = program("admin-nmt", "fold", word_model, "--output", output)
-    assert "optimizer state dropped" in said.stdout
+    assert main(["fold", str(word_model), "--output", str(output)]) == 0
+    assert "optimizer state dropped" in capsys.readouterr().out
     with zipfile.ZipFile(output) as archive:
         (name,) = [name for name in archive.namelist() if name.endswith("/data.pkl")]
         pickled = archive.read(name)
@@ -314,7 +318,8 @@ def test_the_folded_model_works_where_we_are_not_installed(
     assert modules <= {"torch", "torch._utils", "collections"}
 
     generate = [data_bin, "--cpu", "--beam", 5, "--required-batch-size-multiple", 1, "--path"]
-    ours = program("fairseq-generate", *generate, word_model).stdout
+    run_fairseq("fairseq-generate", *generate, word_model)
+    ours = capsys.readouterr().out
     theirs = run_without_us("fairseq_cli.generate", *generate, output).stdout
     assert len(hypotheses(ours)) == 20
     assert hypotheses(theirs) == hypotheses(ours)
@@ -348,8 +353,6 @@ def test_bad_input_is_one_line_and_writes_nothing(
     output: str,
     reason: str,
 ) -> None:
-    from admin_nmt.cli.main import main
-
     (tmp_path / "old.pt").write_text("old")
     make_input(tmp_path / "input.pt")
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}

@@ -102,7 +102,9 @@ def test_it_translates_what_was_learned(
     ids = model.generate(**batch, max_length=20)
     found = tokenizer.batch_decode(ids, skip_special_tokens=True)
     assert found == load_translator(word_model, threads=1).translate(lines)
-    assert main([*command, "--output", str(output)]) == 1  # it exists
+    capsys.readouterr()
+    assert main([*command, "--output", str(output)]) == 1
+    assert f"{output} exists" in capsys.readouterr().err
     assert main([*command, "--output", str(output), "--force"]) == 0
 
 
@@ -119,7 +121,19 @@ def test_the_vocabulary_keeps_every_index(tmp_path: Path) -> None:
         _vocabulary(path)
 
 
-def test_other_formats_and_types_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["onnx"], "--format onnx: choose from ctranslate2, huggingface"),
+        (
+            ["huggingface", "--quantization", "int8"],
+            "--quantization int8: --format huggingface is float32",
+        ),
+    ],
+)
+def test_other_formats_and_types_are_refused(
+    options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     command = ["export", "x.pt", str(tmp_path), "--output", str(tmp_path / "y"), "--format"]
-    assert main([*command, "onnx"]) == 2
-    assert main([*command, "huggingface", "--quantization", "int8"]) == 2
+    assert main([*command, *options]) == 2
+    assert message in capsys.readouterr().err

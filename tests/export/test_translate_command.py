@@ -11,21 +11,15 @@ import pytest
 
 from admin_nmt.cli.main import main
 from tests.support.odd_lines import ODD_LINES
-from tests.support.programs import BIN
 from tests.support.words import ENGLISH, GERMAN
 
-
-def translate(
-    *args: object, data: bytes = b"", check: bool = True
-) -> subprocess.CompletedProcess[bytes]:
-    """Run the program with bytes on standard input."""
-    result = subprocess.run(
-        [str(BIN / "admin-nmt"), "translate", *map(str, args)],
-        input=data, capture_output=True, timeout=120,
-    )  # fmt: skip
-    if check:
-        assert result.returncode == 0, result.stderr.decode()
-    return result
+#: What `admin-nmt` starts, where neither can be imported.
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = sys.modules["fairseq"] = None
+from admin_nmt_autoload import main
+sys.exit(main())
+"""
 
 
 def fails(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, str]:
@@ -38,12 +32,17 @@ def fails(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, str]:
 
 
 def test_anything_from_standard_input_keeps_its_line(exported: Path) -> None:
-    """Odd and empty lines, broken bytes, long lines and a last line without end, in a C locale."""
+    """Odd and empty lines, broken bytes, long lines and a last line without end; it needs neither
+    PyTorch nor fairseq."""
     lines = [line.encode() for line in GERMAN]
     odd = [line.encode() for line in ODD_LINES]
     long = " ".join(["Hund"] * 100).encode()
     data = b"\n".join([*lines, b"Hund \xff.", long, *odd, lines[0]])
-    result = translate(exported, "--threads", 1, data=data)
+    result = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, "translate", str(exported), "--threads", "1"],
+        input=data, capture_output=True, timeout=120,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr.decode()
     output = result.stdout.decode().split("\n")
     assert output[: len(GERMAN)] == ENGLISH
     assert len(output) == len(GERMAN) + 2 + len(odd) + 2
@@ -61,20 +60,6 @@ def test_a_checkpoint_finds_the_data_it_was_trained_on(word_model: Path, tmp_pat
     assert main([*map(str, command), "--threads", "1"]) == 0
     assert (tmp_path / "out").read_text(encoding="utf-8") == "\n".join(ENGLISH) + "\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
-
-
-def test_translating_with_an_exported_folder_needs_neither_torch_nor_fairseq(
-    exported: Path,
-) -> None:
-    code = (
-        "import sys; sys.modules['torch'] = sys.modules['fairseq'] = None; "
-        "from admin_nmt_autoload import main; sys.exit(main())"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", code, "translate", str(exported)],
-        input=GERMAN[0].encode(), capture_output=True,
-    )  # fmt: skip
-    assert result.stdout.decode() == ENGLISH[0] + "\n", result.stderr.decode()
 
 
 def test_nbest_lines_have_number_score_and_text(exported: Path, tmp_path: Path) -> None:

@@ -215,32 +215,54 @@ def test_a_failed_check_fails_its_stage(tmp_path: Path) -> None:
     assert "nan" in (tmp_path / "correct.txt").read_text()
 
 
-@pytest.mark.slow
-def test_rehearsal_on_the_cpu(data_bin: Path, tmp_path: Path) -> None:
-    """The very code that runs on a GPU, with tiny sizes, through the script."""
+def test_the_script_runs_a_stage_and_keeps_its_results(data_bin: Path, tmp_path: Path) -> None:
     result = subprocess.run(
         ["bash", ROOT / "scripts" / "gpu-check.sh", "--device", "cpu", "--smoke",
-         "--data", data_bin, "--output", tmp_path / "out",
-         "--stage", "environment", "--stage", "correct", "--stage", "speed", "--stage", "loss"],
+         "--data", data_bin, "--output", tmp_path / "out", "--stage", "environment"],
         capture_output=True, text=True, timeout=200,
         env=os.environ | {"OMP_NUM_THREADS": "1", "ADMIN_NMT_VENV": sys.prefix},
     )  # fmt: skip
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-2000:]
-    found = {
-        stage: json.loads((tmp_path / "out" / f"{stage}.json").read_text())
-        for stage in ("environment", "correct", "speed", "loss")
-    }
-    kernels = found["correct"]["tables"]["kernels"]
+    found = json.loads((tmp_path / "out" / "environment.json").read_text())
+    assert "| environment | passed" in (tmp_path / "out" / "results.txt").read_text()
+    assert json.loads((tmp_path / "out" / "results.json").read_text()) == {"environment": found}
+
+
+@pytest.fixture(scope="module")
+def rehearsed(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Stage -> tables: the very code that runs on a GPU, with tiny sizes, on the CPU.
+
+    `speed` comes after `train`: it turns off the log that `train` reads.
+    """
+    paths, output = [ROOT, *run.PATHS], tmp_path_factory.mktemp("rehearsed")
+    stages = ["train", "decode", "export", "correct", "speed", "loss"]
+    result = subprocess.run(
+        [sys.executable, "-m", "tests.support.rehearsal", *stages, "--",
+         "--output", output, "--device", "cpu", "--seconds", "120", "--smoke",
+         "--data", prepared / "data-bin"],
+        capture_output=True, text=True, timeout=280,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(map(str, paths))},
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-2000:]
+    found = {stage: json.loads((output / f"{stage}.json").read_text()) for stage in stages}
+    assert {content["status"] for content in found.values()} == {"passed"}
+    return {stage: content["tables"] for stage, content in found.items()}
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("rehearsed")  # in one worker, once
+def test_rehearsal_of_kernels_and_speed(rehearsed: dict[str, Any]) -> None:
+    kernels = rehearsed["correct"]["kernels"]
     names = {row["check"].split()[0] for row in kernels}
     assert names == {"linear_loss", "rdrop", "residual_attention", "residual_norm"}
     assert all(0 <= row["error"] <= row["bound"] for row in kernels)
-    assert len(found["correct"]["tables"]["decoding"]) == 2
-    graphs = found["correct"]["tables"]["graphs"]
+    assert len(rehearsed["correct"]["decoding"]) == 2
+    graphs = rehearsed["correct"]["graphs"]
     assert [row["check"].split(":")[0] for row in graphs] == ["RealFormer, bf16", "RealFormer"]
-    updates = found["speed"]["tables"]["updates"]
+    updates = rehearsed["speed"]["updates"]
     assert {row["loss"] for row in updates} == {"smoothing", "R-Drop"}
     assert all(row["tokens/s"] > 0 and row["ms"] > row["floor ms"] > 0 for row in updates)
-    shares = found["speed"]["tables"]["where the time goes"]
+    shares = rehearsed["speed"]["where the time goes"]
     assert {row["variant"] for row in shares} >= {
         "fairseq",
         "ours",
@@ -248,32 +270,19 @@ def test_rehearsal_on_the_cpu(data_bin: Path, tmp_path: Path) -> None:
         "ours, CUDA graphs",
     }
     assert all(row["GEMM ms"] > 0 and row["loss ms"] > 0 for row in shares)
-    losses = found["loss"]["tables"]["projection and loss"]
+    losses = rehearsed["loss"]["projection and loss"]
     assert {(row["loss"], row["variant"]) for row in losses} == {
         (loss, variant)
         for loss in ("smoothing", "R-Drop")
         for variant in ("fairseq", "ours", "ours, chunks of 64")
     }
     assert all(row["ms"] > 0 and row["TFLOP/s"] > 0 for row in losses)
-    assert "| speed       | passed" in (tmp_path / "out" / "results.txt").read_text()
-    assert json.loads((tmp_path / "out" / "results.json").read_text()) == found
 
 
 @pytest.mark.slow
-def test_rehearsal_of_training_translation_and_export(prepared: Path, tmp_path: Path) -> None:
-    paths = [ROOT, *run.PATHS]
-    result = subprocess.run(
-        [sys.executable, "-m", "tests.support.rehearsal", "train", "decode", "export", "--",
-         "--output", tmp_path, "--device", "cpu", "--seconds", "120", "--smoke",
-         "--data", prepared / "data-bin"],
-        capture_output=True, text=True, timeout=200,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(map(str, paths))},
-    )  # fmt: skip
-    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-2000:]
-    found = {
-        stage: json.loads((tmp_path / f"{stage}.json").read_text())["tables"]
-        for stage in ("train", "decode", "export")
-    }
+@pytest.mark.xdist_group("rehearsed")  # in one worker, once
+def test_rehearsal_of_training_translation_and_export(rehearsed: dict[str, Any]) -> None:
+    found = rehearsed
     models = found["train"]["models"]
     assert [(row["model"], row["updates"]) for row in models] == [
         ("ADMIN 2L-1L", 12), ("post-LN 2L-1L", 12),
