@@ -178,11 +178,13 @@ def probes(data: Path, paths: dict[int, Path], log: Path) -> dict[int, dict[str,
     """Update -> what `studies.probe` finds in its checkpoint."""
     output = log.with_suffix(".jsonl")
     with output.open("w") as stream, log.open("a") as errors:
-        subprocess.run(
+        code = subprocess.run(
             [sys.executable, "-m", "studies.probe", str(data), *map(str, paths.values())],
-            check=True, stdout=stream, stderr=errors, env=os.environ | ENVIRONMENT,
+            stdout=stream, stderr=errors, env=os.environ | ENVIRONMENT,
             cwd=Path(__file__).parents[1],
-        )  # fmt: skip
+        ).returncode  # fmt: skip
+    if code:
+        raise UserError(f"studies.probe failed, see {log}")
     lines = [json.loads(line) for line in output.read_text().splitlines()]
     return {
         update: {key: value for key, value in line.items() if key != "checkpoint"}

@@ -1,10 +1,16 @@
 """`admin-nmt average`: argument parsing of `checkpoints.averaging` and `evaluation.better_checkpoint`."""
 
 import argparse
+import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from admin_nmt.cli._languages import add_language_arguments
+from admin_nmt.errors import UsageError
+
+#: Names that fairseq writes and reads.
+_OF_TRAINING = re.compile(r"checkpoint(_last|_best|_crash|\d+|_\d+_\d+)\.pt")
 
 HELP = "average the parameters of the last checkpoints of a training run"
 
@@ -48,6 +54,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cpu", action="store_true", help="do not measure the loss on a GPU")
 
 
+def _require_apart(output: Path, paths: Sequence[Path]) -> None:
+    """Refuse an output that replaces what is averaged, or what its training goes on from."""
+    inputs = [Path(path).absolute().resolve() for path in paths]
+    place = output.absolute().resolve()
+    of_training = place.parent in {path.parent for path in inputs} and _OF_TRAINING.fullmatch(
+        place.name
+    )
+    if place in inputs or of_training:
+        raise UsageError(f"--output {output} is a checkpoint of the training: give another name")
+
+
 def run(args: argparse.Namespace) -> int:
     """Choose, average, compare if asked to, write."""
     from admin_nmt.export.output import require_new_file
@@ -69,6 +86,7 @@ def run(args: argparse.Namespace) -> int:
         num_updates=args.num_update_checkpoints,
         upper_bound=args.checkpoint_upper_bound,
     )
+    _require_apart(output, paths)
     names = "\n".join(f"  {path}" for path in paths)
     if best is None:
         average([Checkpoint.open(path) for path in paths]).save(output)

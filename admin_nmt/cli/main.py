@@ -69,6 +69,17 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _explain(error: Exception) -> str | None:
+    """The line for a user, or None where a traceback says more."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    from admin_nmt.host.errors import describe_failure  # imports PyTorch
+
+    return describe_failure(error)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; a `UserError` becomes one line on stderr and its exit code."""
     parser = build_parser()
@@ -83,19 +94,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     quiet.install()
     try:
         return args.run(args) or 0
-    except UserError as error:
-        print(f"admin-nmt {args.subcommand}: error: {error}", file=sys.stderr)  # noqa: T201
-        return error.exit_code
     except BrokenPipeError:
         # The reader of our output (`| head`) went away, which is not an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except OSError as error:
-        place = "" if error.filename is None else f"{error.filename}: "
-        print(  # noqa: T201
-            f"admin-nmt {args.subcommand}: error: {place}{error.strerror or error}", file=sys.stderr
-        )
-        return 1
+    except Exception as error:
+        line = _explain(error)
+        if line is None or os.environ.get("ADMIN_NMT_TRACEBACK") == "1":
+            raise
+        print(f"admin-nmt {args.subcommand}: error: {line}", file=sys.stderr)  # noqa: T201
+        return error.exit_code if isinstance(error, UserError) else 1
     except KeyboardInterrupt:
         print(f"admin-nmt {args.subcommand}: interrupted", file=sys.stderr)  # noqa: T201
         return 130

@@ -167,7 +167,7 @@ class LabelSmoothedCrossEntropyDistillationCriterion(AdminLabelSmoothedCrossEntr
         teacher = self._load()
         weight: Any = teacher.output.weight
         taught = Teacher(
-            self._read(teacher, model, sample, features_only=True)[0][:, self.ignore_prefix_size :],
+            self._read(teacher, model, sample, features=True)[0][:, self.ignore_prefix_size :],
             weight, getattr(teacher.output, "bias", None), self.share, self.temperature,
         )  # fmt: skip
         return linear_distillation(
@@ -198,12 +198,15 @@ class LabelSmoothedCrossEntropyDistillationCriterion(AdminLabelSmoothedCrossEntr
 
     @torch.no_grad()
     def _read(
-        self, teacher: _TeacherModel, model: Any, sample: dict[str, Any], **options: Any
+        self, teacher: _TeacherModel, model: Any, sample: dict[str, Any], features: bool = False
     ) -> Any:
-        """The teacher's output for a batch, where the student is and in its precision."""
+        """The teacher's output for a batch, or its features, where the student is and in its
+        precision."""
         parameter = next(model.parameters())
         teacher.model.to(parameter.device, parameter.dtype)
-        return teacher.model(**sample["net_input"], **options)
+        # Not `features_only`, which recurrent models of fairseq do not know.
+        read = teacher.model.extract_features if features else teacher.model
+        return read(**sample["net_input"])
 
     def _load(self) -> _TeacherModel:
         found: _TeacherModel | None = self._teacher

@@ -25,8 +25,10 @@ class SubwordNmt:
     file_name: ClassVar[str] = "codes"
 
     def require(self) -> None:
-        """Raises:
-        UserError: the file is missing or of another kind.
+        """Find out before work whether the file can be used.
+
+        Raises:
+            UserError: the file is missing or of another kind.
         """
         bpe.load(self.path)
 
@@ -66,8 +68,10 @@ class SentencePiece:
     file_name: ClassVar[str] = "sentencepiece.model"
 
     def require(self) -> None:
-        """Raises:
-        UserError: the package or the file is missing, or the file is of another kind.
+        """Find out before work whether the model can be used.
+
+        Raises:
+            UserError: the package or the file is missing, or the file is of another kind.
         """
         sentence_pieces.load(self.path)
 

@@ -122,18 +122,20 @@ def evaluate(
     chosen = [choose_reference(reference, preparation, subset, target)]
     chosen += [Reference(str(path), read_lines(path)) for path in more_references]
     count = num_sentences(data, subset, source, target)
-    for each in chosen:
+    raw_source = preparation.raw.get(subset, {}).get(source)
+    sources = None
+    if raw_source is not None and raw_source.exists():
+        sources = Reference(str(raw_source), read_lines(raw_source))
+    for each in (*chosen, *([sources] if sources else [])):
         _require_parallel(each, count, f"{subset} of {data}")
     directory = make_directory(output or default_directory(path, subset, source, target))
     translations = translate(data, path, subset, source, target, options)
 
     texts = _texts(translations.hypotheses, translations.references, chosen, preparation, target)
-    raw_source = preparation.raw.get(subset, {}).get(source)
-    texts[SOURCES] = (
-        read_lines(raw_source)
-        if raw_source is not None and raw_source.exists()
-        else preparation.text(translations.sources, source)
-    )
+    if sources is None or sources.lines is None:
+        texts[SOURCES] = preparation.text(translations.sources, source)
+    else:
+        texts[SOURCES] = list(sources.lines)
     # Before scoring: whatever goes wrong there, the translation is not lost.
     _keep(directory, texts)
     origins = [each.origin for each in chosen]
@@ -174,7 +176,7 @@ def choose_reference(
 
 
 def _require_parallel(reference: Reference, count: int | None, subset: str) -> None:
-    """Find out before translating that the reference is of another test set."""
+    """Find out before translating that a raw text is of another test set."""
     if reference.lines is not None and count not in (None, len(reference.lines)):
         raise UserError(
             f"unequal numbers of sentences: {reference.origin} has {len(reference.lines)} lines, "

@@ -141,9 +141,11 @@ class Backend(Protocol):
         """For every batch, in order: for every sentence its `search.nbest` hypotheses, best first."""
 
     def require_alignment(self, alignment: Alignment) -> None:
-        """Raises:
-        UsageError: there is no such layer, or it cannot be chosen here.
-        UserError: this model's attention cannot be had.
+        """Find out before translating whether words can be aligned.
+
+        Raises:
+            UsageError: there is no such layer, or it cannot be chosen here.
+            UserError: this model's attention cannot be had.
         """
 
     def seed(self, seed: int) -> None:

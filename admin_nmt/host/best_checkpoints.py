@@ -113,7 +113,8 @@ def _sensible(init: Callable) -> Callable:
 
 
 def check(saving: Any, computed: Mapping[str, bool]) -> None:
-    """
+    """Refuse a `--best-checkpoint-metric` that cannot work.
+
     Args:
         saving: fairseq's options of checkpoints.
         computed: metrics that only an option computes, and whether it is given.

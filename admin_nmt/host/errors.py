@@ -29,15 +29,13 @@ def describe(error: BaseException) -> str | None:
     if isinstance(error.__context__, UserError):
         # fairseq's trainer puts "architectures match" in the place of every error while loading.
         return str(error.__context__)
-    if out_of_memory(error):
-        return _NO_MEMORY.format(first_line(error))
+    told = describe_failure(error)
+    if told:
+        return told
     if type(error) is FileExistsError and error.filename is None:  # of fairseq-preprocess
         return f"{error} exists: delete it, or give another folder"
     if isinstance(error, OSError):
         return str(error) if error.filename is None else f"{error.filename}: {error.strerror}"
-    told = known_failure(error)
-    if told:
-        return told
     kind = type(error).__name__
     if kind == "ProcessRaisedException":  # a rank that torch spawned
         found = re.findall(r"^admin_nmt\.\S*\w*Error: (.*)$", str(error), re.M)
@@ -100,6 +98,11 @@ def known_failure(error: BaseException) -> str | None:
 
 
 _NO_MEMORY = "out of memory ({}); smaller batches need less: lower --max-tokens or --batch-size"
+
+
+def describe_failure(error: BaseException) -> str | None:
+    """The line for too little memory, or for an error of fairseq that says what is wrong, else None."""
+    return _NO_MEMORY.format(first_line(error)) if out_of_memory(error) else known_failure(error)
 
 
 def out_of_memory(error: BaseException) -> bool:

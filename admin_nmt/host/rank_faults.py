@@ -178,7 +178,8 @@ def _leave_out(trainer: Any, update: Update, why: str) -> None:
 
 
 def _ranks(numbers: Sequence[int]) -> str:
-    """
+    """Ranks in a sentence.
+
     >>> _ranks([1]), _ranks([0, 3])
     ('rank 1', 'ranks 0, 3')
     """

@@ -116,7 +116,8 @@ class AdminTransformerConfig(TransformerConfig):
         "encoder-decoder, D decoder self-attention); 'admin-nmt prune' writes it into checkpoints, "
         "and training on from one takes it over",
         means_other_weights=True,
-        plain="",  # not those of the checkpoint that its training started from
+        # Not None, under which training on from a pruned checkpoint takes over its heads.
+        plain="",
     )
     head_mask: Optional[str] = _option(  # noqa: UP045
         None,

@@ -18,7 +18,7 @@ from admin_nmt.ops.label_smoothing import LabelSmoothing
 
 @dataclass
 class LossSums:
-    """Sums over tokens, each a tensor of no dimensions.
+    """Sums over tokens, each a tensor of no dimensions, or of shape (N,) where nothing is summed.
 
     Attributes:
         loss: what is optimised: the smoothed losses of all passes plus alpha times `kl`.

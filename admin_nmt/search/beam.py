@@ -1,5 +1,6 @@
 """Token tensors in, hypotheses out: fairseq's generator in this process."""
 
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -7,6 +8,9 @@ import torch
 from torch import Tensor
 
 from admin_nmt.errors import UserError
+
+#: What fairseq's beam search ("no sentence ends"), and PyTorch's sampling, say of NaN.
+_NOT_FINITE = re.compile(r"^(\d+) < \1$|multinomial distribution|probability tensor contains")
 
 
 class Found(NamedTuple):
@@ -56,7 +60,7 @@ class BeamSearch:
                 The models' positions limit it too.
 
         Raises:
-            UserError: the GPU has too little memory.
+            UserError: the GPU has too little memory, or probabilities are not finite.
         """
         from fairseq import utils
 
@@ -68,6 +72,13 @@ class BeamSearch:
             found = self.task.inference_step(self.generator, self.models, sample)
         except torch.cuda.OutOfMemoryError as error:
             raise UserError(f"the GPU ran out of memory: {self.remedy}") from error
+        except (AssertionError, RuntimeError) as error:
+            if _NOT_FINITE.search(str(error)):
+                raise UserError(
+                    "the model's probabilities are NaN or infinite: its training has diverged, or its "
+                    "values overflow in 16 bits (leave --fp16 out)"
+                ) from error
+            raise
         return [
             [Found(entry["tokens"].cpu(), float(entry["score"])) for entry in entries]
             for entries in found

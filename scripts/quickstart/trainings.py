@@ -196,7 +196,9 @@ class Training:
             return False
         if code:
             lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            raise UserError(f"training {self.label} failed, see {self.log}: {lines[-1]}")
+            raise UserError(
+                f"training {self.label} failed, see {self.log}: {lines[-1] if lines else ''}"
+            )
         self.done.write_text(str(self.model))
         return True
 

@@ -346,3 +346,15 @@ def test_command_averages_a_real_run_and_refuses_in_one_line(tiny_run, tmp_path,
 def load(path):
     with torch.serialization.safe_globals([argparse.Namespace]):
         return torch.load(path, weights_only=True)
+
+
+@pytest.mark.parametrize("name", ["a.pt", "./b.pt", "checkpoint_last.pt", "checkpoint_3_50.pt"])
+def test_an_output_that_training_or_averaging_needs_is_refused(tmp_path, capsys, name):
+    for path in ("a.pt", "b.pt"):
+        torch.save({"model": {"w": torch.ones(2)}, "args": None}, tmp_path / path)
+    before = (tmp_path / "a.pt").read_bytes()
+    inputs = [str(tmp_path / "a.pt"), str(tmp_path / "b.pt")]
+    assert main(["average", "--inputs", *inputs, "--output", f"{tmp_path}/{name}"]) == 2
+    said = capsys.readouterr().err
+    assert "is a checkpoint of the training: give another name" in said and said.count("\n") == 1
+    assert (tmp_path / "a.pt").read_bytes() == before and len(list(tmp_path.iterdir())) == 2

@@ -44,11 +44,14 @@ def logits_of(path: Path, batch: Any, data: Path) -> Any:
 
 
 @pytest.mark.parametrize("reduce", [True, False], ids=["fused", "plain"])
+@pytest.mark.parametrize("recurrent", [False, True], ids=["transformer", "lstm"])
 def test_objective_is_the_papers(
     build: Callable[..., Any], criterion: Callable[..., Any], batch: Any, data_bin: Path,
-    teacher: Path, reduce: bool,
+    teacher: Path, checkpoint: Callable[..., Path], reduce: bool, recurrent: bool,
 ) -> None:  # fmt: skip
     """Loss and gradients against loops over the logits of both models."""
+    if recurrent:
+        teacher = checkpoint("--arch", "lstm", seed=4)
     model = build(*SHARED, *STILL).train()
     options = ("--distillation-weight", "0.3", "--distillation-temperature", "2")
     kd = criterion(*KD, "--teacher", str(teacher), *options)

@@ -193,3 +193,16 @@ def test_broken_preparation_is_refused_by_name(tmp_path, content):
     (tmp_path / "preparation.json").write_text(content)
     with pytest.raises(UserError, match=r"preparation.json"):
         read_preparation(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"one line\n", b"\xff\n" * 20])
+def test_a_raw_source_that_does_not_fit_is_found_before_translating(
+    prepared_data, tiny_run, tmp_path, monkeypatch, content
+):
+    data = shutil.copytree(prepared_data, tmp_path / "data")
+    (data / "raw.test.de").write_bytes(content)
+    monkeypatch.setattr(
+        "admin_nmt.evaluation.evaluate.translate", lambda *args: pytest.fail("translated")
+    )
+    with pytest.raises(UserError, match=r"raw\.test\.de"):
+        evaluate(data, str(tiny_run / "checkpoints" / "checkpoint1.pt"), output=tmp_path / "out")

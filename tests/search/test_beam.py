@@ -1,5 +1,6 @@
 """The search that evaluate and translate share: hypotheses of fairseq's generator, one line when a GPU is full."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -53,3 +54,14 @@ def test_a_full_gpu_is_one_line(
     monkeypatch.setattr(task, "inference_step", full)
     with pytest.raises(UserError, match="the GPU ran out of memory: lower --beam"):
         search(batch)
+
+
+@pytest.mark.parametrize("options", [{}, {"beam": 1, "sampling": True}])
+def test_probabilities_that_are_not_finite_are_one_line(
+    build: Callable[..., Any], task: Any, batch: dict[str, Any], options: dict[str, Any]
+) -> None:
+    model = build().eval()
+    with torch.no_grad():
+        model.decoder.layers[0].fc1.weight.fill_(math.nan)
+    with pytest.raises(UserError, match="probabilities are NaN or infinite"):
+        BeamSearch([model], task, "", **options)(batch)
