@@ -51,12 +51,11 @@ def done(folder: Path, name: str) -> dict[str, Any] | None:
     return read_json(path) if path.exists() else None
 
 
-def run(steps: Sequence[Step], folder: Path, deadline: float | None = None) -> None:
+def run(steps: Sequence[Step], folder: Path) -> None:
     """Run the steps that are not done, in order.
 
     Raises:
         UserError: a program failed, the line names its log; or a finished step had other arguments.
-        OutOfTimeError: `deadline` (seconds of `time.monotonic`) has passed.
     """
     for place in ("done", "logs"):
         (folder / place).mkdir(parents=True, exist_ok=True)
@@ -68,7 +67,7 @@ def run(steps: Sequence[Step], folder: Path, deadline: float | None = None) -> N
         program, *arguments = one.command
         path = str(BIN / program) if (BIN / program).exists() else program
         start = time.monotonic()
-        call([path, *arguments], folder / "logs" / f"{one.name}.log", deadline)
+        call([path, *arguments], folder / "logs" / f"{one.name}.log", None)
         with (folder / "commands.sh").open("a", encoding="utf-8") as stream:
             stream.write(shlex.join(one.command) + "\n")
         write_json(

@@ -24,13 +24,10 @@ UPDATES = 600
 
 def run_of(init_type: str, update_freq: int, rate: str) -> Run:
     """One training of the study."""
-    options = OPTIONS.replace(
-        "--encoder-layers 60 --decoder-layers 12", "--encoder-layers 18 --decoder-layers 6"
-    )
     return Run(
         name=f"{init_type}-update-freq{update_freq}-lr{rate}",
-        options=f"{options} --init-type {init_type} --lr {rate} --warmup-updates 400 "
-        f"--update-freq {update_freq}",
+        options=f"{OPTIONS} --encoder-layers 18 --decoder-layers 6 --init-type {init_type} "
+        f"--lr {rate} --warmup-updates 400 --update-freq {update_freq}",
         updates=UPDATES,
         probe_every=200,
         labels={"init_type": init_type, "update_freq": update_freq, "lr": float(rate)},

@@ -23,10 +23,9 @@ RATES = ("5e-4", "1e-3", "1.5e-3")
 WARM_UPS = (200, 1000, 2000)
 INITS = {"admin": "ADMIN, profiled", "admin-log": "ADMIN, O(log n)", "default": "post-LN"}
 UPDATES = 2000
-#: The quickstart's models but for schedule and length.
+#: The quickstart's models but for depth, schedule and length.
 OPTIONS = (
-    "--arch admin_transformer --encoder-layers 60 --decoder-layers 12 "
-    "--encoder-embed-dim 64 --decoder-embed-dim 64 --encoder-ffn-embed-dim 128 "
+    "--arch admin_transformer --encoder-embed-dim 64 --decoder-embed-dim 64 --encoder-ffn-embed-dim 128 "
     "--decoder-ffn-embed-dim 128 --encoder-attention-heads 4 --decoder-attention-heads 4 "
     "--share-all-embeddings --dropout 0 --optimizer radam --adam-betas '(0.9, 0.98)' "
     "--clip-norm 1.0 --lr-scheduler inverse_sqrt --warmup-init-lr 1e-7 "
@@ -39,7 +38,8 @@ def field_run(init_type: str, rate: str, warm_up: int) -> Run:
     """One field of the map."""
     return Run(
         name=f"{init_type}-lr{rate}-warmup{warm_up}",
-        options=f"{OPTIONS} --init-type {init_type} --lr {rate} --warmup-updates {warm_up}",
+        options=f"{OPTIONS} --encoder-layers 60 --decoder-layers 12 --init-type {init_type} "
+        f"--lr {rate} --warmup-updates {warm_up}",
         updates=UPDATES,
         labels={"init_type": init_type, "lr": float(rate), "warmup_updates": warm_up},
     )

@@ -30,7 +30,7 @@ def _same_function_first(load_checkpoint: Callable) -> Callable:
 
     @wraps(load_checkpoint)
     def wrapped(self: Any, filename: str, *args: Any, **kwargs: Any) -> Any:
-        require_same_residuals(self.get_model(), filename)
+        require_same_function(self.get_model(), filename)
         return load_checkpoint(self, filename, *args, **kwargs)
 
     return wrapped
@@ -48,8 +48,9 @@ def record_languages(saved: Any, used: Any) -> None:
             setattr(saved, name, getattr(used, name, None))
 
 
-def require_same_residuals(model: Any, path: str) -> None:
-    """Refuse to go on from an `admin_transformer` with other factors on its shortcuts.
+def require_same_function(model: Any, path: str) -> None:
+    """Refuse to go on from an `admin_transformer` whose weights would compute something else: with other
+    factors on shortcuts, without its carried scores, or with all of its masked heads.
 
     Weights of a model without omegas may become an ADMIN model with omega = 1, which is equal.
 

@@ -113,8 +113,13 @@ def run(command: Sequence[str | Path], log: Path) -> None:
             process.wait()
             raise
     if process.returncode:
-        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        raise UserError(f"{Path(command[0]).name} failed, see {log}: {lines[-1] if lines else ''}")
+        raise UserError(f"{Path(command[0]).name} failed, see {log}: {_last_line(log)}")
+
+
+def _last_line(log: Path) -> str:
+    """What a program said last; nothing where it was killed before it said anything."""
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1] if lines else ""
 
 
 def run_once(
@@ -195,10 +200,7 @@ class Training:
         if code is None:
             return False
         if code:
-            lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            raise UserError(
-                f"training {self.label} failed, see {self.log}: {lines[-1] if lines else ''}"
-            )
+            raise UserError(f"training {self.label} failed, see {self.log}: {_last_line(self.log)}")
         self.done.write_text(str(self.model))
         return True
 

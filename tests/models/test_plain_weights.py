@@ -10,7 +10,7 @@ import torch
 
 from admin_nmt.errors import UserError
 from admin_nmt.host.errors import describe
-from admin_nmt.host.resuming import require_same_residuals
+from admin_nmt.host.resuming import require_same_function
 from tests.support.models import trainer_state
 
 
@@ -114,7 +114,7 @@ def test_training_does_not_go_on_with_other_factors(
     path = of_type(trained)[1]
     message = f"with --init-type {trained}: with --init-type {wanted} its residual"
     with pytest.raises(UserError, match=message):
-        require_same_residuals(of_type(wanted)[0], str(path))
+        require_same_function(of_type(wanted)[0], str(path))
 
 
 @pytest.mark.parametrize("wanted", ["admin", "default", "deepnorm", "admin-log", "rezero"])
@@ -122,15 +122,15 @@ def test_training_goes_on_with_the_same_factors(
     of_type: Callable[[str], tuple[Any, Path]], tmp_path: Path, wanted: str
 ) -> None:
     model, path = of_type(wanted)
-    require_same_residuals(model, str(path))
-    require_same_residuals(model, str(tmp_path / "not there"))
+    require_same_function(model, str(path))
+    require_same_function(model, str(tmp_path / "not there"))
 
 
 def test_a_default_model_becomes_an_admin_model(
     of_type: Callable[[str], tuple[Any, Path]],
 ) -> None:
     """omega = 1 computes the same."""
-    require_same_residuals(of_type("admin")[0], str(of_type("default")[1]))
+    require_same_function(of_type("admin")[0], str(of_type("default")[1]))
 
 
 @pytest.mark.parametrize(
@@ -155,20 +155,20 @@ def test_attention_goes_on_as_it_was_trained(
 
     path, model = saved(*options(trained))[1], saved(*options(wanted))[0]
     if message is None:
-        require_same_residuals(model, str(path))
+        require_same_function(model, str(path))
         return
     with pytest.raises(UserError, match=message):
-        require_same_residuals(model, str(path))
+        require_same_function(model, str(path))
 
 
 def test_a_mask_is_not_lost_silently(saved: Callable[..., tuple[Any, Path]]) -> None:
     """`fairseq-hydra-train` does not take it over from the checkpoint, as `fairseq-train` does."""
     masked, path = saved("--head-mask", "E:1:2")
-    require_same_residuals(masked, str(path))
-    require_same_residuals(saved("--head-mask", "E:1:1")[0], str(path))
-    require_same_residuals(saved("--head-mask", "")[0], str(path))
+    require_same_function(masked, str(path))
+    require_same_function(saved("--head-mask", "E:1:1")[0], str(path))
+    require_same_function(saved("--head-mask", "")[0], str(path))
     with pytest.raises(UserError, match=r"has masked heads: give --head-mask E:1:2 "):
-        require_same_residuals(saved()[0], str(path))
+        require_same_function(saved()[0], str(path))
 
 
 def test_fairseqs_trainer_compares_before_it_loads(
