@@ -96,22 +96,6 @@ def add_search_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def require_outputs(*paths: str | None, inputs: Sequence[str | None] = ()) -> None:
-    """Refuse output files whose folder does not exist, that are one file, or that are one of the
-    `inputs`, before any work."""
-    given = [path for path in paths if path]
-    if len({Path(path).resolve() for path in given}) < len(given):
-        raise UsageError(f"{given[0]} is given for two outputs: give them different names")
-    read = {Path(path).resolve() for path in inputs if path}
-    for path in given:
-        if Path(path).resolve() in read:
-            raise UsageError(f"{path} is read and would be overwritten: give another name")
-        if Path(path).is_dir():
-            raise UsageError(f"{path} is a folder: give the name of a file")
-        if not Path(path).absolute().parent.is_dir():
-            raise UsageError(f"folder of {path} does not exist")
-
-
 def search_options(args: argparse.Namespace) -> "SearchOptions":
     """How to search, from the options of `add_search_arguments`."""
     from admin_nmt.evaluation.decoding import SearchOptions

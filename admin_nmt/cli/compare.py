@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import sys
 
+from admin_nmt.cli._outputs import require_outputs
 from admin_nmt.errors import UsageError
 
 HELP = "is one translation significantly better than another? (paired tests of sacreBLEU)"
@@ -62,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
     repeated = [name for name in args.systems if args.systems.count(name) > 1]
     if repeated:
         raise UsageError(f"{repeated[0]} is given more than once")
+    require_outputs(args.json, inputs=[*args.systems, *args.reference])
 
     from admin_nmt.evaluation.significance import compare_systems, comparison_table
     from admin_nmt.evaluation.text import read_lines, read_parallel, require_equal_counts
@@ -82,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
         num_randomisation=args.paired_ar_n,
         seed=args.seed,
     )
+    sys.stdout.write(comparison_table(comparison) + "\n")
     if args.json:
         result = {
             "reference": args.reference[0],
@@ -92,5 +95,4 @@ def run(args: argparse.Namespace) -> int:
             **dataclasses.asdict(comparison),
         }
         write_json(args.json, result)
-    sys.stdout.write(comparison_table(comparison) + "\n")
     return 0

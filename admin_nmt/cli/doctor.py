@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import admin_nmt_autoload
+from admin_nmt.data.parallel import available_cores
 from admin_nmt.installed import fairseq_builds, installed
 
 HELP = "versions, device, optional libraries, and combinations that are known not to work"
@@ -39,7 +40,7 @@ def facts() -> dict[str, str]:
         "fairseq": ", ".join(fairseq) or "not installed",
         "torch": f"{torch.__version__}, CUDA {torch.version.cuda or 'none'}",
         "numpy": installed("numpy") or "not installed",
-        "device": ", ".join(gpus()) or f"CPU only ({os.cpu_count()} cores)",
+        "device": ", ".join(gpus()) or f"CPU only ({available_cores()} cores)",
         "threads": f"{torch.get_num_threads()} (OMP_NUM_THREADS: {threads})",
         "bfloat16": "in hardware" if multiplies_bfloat16() else "emulated, slow",
         "NVIDIA apex": "yes" if apex() == "nvidia" else "no (not required)",

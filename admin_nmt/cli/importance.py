@@ -9,8 +9,8 @@ from admin_nmt.cli._heads import (
     load,
     measuring_options,
     require_checkpoints,
-    require_outputs,
 )
+from admin_nmt.cli._outputs import require_outputs, require_plot
 
 HELP = "measure how much every attention head matters (arXiv 1905.10650)"
 
@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Measure every checkpoint, write, print, and draw if asked to."""
     require_outputs(args.output, args.plot, inputs=args.path)
+    require_plot(args.plot)
 
     import admin_nmt.registration  # noqa: F401  (before other modules that import fairseq)
     from admin_nmt.pruning.importance import normalize_by_layer

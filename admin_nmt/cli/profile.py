@@ -2,9 +2,8 @@
 
 import argparse
 import sys
-from pathlib import Path
 
-from admin_nmt.errors import UsageError
+from admin_nmt.cli._outputs import require_outputs, require_plot
 
 HELP = "measure the ADMIN profile of an architecture on binarised data, without training"
 PASSES_OPTIONS = True
@@ -24,9 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Measure, write, and draw if asked to."""
-    for path in filter(None, (args.output, args.plot)):
-        if not Path(path).absolute().parent.is_dir():
-            raise UsageError(f"folder of {path} does not exist")
+    require_outputs(args.output, args.plot)
+    require_plot(args.plot)
 
     import admin_nmt.registration  # noqa: F401  (before other modules that import fairseq)
     from admin_nmt.analysis.profiling import profile_architecture

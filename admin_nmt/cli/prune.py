@@ -11,8 +11,8 @@ from admin_nmt.cli._heads import (
     add_normalize_argument,
     load,
     measuring_options,
-    require_outputs,
 )
+from admin_nmt.cli._outputs import require_outputs
 from admin_nmt.errors import UsageError
 from admin_nmt.modules.attention_kinds import ATTENTION_KINDS
 

@@ -52,6 +52,8 @@ def run(args: argparse.Namespace) -> None:
         if getattr(args, option) < least:
             name = f"--{option.replace('_', '-')} {getattr(args, option)}"
             raise UsageError(f"{name}: give a number of at least {least}")
+    if args.port > 65535:
+        raise UsageError(f"--port {args.port}: give a number of at most 65535")
     Search(args.beam, lenpen=args.lenpen)
     try:
         from admin_nmt.serve.server import listen, serve

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from admin_nmt.cli import compare
+from admin_nmt.cli.main import main
 from admin_nmt.errors import UsageError
 from admin_nmt.evaluation.significance import compare_systems
 from tests.support.programs import BIN, run_program
@@ -122,3 +123,16 @@ def test_one_system_or_the_same_twice_is_refused(systems, message):
     compare.add_arguments(parser)
     with pytest.raises(UsageError, match=message):
         compare.run(parser.parse_args([*systems, "--reference", "r"]))
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [("nowhere/x.json", "folder of"), (".", "is a folder"), ("a", "a is read and would be")],
+)
+def test_results_that_could_not_be_written_are_refused_before_any_test(
+    output, message, tmp_path, monkeypatch, capsys
+):
+    """The systems are not there: nothing has been read."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["compare", "a", "b", "--reference", "r", "--json", output]) == 2
+    assert message in capsys.readouterr().err

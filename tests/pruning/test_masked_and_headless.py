@@ -101,6 +101,9 @@ def test_what_is_read_is_never_overwritten(
         assert "would be overwritten" in capsys.readouterr().err
     assert (path.read_bytes(), scores.read_bytes()) == before
     assert not (tmp_path / "out.pt").exists()
+    importance = ("importance", "--path", "missing.pt", "--output", tmp_path / "new.json")
+    assert run(*importance, "--plot", "x.gif") == 2
+    assert "--plot x.gif: give a name that ends in" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", [("--head-mask", "E:1:3"), ("--residual-attention", "all")])
