@@ -1,5 +1,8 @@
 """Errors a user can fix: shown as one line, never as a traceback."""
 
+#: Of numpy and CTranslate2.
+LARGEST_SEED = 2**32 - 1
+
 
 class UserError(Exception):
     """Something the user gave is wrong: a file, an option, a value.
@@ -25,3 +28,13 @@ def require_at_least_one(option: str, value: float | None) -> None:
     """
     if value is not None and not value >= 1:
         raise UsageError(f"{option} {value}: give a number of at least 1")
+
+
+def require_seed(seed: int, option: str = "--seed") -> None:
+    """Refuse numbers that numpy and CTranslate2 do not take as a seed.
+
+    Raises:
+        UsageError: names the option and the value.
+    """
+    if not 0 <= seed <= LARGEST_SEED:
+        raise UsageError(f"{option} {seed}: give a number of at least 0 and at most {LARGEST_SEED}")

@@ -35,6 +35,22 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         raise UserError(f"{path} is not valid JSON: {error}") from error
 
 
+def read_json_object(path: str | os.PathLike[str], remedy: str = "") -> dict[str, Any]:
+    """Read a JSON file that holds an object; `remedy` says what to do where it does not.
+
+    Raises:
+        UserError: the file is missing, or not JSON, or holds something else.
+    """
+    advice = f"; {remedy}" if remedy else ""
+    try:
+        content = read_json(path)
+    except UserError as error:
+        raise UserError(f"{error}{advice}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is damaged: it holds no JSON object{advice}")
+    return content
+
+
 def write_document(
     path: str | os.PathLike[str], kind: str, version: int, content: Mapping[str, Any]
 ) -> None:

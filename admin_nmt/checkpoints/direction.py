@@ -14,18 +14,20 @@ def find_direction(
     source: str | None,
     target: str | None,
     trained: tuple[str | None, str | None] = (None, None),
+    option: str | None = "--gen-subset",
 ) -> tuple[str, str]:
     """The languages (source, target) in which to translate `subset` of the folder `data`.
 
     What is not given is taken from `trained`, the direction of the checkpoint, if the folder has
-    those languages, else from the names of the files, provided that they leave no choice.
+    those languages, else from the names of the files, provided that they leave no choice. `option` names
+    the subset, for messages; None if none does.
 
     Raises:
         UserError: no folder, or it has no such subset, or not in these languages.
         UsageError: several directions are possible, or the one asked for is the reverse of the
             checkpoint's.
     """
-    pairs = pairs_of(data, subset)
+    pairs = pairs_of(data, subset, option)
     directions = [pair for a, b in pairs for pair in ((a, b), (b, a))]
     wanted = [
         pair for pair in directions if source in (None, pair[0]) and target in (None, pair[1])

@@ -121,8 +121,11 @@ def require_checkpoints(paths: Sequence[str]) -> None:
         is_stock(Checkpoint.open(path))
 
 
-def load(args: argparse.Namespace, path: str, subset: str) -> "LoadedModel":
-    """The checkpoint `path`, by the options of `add_model_arguments`, with data that has `subset`."""
+def load(
+    args: argparse.Namespace, path: str, subset: str, option: str = "--gen-subset"
+) -> "LoadedModel":
+    """The checkpoint `path`, by the options of `add_model_arguments`, with data that has `subset`,
+    which `option` names."""
     from admin_nmt.pruning.loading import load_model
 
     return load_model(
@@ -132,6 +135,7 @@ def load(args: argparse.Namespace, path: str, subset: str) -> "LoadedModel":
         source=args.source_lang,
         target=args.target_lang,
         cpu=args.cpu,
+        option=option,
     )
 
 

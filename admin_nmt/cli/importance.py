@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> None:
     with several_ranks() as is_first:
         measurements = []
         for path in args.path:
-            loaded = load(args, path, args.subset)
+            loaded = load(args, path, args.subset, "--subset")
             measurement = measure_by(measuring_options(args), loaded)
             measurement.settings["data"] = args.data
             measurements.append(measurement)

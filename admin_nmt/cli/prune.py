@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> None:
         random=args.random,
         seed=args.seed,
     )
-    loaded = load(args, args.path, args.subset)
+    loaded = load(args, args.path, args.subset, "--subset")
     removed = choose_heads(choice, loaded, partial(measure_by, measuring_options(args)))
     checkpoint = prune(loaded.checkpoint, removed)
     checkpoint.save(args.output)

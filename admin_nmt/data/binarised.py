@@ -53,8 +53,10 @@ def joined_subsets(
     return found
 
 
-def pairs_of(data: str | os.PathLike[str], subset: str) -> list[tuple[str, str]]:
-    """Language pairs of one subset.
+def pairs_of(
+    data: str | os.PathLike[str], subset: str, option: str | None = "--gen-subset"
+) -> list[tuple[str, str]]:
+    """Language pairs of one subset; `option` names it, for messages; None if none does.
 
     Raises:
         UserError: no such folder, or it has no such subset; says what there is.
@@ -68,9 +70,8 @@ def pairs_of(data: str | os.PathLike[str], subset: str) -> list[tuple[str, str]]
             "make it with fairseq-preprocess"
         )
     if subset not in found:
-        raise UserError(
-            f"{data} has no subset {subset}; --gen-subset can be one of {listed(found)}"
-        )
+        choices = f"{option} can be one of" if option else "it has"
+        raise UserError(f"{data} has no subset {subset}; {choices} {listed(found)}")
     return [(a, b) for a, b in (pair.split("-") for pair in sorted(found[subset]))]
 
 

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from admin_nmt.errors import UserError
 from admin_nmt.files import make_directory
-from admin_nmt.json_files import write_json
+from admin_nmt.json_files import read_json_object, write_json
 
 FILE_NAME = "state.json"
 #: Settings that version 0.2 recorded although they do not change the result.
@@ -75,11 +75,12 @@ class State:
         self._save()
 
     def _load(self, path: Path) -> None:
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            settings, steps, inputs = (content[key] for key in ("settings", "steps", "inputs"))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"cannot read {path}: {error}; delete {self.folder}") from error
+        content = read_json_object(path, f"delete {self.folder}")
+        settings, steps, inputs = (content.get(key) for key in ("settings", "steps", "inputs"))
+        if not (
+            isinstance(settings, dict) and isinstance(steps, dict) and isinstance(inputs, dict)
+        ):
+            raise UserError(f"{path} is damaged; delete {self.folder}")
         # A run that finished no step made nothing that could be mixed up.
         if not steps:
             return

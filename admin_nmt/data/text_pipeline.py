@@ -3,7 +3,6 @@
 Built from `preparation.json` of a prepared folder; see `pipeline.prepare`.
 """
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from admin_nmt.data.subwords import Subwords
 from admin_nmt.data.tokenization import LineTokenizer
 from admin_nmt.data.word_alignment import Words, tokens_of, words_of_tokens
 from admin_nmt.errors import UserError
+from admin_nmt.json_files import read_json_object
 
 #: What `admin-nmt prepare` writes into a data folder about its text.
 FILE_NAME = "preparation.json"
@@ -50,8 +50,10 @@ class TextPipeline:
         path = Path(folder) / FILE_NAME
         if not path.exists():
             path = Path(folder) / "data-bin" / FILE_NAME
+        if not path.exists():
+            raise UserError(f"{folder} has no {FILE_NAME}: give a folder made by admin-nmt prepare")
+        content = read_json_object(path)
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
             pieces = subwords.read(content, path.parent)
             source, target = (
                 LineTokenizer(
@@ -63,10 +65,6 @@ class TextPipeline:
                 )
                 for side in ("source_lang", "target_lang")
             )
-        except FileNotFoundError:
-            raise UserError(
-                f"{folder} has no {FILE_NAME}: give a folder made by admin-nmt prepare"
-            ) from None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"cannot read {path}: {type(error).__name__}: {error}") from error
         pieces.require()

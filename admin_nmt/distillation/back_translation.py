@@ -40,6 +40,7 @@ from admin_nmt.distillation.translating import (
     read_parts,
     require_apart,
     require_same_settings,
+    text_pipeline_of,
     translate_parts,
     write_pairs,
 )
@@ -127,7 +128,8 @@ def back_translate(
     data = Path(data)
     require_apart(data, Path(output))
     output, search = make_directory(output), search or Search()
-    translator, languages = load_teacher(reverse, data, threads, device)
+    backend, languages = load_teacher(reverse, data, threads, device)
+    pipeline = text_pipeline_of(reverse, data, languages)
     translations = make_directory(output / "translations")
     require_same_settings(translations / "settings.json", {
         "model": identity(reverse), **identity_of_data(data, languages), "text": _checksum(Path(text)),
@@ -135,9 +137,9 @@ def back_translate(
     })  # fmt: skip
     # Of the text, and of its translations: target and source of the model to be trained.
     target, source = (load_dictionary(data, language) for language in languages)
-    targets = _monolingual(Path(text), translator.text, languages[0], target, translations)
+    targets = _monolingual(Path(text), pipeline, languages[0], target, translations)
     parts = translate_parts(
-        translator.backend, targets, target, translations, search, batch_tokens, part_sentences
+        backend, targets, target, translations, search, batch_tokens, part_sentences
     )
     left_out: Counter[str] = Counter()
     pairs = _pairs(targets, parts, (source, target), clean_ratio, left_out)

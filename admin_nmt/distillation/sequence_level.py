@@ -108,7 +108,7 @@ def distill(
     data = Path(data)
     require_apart(data, Path(output))
     output, search = make_directory(output), search or Search()
-    translator, languages = load_teacher(teacher, data, threads, device)
+    backend, languages = load_teacher(teacher, data, threads, device)
     translations = make_directory(output / "translations")
     stems = joined_subsets(data, SUBSET, *languages)
     require_same_settings(translations / "settings.json", {
@@ -120,7 +120,7 @@ def distill(
     originals = {stem: _sides(data / stem, languages, dictionaries) for stem in stems}
     sources: Any = ConcatDataset([source for source, _ in originals.values()])
     parts = translate_parts(
-        translator.backend, sources, dictionaries[0], translations, search, batch_tokens, part_sentences
+        backend, sources, dictionaries[0], translations, search, batch_tokens, part_sentences
     )  # fmt: skip
     left_out: Counter[str] = Counter()
     translated = read_parts(parts)

@@ -13,12 +13,14 @@ from typing import Any
 from torch import Tensor
 
 from admin_nmt.checkpoints.direction import find_direction
-from admin_nmt.errors import UsageError, UserError
+from admin_nmt.data.text_pipeline import FILE_NAME, TextPipeline
+from admin_nmt.errors import LARGEST_SEED, UsageError, UserError
 from admin_nmt.export.backends import Backend, Search, Sentence
-from admin_nmt.export.loading import load_translator
-from admin_nmt.export.translator import Translator, translate_sentences
+from admin_nmt.export.loading import load_backend
+from admin_nmt.export.text import load_text
+from admin_nmt.export.translator import translate_sentences
 from admin_nmt.files import atomic_write, sha256
-from admin_nmt.json_files import read_json, write_json
+from admin_nmt.json_files import read_json_object, write_json
 from admin_nmt.progress import progress
 
 logger = logging.getLogger(__name__)
@@ -44,7 +46,7 @@ def require_apart(data: Path, output: Path) -> None:
 
 def load_teacher(
     teacher: str | os.PathLike[str], data: Path, threads: int | None, device: str
-) -> tuple[Translator, tuple[str, str]]:
+) -> tuple[Backend, tuple[str, str]]:
     """A model that was trained on `data`, and the languages that it translates from and to.
 
     Args:
@@ -53,16 +55,30 @@ def load_teacher(
     Raises:
         UserError: no such model or data, or another vocabulary.
     """
-    checkpoint = not Path(teacher).is_dir()
-    translator = load_translator(
-        teacher, data=data if checkpoint else None, threads=threads, device=device
-    )
-    trained = translator.languages
-    assert trained is not None  # load_translator knows them
-    languages = find_direction(data, SUBSET, *trained, trained)
-    if not checkpoint:
+    backend, languages = load_backend(teacher, data, SUBSET, threads=threads, device=device)
+    if Path(teacher).is_dir():
+        languages = find_direction(data, SUBSET, *languages, languages, option=None)
         _require_same_dictionaries(Path(teacher), data, languages)
-    return translator, languages
+    return backend, languages
+
+
+def text_pipeline_of(
+    teacher: str | os.PathLike[str], data: Path, languages: tuple[str, str]
+) -> TextPipeline:
+    """How raw text becomes what a model of `load_teacher` reads.
+
+    Raises:
+        UserError: the model is a checkpoint, and `data` does not say.
+    """
+    if Path(teacher).is_dir():
+        return TextPipeline.load(teacher)
+    if not (data / FILE_NAME).is_file():
+        raise UserError(
+            f"{data} has no {FILE_NAME} (admin-nmt prepare writes it), which says how raw text becomes "
+            "subwords: export the model first, with --bpe-codes or --sentencepiece-model, and give "
+            "the exported folder"
+        )
+    return load_text(data, languages).pipeline
 
 
 def identity(teacher: str | os.PathLike[str]) -> str:
@@ -90,7 +106,7 @@ def _require_same_dictionaries(teacher: Path, data: Path, languages: tuple[str, 
 def require_same_settings(path: Path, settings: dict[str, Any]) -> None:
     """What `path` says of the translations beside it, if there are any, is what is wanted now."""
     if path.exists():
-        before = read_json(path)
+        before = read_json_object(path, f"delete {path.parent}")
         for name, value in settings.items():
             if before.get(name) != value:
                 raise UserError(
@@ -127,7 +143,7 @@ def translate_parts(
             lines = [dictionary.string(sources[index][:-1]).split() for index in indices]
             if search.sampling is not None:
                 # The same numbers for a part, whether those before it were made in this run.
-                backend.seed(search.sampling.seed + number)
+                backend.seed((search.sampling.seed + number) % (LARGEST_SEED + 1))
             found = _translate(backend, lines, search, batch_tokens, bar.update)
             with atomic_write(part) as stream:
                 for hypotheses in found:

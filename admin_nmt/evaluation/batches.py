@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from admin_nmt.data.odd_lines import Warnings
-from admin_nmt.errors import UsageError
+from admin_nmt.errors import LARGEST_SEED, require_seed
 
 logger = logging.getLogger(__name__)
 
@@ -68,13 +68,14 @@ def random_batches(
         max_batches: number of batches, of all ranks together; None is all.
 
     Raises:
-        UsageError: `seed` is negative.
+        UsageError: `seed` is negative or too large.
     """
     from fairseq import utils
     from fairseq.data import data_utils, iterators
 
-    if seed < 0:
-        raise UsageError(f"--seed {seed}: give a number of at least 0")
+    require_seed(seed)
+    # fairseq adds the epoch, 1, and hands the sum to numpy.
+    seed %= LARGEST_SEED
 
     rank, num_ranks = rank_and_count()
     if subset not in task.datasets:

@@ -88,7 +88,7 @@ def keep_better(
     """
     checkpoints, single = [Checkpoint.open(path) for path in paths], Checkpoint.open(best)
     require_same_model(checkpoints[0], single)
-    source, target = find_direction(data, SUBSET, source, target, single.languages)
+    source, target = find_direction(data, SUBSET, source, target, single.languages, option=None)
     require_fitting_vocabulary(single, data, source, target)
     (model,), task = load_ensemble(data, str(best), SUBSET, source, target, SearchOptions(cpu=cpu))
     best_loss = nll_loss(model, task, SUBSET)

@@ -7,10 +7,12 @@ the same beam, scores divided by length ** lenpen, the same limit on the length 
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from admin_nmt.errors import UsageError, UserError, require_at_least_one
+from admin_nmt.errors import UsageError, UserError, require_at_least_one, require_seed
+from admin_nmt.json_files import read_json
 
 if TYPE_CHECKING:  # the other engine needs no torch
     from admin_nmt.checkpoints.checkpoint import Checkpoint
@@ -27,7 +29,7 @@ class Sampling:
     """How to draw the next subword.
 
     Attributes:
-        topk: from this many most probable ones; 0 from all.
+        topk: from this many most probable ones; 0, or more than there are, from all.
         topp: from the most probable ones that together have this probability; 1 from all.
         temperature: by which logits are divided; below 1 favours probable ones.
         seed: of the random numbers.
@@ -39,9 +41,9 @@ class Sampling:
     seed: int = 1
 
     def __post_init__(self) -> None:
-        for option, value in (("--sampling-topk", self.topk), ("--seed", self.seed)):
-            if value < 0:
-                raise UsageError(f"{option} {value}: give a number of at least 0")
+        if self.topk < 0:
+            raise UsageError(f"--sampling-topk {self.topk}: give a number of at least 0")
+        require_seed(self.seed)
         if not 0 < self.topp <= 1:
             raise UsageError(f"--sampling-topp {self.topp}: give a number above 0, at most 1")
         if not self.temperature > 0:
@@ -199,6 +201,13 @@ class CTranslate2Backend:
         except (RuntimeError, ValueError) as error:
             raise UserError(f"CTranslate2 cannot load {self.folder}: {error}") from error
 
+    @cached_property
+    def _vocabulary_size(self) -> int:
+        """Of the target language; CTranslate2 itself does not tell."""
+        names = ("target_vocabulary.json", "shared_vocabulary.json")
+        path = next(path for name in names if (path := self.folder / name).is_file())
+        return len(read_json(path))
+
     def require_alignment(self, alignment: Alignment) -> None:
         """CTranslate2's layer and heads are part of its model."""
         if alignment != Alignment():
@@ -240,7 +249,7 @@ class CTranslate2Backend:
         if search.sampling is not None:
             how = {
                 "beam_size": 1,
-                "sampling_topk": search.sampling.topk,
+                "sampling_topk": min(search.sampling.topk, self._vocabulary_size),
                 "sampling_topp": search.sampling.topp,
                 "sampling_temperature": search.sampling.temperature,
                 # No beam finds these, but label smoothing gives them some probability.
@@ -475,7 +484,8 @@ class FairseqBackend:
             how = {
                 "beam": search.nbest,
                 "sampling": True,
-                "sampling_topk": sampling.topk or -1,  # there, -1 is off
+                # There, -1 is off.
+                "sampling_topk": min(sampling.topk, len(self.task.target_dictionary)) or -1,
                 "sampling_topp": sampling.topp if sampling.topp < 1 else -1.0,
                 "temperature": sampling.temperature,
             }

@@ -2,15 +2,19 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import joblib
 
 from admin_nmt.data.text_pipeline import TextPipeline
 from admin_nmt.errors import UsageError, UserError, require_at_least_one
-from admin_nmt.export.backends import CTranslate2Backend, FairseqBackend
+from admin_nmt.export.backends import Backend, CTranslate2Backend, FairseqBackend
 from admin_nmt.export.bundle import read_manifest
 from admin_nmt.export.text import TextOptions, data_folder, load_text
 from admin_nmt.export.translator import Translator
+
+if TYPE_CHECKING:  # exported folders need no torch
+    from admin_nmt.checkpoints.checkpoint import Checkpoint
 
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -38,11 +42,7 @@ def load_translator(
             are missing.
         UsageError: an option that makes no sense here.
     """
-    path = Path(path)
-    threads = joblib.cpu_count() if threads is None else threads
-    require_at_least_one("--threads", threads)
-    if device not in DEVICES:
-        raise UsageError(f"--device {device}: choose from {', '.join(DEVICES)}")
+    path, threads = Path(path), _usable_threads(threads, device)
     if path.is_dir():
         if data is not None or (options or TextOptions()) != TextOptions():
             raise UsageError(
@@ -51,6 +51,49 @@ def load_translator(
             )
         return _exported(path, threads, device)
     return _checkpoint(path, data, threads, device, options)
+
+
+def load_backend(
+    path: str | os.PathLike[str],
+    data: Path,
+    subset: str,
+    *,
+    threads: int | None = None,
+    device: str = "auto",
+) -> tuple[Backend, tuple[str, str]]:
+    """The engine of a model for text that is binarised, and the languages it translates from and to.
+
+    Args:
+        path: as for `load_translator`.
+        data: for a checkpoint, the folder it was trained on; it need not say how raw text becomes subwords.
+        subset: of `data`, whose names tell the languages where a checkpoint does not.
+        threads: cores to use; default: all that this process may use.
+        device: `cpu`, `cuda` or `auto`.
+
+    Raises:
+        UserError: no such model or data, an altered folder, a vocabulary that does not fit.
+        UsageError: an option that makes no sense here.
+    """
+    path, threads = Path(path), _usable_threads(threads, device)
+    if path.is_dir():
+        translator = _exported(path, threads, device)
+        assert translator.languages is not None  # an exported folder knows them
+        return translator.backend, translator.languages
+    from admin_nmt.checkpoints.direction import find_direction
+
+    checkpoint = _opened(path)
+    known = checkpoint.languages
+    languages = find_direction(data, subset, *known, known, option=None)
+    return FairseqBackend(checkpoint, data, *languages, threads, device), languages
+
+
+def _usable_threads(threads: int | None, device: str) -> int:
+    """Cores to use; refuses options that make no sense."""
+    threads = joblib.cpu_count() if threads is None else threads
+    require_at_least_one("--threads", threads)
+    if device not in DEVICES:
+        raise UsageError(f"--device {device}: choose from {', '.join(DEVICES)}")
+    return threads
 
 
 def _exported(path: Path, threads: int, device: str) -> Translator:
@@ -63,13 +106,8 @@ def _exported(path: Path, threads: int, device: str) -> Translator:
     return Translator(backend, text, languages=languages)
 
 
-def _checkpoint(
-    path: Path,
-    data: str | os.PathLike[str] | None,
-    threads: int,
-    device: str,
-    options: TextOptions | None,
-) -> Translator:
+def _opened(path: Path) -> "Checkpoint":
+    """A checkpoint of an architecture that fairseq knows."""
     from admin_nmt.checkpoints.checkpoint import Checkpoint
 
     checkpoint = Checkpoint.open(path)
@@ -78,6 +116,17 @@ def _checkpoint(
             f"checkpoint {path} is of architecture {checkpoint.architecture or 'unknown'}, which is "
             "not registered here"
         )
+    return checkpoint
+
+
+def _checkpoint(
+    path: Path,
+    data: str | os.PathLike[str] | None,
+    threads: int,
+    device: str,
+    options: TextOptions | None,
+) -> Translator:
+    checkpoint = _opened(path)
     if data is None:
         data = checkpoint.data_folder
         if data is None or not data.is_dir():

@@ -155,17 +155,19 @@ def resegmented(task: Any, pairs: Any, seed: int) -> ResegmentedPairs:
         if wanted in ("both", name):
             samplers[side] = _sampler(task, pieces, dictionaries[side])
     result = ResegmentedPairs(pairs, samplers, seed)
-    growth = _growth(result, folder, pieces)
-    option, value = (
-        ("--bpe-dropout", cfg.bpe_dropout)
-        if cfg.bpe_dropout
-        else ("--subword-regularization", cfg.subword_regularization)
-    )
+    option = _option(cfg)
+    growth = _growth(result, folder, pieces, option)
+    value = cfg.bpe_dropout or cfg.subword_regularization
     logger.info(
         f"{option} {value:g}, {wanted}: words are split anew in every batch by {pieces.path}; sentences "
         f"are {growth:.2f} times as long, and batches are made by their length without it"
     )
     return result
+
+
+def _option(cfg: Any) -> str:
+    """The one that was given."""
+    return "--bpe-dropout" if cfg.bpe_dropout else "--subword-regularization"
 
 
 def _require_sense(cfg: Any) -> None:
@@ -179,7 +181,7 @@ def _require_sense(cfg: Any) -> None:
         )
     if cfg.load_alignments:
         raise UsageError(
-            "--load-alignments: alignments belong to the subwords without --bpe-dropout"
+            f"--load-alignments: alignments belong to the subwords without {_option(cfg)}"
         )
 
 
@@ -243,7 +245,7 @@ def _sampler(task: Any, pieces: Subwords, dictionary: Dictionary) -> WordSampler
     return known[-1]
 
 
-def _growth(pairs: ResegmentedPairs, folder: Path, pieces: Subwords) -> float:
+def _growth(pairs: ResegmentedPairs, folder: Path, pieces: Subwords, option: str) -> float:
     """How much longer sentences become; refuses text that was split otherwise.
 
     Raises:
@@ -261,7 +263,7 @@ def _growth(pairs: ResegmentedPairs, folder: Path, pieces: Subwords) -> float:
         if share > _MOST_FOREIGN:
             raise UserError(
                 f"{share:.0%} of the words in {folder} are not split as {pieces.path.name} there "
-                "splits them: prepare the data again, or leave out --bpe-dropout"
+                f"splits them: prepare the data again, or leave out {option}"
             )
         drawn = sampler.resegment(sentences, sentence_keys(pairs.seed, 0, side, numbers))
         old += sum(map(len, sentences))

@@ -257,8 +257,11 @@ def load_profile(path: str | os.PathLike[str]) -> Profile:
         UserError: the file is missing, is not such JSON, or has an entry that is not a number.
     """
     content = read_document(path, DOCUMENT, VERSION, "admin-nmt profile")
+    entries, measured = content.get("sublayers", {}), content.get("measured", {})
+    if not (isinstance(entries, dict) and isinstance(measured, dict)):
+        raise UserError(f"profile {path} is damaged: make it again with admin-nmt profile")
     sublayers = {}
-    for name, entry in content.get("sublayers", {}).items():
+    for name, entry in entries.items():
         omega: Any = entry.get("omega") if isinstance(entry, dict) else None
         numbers = omega if isinstance(omega, list) else [omega]
         if not numbers or not all(_is_finite_number(number) for number in numbers):
@@ -266,7 +269,7 @@ def load_profile(path: str | os.PathLike[str]) -> Profile:
         sublayers[name] = SublayerProfile(
             omega, entry.get("shortcut_variance"), entry.get("branch_variance")
         )
-    return Profile(sublayers, content.get("measured", {}))
+    return Profile(sublayers, measured)
 
 
 def _is_finite_number(value: Any) -> bool:

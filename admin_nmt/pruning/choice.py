@@ -98,25 +98,27 @@ def _first_of(order: Sequence[Head], choice: Choice, loaded: LoadedModel) -> set
     layout, masked = loaded.layout, masked_heads(loaded)
     fractions = choice.fractions
     policies.require_kinds(fractions, layout)
+    origin = None
     if choice.fraction is None:
         budgets = policies.kind_budgets(layout, fractions)
     else:
         budgets = policies.global_budget(layout, choice.fraction, choice.protect_cross)
         fractions = dict.fromkeys(budgets[0].kinds, choice.fraction)
+        origin = budgets[0].origin
     stay = aligned_heads(loaded.model.cfg)
     order = sorted(
         (head for head in order if head not in stay), key=lambda head: head not in masked
     )
     if choice.uniform:
-        heads = policies.choose_uniform(order, layout, fractions, choice.min_heads)
+        heads = policies.choose_uniform(order, layout, fractions, choice.min_heads, origin)
     else:
         heads = policies.choose(order, layout, budgets, choice.min_heads)
     if not masked <= heads:
         heads |= masked
-        origin = "the mask of the checkpoint"
-        policies.require_min_heads(heads, layout, choice.min_heads, origin)
+        mask = "the mask of the checkpoint"
+        policies.require_min_heads(heads, layout, choice.min_heads, mask)
         if choice.uniform:
-            policies.require_uniform(heads, layout, fractions, origin)
+            policies.require_uniform(heads, layout, fractions, mask)
     return heads
 
 

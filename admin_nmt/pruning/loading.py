@@ -70,8 +70,9 @@ def load_model(
     source: str | None = None,
     target: str | None = None,
     cpu: bool = False,
+    option: str = "--gen-subset",
 ) -> LoadedModel:
-    """Read one checkpoint and the dictionaries of a data folder that has `subset`.
+    """Read one checkpoint and the dictionaries of a data folder that has `subset`, which `option` names.
 
     Raises:
         UserError: bad checkpoint or data, or a checkpoint of another kind of model.
@@ -81,7 +82,7 @@ def load_model(
 
     checkpoint = Checkpoint.open(path)
     stock = is_stock(checkpoint)
-    source, target = find_direction(data, subset, source, target, checkpoint.languages)
+    source, target = find_direction(data, subset, source, target, checkpoint.languages, option)
     require_fitting_vocabulary(checkpoint, data, source, target)
     state = checkpoint_utils.load_checkpoint_to_cpu(path)
     set_values(state["cfg"].task, {"data": str(data), "source_lang": source, "target_lang": target})

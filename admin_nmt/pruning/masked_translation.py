@@ -21,7 +21,7 @@ from admin_nmt.evaluation.preparation import read_preparation
 from admin_nmt.evaluation.scoring import build_metrics
 from admin_nmt.evaluation.text import read_lines, require_equal_counts
 from admin_nmt.files import atomic_write, make_directory
-from admin_nmt.json_files import read_json, write_json
+from admin_nmt.json_files import read_json_object, write_json
 from admin_nmt.models.heads import attentions
 from admin_nmt.modules.head_names import Head
 from admin_nmt.pruning.loading import LoadedModel
@@ -99,9 +99,7 @@ class TestSet:
         if not path.exists():
             write_json(path, settings)
             return
-        earlier = read_json(path)
-        if not isinstance(earlier, dict):
-            raise UserError(f"{path} is damaged: delete {self.folder}")
+        earlier = read_json_object(path, f"delete {self.folder}")
         for name, value in settings.items():
             if earlier.get(name) != value:
                 raise UserError(

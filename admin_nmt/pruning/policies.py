@@ -121,7 +121,11 @@ def _require_not_negative(min_heads: int) -> None:
 
 
 def choose_uniform(
-    order: Sequence[Head], layout: Layout, fractions: Mapping[str, float], min_heads: int = 0
+    order: Sequence[Head],
+    layout: Layout,
+    fractions: Mapping[str, float],
+    min_heads: int = 0,
+    origin: str | None = None,
 ) -> set[Head]:
     """Heads whose removal leaves the same number in every layer of a kind.
 
@@ -131,6 +135,8 @@ def choose_uniform(
     Args: as for `choose`, and
         order: without the heads that have to stay.
         fractions: kind -> fraction of heads to remove.
+        origin: the option that all fractions are from and its value, for messages; None for the option
+            of each kind.
 
     Raises:
         UsageError: a fraction outside 0..1, fewer than `min_heads` heads would be kept, or more heads
@@ -143,19 +149,20 @@ def choose_uniform(
         if not counts:
             continue
         option = ATTENTION_KINDS[kind].budget_option
+        said = origin or f"{option} {fraction:g}"
         largest = max(counts)
         keep = largest - num_to_remove(require_fraction(fraction, option), largest)
         keep = min(keep, *counts)
         if keep < min_heads:
             raise UsageError(
-                f"--uniform with {option} {fraction:g} leaves {keep} heads in a layer; "
+                f"--uniform with {said} leaves {keep} heads in a layer of {KINDS[kind]}; "
                 f"--min-heads {min_heads} forbids that"
             )
         for layer, count in enumerate(counts, 1):
             candidates = [head for head in order if head.kind == kind and head.layer == layer]
             if len(candidates) < count - keep:
                 raise UsageError(
-                    f"--uniform with {option} {fraction:g} leaves {keep} heads in each layer of "
+                    f"--uniform with {said} leaves {keep} heads in each layer of "
                     f"{KINDS[kind]}, but {count - len(candidates)} of layer {layer} have to stay, which "
                     "are trained to align words; give a smaller fraction, or no --uniform"
                 )

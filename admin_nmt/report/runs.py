@@ -132,10 +132,22 @@ def find_log(folder: Path) -> tuple[Path, TrainingLog]:
 
 
 def _of_result(path: Path, label: str) -> Run:
-    """A run out of a result file of `studies`: curves are entries with `updates` and `values`."""
+    """A run out of a result file of `studies`.
+
+    Raises:
+        UserError: it is another file, or its entries have another form.
+    """
     content = read_json(path)
     if not isinstance(content, dict):
         raise UserError(f"{path} is not a result file of a study")
+    try:
+        return _of_entries(path, label, content)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+
+
+def _of_entries(path: Path, label: str, content: Mapping[str, Any]) -> Run:
+    """A run out of those of a result file: curves are entries with `updates` and `values`."""
     curves: dict[str, Curve] = {}
     settings: dict[str, Any] = {}
     for name, value in content.items():

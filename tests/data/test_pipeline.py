@@ -20,7 +20,7 @@ from admin_nmt.data import binarize, bpe, pipeline
 from admin_nmt.data.corpora import Archive, Cleaning, Corpus, Source
 from admin_nmt.data.corpus_files import load_corpus
 from admin_nmt.data.pipeline import prepare
-from admin_nmt.data.state import locked
+from admin_nmt.data.state import State, locked
 from admin_nmt.data.text_pipeline import TextPipeline
 from admin_nmt.errors import UserError
 from admin_nmt.evaluation.preparation import read_preparation
@@ -361,6 +361,13 @@ def test_other_settings_are_refused_by_name_and_change_nothing(custom, tmp_path,
         error.value
     )
     assert snapshot(output) == before
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", '{"settings": [], "steps": {}, "inputs": {}}'])
+def test_a_damaged_state_is_said_to_be_so(tmp_path, damage):
+    (tmp_path / "state.json").write_text(damage)
+    with pytest.raises(UserError, match=rf"state\.json is .*; delete {tmp_path}$"):
+        State(tmp_path, {})
 
 
 def test_changed_input_is_refused_by_name(custom, tmp_path, quick_binarize):

@@ -69,9 +69,10 @@ def test_folders_without_a_usable_preparation_are_refused(folder):
     path.write_text(json.dumps({**SETTINGS, "tokenizer_langs": {}}))
     with pytest.raises(UserError, match=r"cannot read .*preparation\.json: KeyError: 'de'"):
         TextPipeline.load(folder)
-    path.write_text("{")
-    with pytest.raises(UserError, match=r"cannot read .*preparation\.json"):
-        TextPipeline.load(folder)
+    for damage, message in (("{", "is not valid JSON"), ("[]", "it holds no JSON object")):
+        path.write_text(damage)
+        with pytest.raises(UserError, match=rf"preparation\.json .*{message}"):
+            TextPipeline.load(folder)
     path.write_text(json.dumps(SETTINGS))
     (folder / "data-bin" / "codes").unlink()
     bpe.load.cache_clear()

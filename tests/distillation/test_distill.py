@@ -12,7 +12,11 @@ from admin_nmt.checkpoints import Checkpoint
 from admin_nmt.cli.main import main
 from admin_nmt.data.binarised import language_pairs
 from admin_nmt.distillation import distill
-from admin_nmt.distillation.translating import identity_of_data, require_same_settings
+from admin_nmt.distillation.translating import (
+    identity_of_data,
+    require_same_settings,
+    text_pipeline_of,
+)
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.export import load_translator
 from admin_nmt.export.backends import Search
@@ -74,11 +78,16 @@ def test_checkpoints_teach_too_and_originals_can_stay(
     small: Path, word_model: Path, exported: Path, tmp_path: Path
 ) -> None:
     search = Search(beam=3, nbest=2)
-    teachers = {"checkpoint": word_model, "folder": exported}
+    # As fairseq-preprocess leaves it: nothing says how raw text becomes subwords.
+    bare = tmp_path / "bare"
+    shutil.copytree(small, bare, ignore=shutil.ignore_patterns("preparation.json", "codes"))
+    teachers = {"checkpoint": (word_model, bare), "folder": (exported, small)}
     found = {
-        name: distill(teacher, small, tmp_path / name, search, keep_original=True, threads=1)
-        for name, teacher in teachers.items()
+        name: distill(teacher, data, tmp_path / name, search, keep_original=True, threads=1)
+        for name, (teacher, data) in teachers.items()
     }
+    with pytest.raises(UserError, match=r"has no preparation\.json .* export the model first"):
+        text_pipeline_of(word_model, bare, ("de", "en"))
     assert pairs(found["checkpoint"].data)[:21] == pairs(small)[:20] + pairs(small)[23:]
     results = [set(pairs(one.data)) for one in found.values()]
     assert results[0] == results[1]
@@ -214,6 +223,9 @@ def test_data_with_other_dictionaries_are_other_data(tmp_path: Path) -> None:
         require_same_settings(path, now)
     write_json(path, {"data": before["data"]})  # as written before dictionaries were recorded
     with pytest.raises(UserError, match=r"another vocabulary \(not recorded\): give another --out"):
+        require_same_settings(path, before)
+    path.write_text("[]")
+    with pytest.raises(UserError, match=r"it holds no JSON object; delete .*translations"):
         require_same_settings(path, before)
 
 

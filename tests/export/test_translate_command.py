@@ -94,6 +94,8 @@ def test_both_engines_sample_by_seed(exported: Path, word_model: Path, tmp_path:
         greedy = rows(model, "--beam", 1)
         sampling = ["--sampling", "--temperature", 3]
         assert rows(model, *sampling, "--sampling-topk", 1) == greedy
+        # More than there are is all of them.
+        assert len(rows(model, *sampling, "--sampling-topk", 10**6, "--seed", 2**32 - 1)) == 2
         assert rows(model, *sampling, "--sampling-topp", 1e-3) == greedy
 
 

@@ -198,6 +198,7 @@ def test_impossible_alignments_are_refused(options: dict[str, int], reason: str)
         ({"topp": 1.5}, "--sampling-topp 1.5"),
         ({"temperature": 0.0}, "--temperature 0.0"),
         ({"seed": -1}, "--seed -1"),
+        ({"seed": 2**32}, "--seed 4294967296: give a number of at least 0 and at most 4294967295"),
         ({"topk": 5, "topp": 0.5}, "--sampling-topk and --sampling-topp exclude"),
     ],
 )

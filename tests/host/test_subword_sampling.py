@@ -244,7 +244,18 @@ def test_a_stock_model_trains_with_it_and_stock_fairseq_takes_its_settings(data:
                 "label_smoothed_cross_entropy",
             ],
             UsageError,
-            "alignments belong to",
+            "alignments belong to the subwords without --bpe-dropout",
+        ),
+        (
+            [
+                "--subword-regularization",
+                "0.1",
+                "--load-alignments",
+                "--criterion",
+                "label_smoothed_cross_entropy",
+            ],
+            UsageError,
+            "alignments belong to the subwords without --subword-regularization",
         ),
     ],
 )

@@ -355,6 +355,7 @@ def test_other_json_is_refused(tmp_path: Path) -> None:
     for text, message in (
         ("{}", "was not written by .admin-nmt profile."),
         ("{", "not valid JSON"),
+        ('{"format": "admin_nmt profile", "version": 1, "sublayers": []}', "is damaged: make it"),
     ):
         path.write_text(text)
         with pytest.raises(UserError, match=message):

@@ -58,3 +58,7 @@ def test_nothing_is_measured_that_need_not_be(loaded: Callable[..., Any]) -> Non
     assert random[0] == random[1] != random[2] and len(random[0]) == 12
     with pytest.raises(UsageError, match=r"--min-heads 3 at most 6"):
         choose_heads(Choice(fraction=0.5, min_heads=3), model, unwanted)
+    with pytest.raises(
+        UsageError, match=r"--uniform with --fraction 0.9 leaves 0 heads in a layer"
+    ):
+        choose_heads(Choice(fraction=0.9, uniform=True, min_heads=1), model, unwanted)

@@ -128,10 +128,15 @@ BAD = {
     "folder": (["--fraction", "0", "--output", "nowhere/x.pt"], 2, "folder of nowhere/x.pt does"),
     "uniform minimum": (
         ["--fraction", "1", "--uniform", "--min-heads", "1", "--importance", "none.json"], 2,
-        "--uniform with --encoder-self 1 leaves 0 heads",
+        "--uniform with --fraction 1 leaves 0 heads",
     ),
     "one file for two": (["--fraction", "0", "--list", "./out.pt"], 2, "given for two outputs"),
     "scores": (["--fraction", "0", "--importance", "none.json"], 1, "cannot read none.json"),
+    "subset": (["--fraction", "0", "--subset", "dev"], 1, "no subset dev; --subset can be one of"),
+    "seed": (
+        ["--fraction", "0.1", "--seed", "5000000000", "--max-batches", "1"], 2,
+        "--seed 5000000000: give a number of at least 0 and at most 4294967295",
+    ),
 }  # fmt: skip
 
 

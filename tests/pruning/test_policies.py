@@ -146,7 +146,8 @@ LAYOUT = {"E": (4, 4), "A": (4, 4), "D": (4, 4)}
         ),
         (
             lambda: choose_uniform(random_order(LAYOUT, 1), LAYOUT, {"E": 0.9}, 1),
-            r"--uniform with --encoder-self 0.9 leaves 0 heads in a layer; --min-heads 1 forbids",
+            r"--uniform with --encoder-self 0.9 leaves 0 heads in a layer of encoder self-attention; "
+            r"--min-heads 1 forbids",
         ),
         (
             lambda: choose_uniform(

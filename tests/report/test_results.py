@@ -213,3 +213,19 @@ def test_results_of_a_study_have_omegas_and_scores(tmp_path: Path) -> None:
     assert figure is not None
     assert [trace["line"]["dash"] for trace in figure["data"]] == ["dot", "solid"]
     assert figures.omega_figure("decoder", [run]) is None
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"test": {"BLEU": 3}},
+        {"test": [1]},
+        {"x": {"updates": 1, "values": 2}},
+        {"omegas": {"a": {}}},
+    ],
+)
+def test_a_result_file_of_another_form_is_damaged(tmp_path: Path, damage: dict[str, Any]) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps({"train_ppl": {"updates": [1], "values": [9.0]}} | damage))
+    with pytest.raises(UserError, match=r"x\.json is damaged: "):
+        read_run(path, "x")
