@@ -60,6 +60,7 @@ def run(args: argparse.Namespace) -> None:
 
     import admin_nmt.registration  # noqa: F401  (before other modules that import fairseq)
     from admin_nmt.analysis.plots import plot_panels
+    from admin_nmt.data.binarised import pairs_of
     from admin_nmt.pruning.masked_translation import MaskedTranslator, TestSet
     from admin_nmt.pruning.orders import MeasuredOrders
     from admin_nmt.pruning.records import load_measurements, measurement_of
@@ -76,6 +77,8 @@ def run(args: argparse.Namespace) -> None:
         args.groups, args.step, args.largest, args.rerank, args.random_orders, args.seed
     )
     known = load_measurements(args.importance) if args.importance else None
+    if known is None or args.rerank:
+        pairs_of(args.data, args.subset, "--subset")  # refuses one that is not there
     require_checkpoints(args.path)
     curves = []
     for path in args.path:

@@ -133,6 +133,15 @@ def test_fine_tuning_keeps_the_mask_unless_another_is_given(
     assert (model.cfg.head_mask or "") == expected
 
 
+def test_a_sweep_names_the_option_of_a_subset_that_is_not_there(
+    run: Callable[..., int], tmp_path: Path, capsys: Any
+) -> None:
+    """Before a model is read."""
+    sweep = ("prune-sweep", "--path", "missing.pt", "--output", tmp_path / "out")
+    assert run(*sweep, "--subset", "dev") == 1
+    assert "has no subset dev; --subset can be one of" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "options",
     [("--kinds", "A"), ("--experiments", "all-but-one")],
