@@ -1,10 +1,11 @@
 """What all tests share: a tiny parallel corpus, binarised once, and models over it."""
 
 import io
+import logging
 import random
 import subprocess
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,14 @@ def compositions() -> None:
     from tests.support.compositions import remembering
 
     utils.compose = remembering(utils.compose)
+
+
+@pytest.fixture(autouse=True)
+def logs_as_before() -> Iterator[None]:
+    """Studies and the GPU check silence logs for their process, which here is that of all tests."""
+    before = logging.root.manager.disable
+    yield
+    logging.disable(before)
 
 
 @pytest.fixture(scope="session")

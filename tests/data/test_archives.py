@@ -127,7 +127,7 @@ def test_segment_rules(name):
         '<seg id="3"></seg>',
         "</doc>",
     ]
-    assert list(apply_rules(lines, rules)) == ["It's R&amp;D .", "a <i>b</i>", ""]
+    assert list(apply_rules(lines, rules)) == ["It’s R&amp;D .", "a <i>b</i>", ""]
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\n\r\ufeff"))))

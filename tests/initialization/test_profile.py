@@ -253,6 +253,7 @@ def test_training_sets_what_profiling_its_batches_measures(
     model.omegas_ready = False
     epoch_itr = task.get_batch_iterator(
         dataset=task.dataset("train"), max_tokens=300, required_batch_size_multiple=8, seed=3,
+        disable_iterator_cache=True,
         max_positions=utils.resolve_max_positions(task.max_positions(), model.max_positions()),
     )  # fmt: skip
     profile = measure_profile(model, profile_batches(epoch_itr, 3, 3, lambda batch: batch), seed=3)

@@ -46,9 +46,12 @@ def train_by(cfg: Any) -> str:
     handler.setFormatter(logging.Formatter("%(levelname)s | %(name)s | %(message)s"))
     root.addHandler(handler)
     root.setLevel(logging.INFO)
+    silenced = logging.root.manager.disable  # by a study in this process, say
+    logging.disable(logging.NOTSET)
     try:
         fairseq_train.main(cfg)
     finally:
+        logging.disable(silenced)
         root.removeHandler(handler)
         root.setLevel(level)
     return log.getvalue()
