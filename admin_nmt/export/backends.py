@@ -203,10 +203,12 @@ class CTranslate2Backend:
 
     @cached_property
     def _vocabulary_size(self) -> int:
-        """Of the target language; CTranslate2 itself does not tell."""
-        names = ("target_vocabulary.json", "shared_vocabulary.json")
-        path = next(path for name in names if (path := self.folder / name).is_file())
-        return len(read_json(path))
+        """Of the target language, which CTranslate2 itself does not tell; its older folders keep words
+        in another form, for which it is the largest number that CTranslate2 takes."""
+        for name in ("target_vocabulary.json", "shared_vocabulary.json"):
+            if (self.folder / name).is_file():
+                return len(read_json(self.folder / name))
+        return 2**31 - 1
 
     def require_alignment(self, alignment: Alignment) -> None:
         """CTranslate2's layer and heads are part of its model."""
