@@ -5,8 +5,9 @@
 Random weights and random sentences, because speed does not depend on them; heads go in random order
 over all three kinds. Printed are medians and ratios (above 1: the pruned model is faster) of the
 encoder's forward pass and of greedy decoding by batch size (the paper's table 4), and of a training
-step (our label-smoothed cross-entropy, Adam); and the parameter count against the one on paper. The last line compares
-one pass for head importance with a training step of the whole model over the same batch.
+step (our label-smoothed cross-entropy, Adam); and the parameter count against the one on paper. The
+last line compares one pass for head importance with a training step of the whole model over the same
+batch.
 """
 
 import argparse

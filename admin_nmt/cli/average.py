@@ -56,12 +56,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _require_apart(output: Path, paths: Sequence[Path]) -> None:
     """Refuse an output that replaces what is averaged, or what its training goes on from."""
-    inputs = [Path(path).absolute().resolve() for path in paths]
-    place = output.absolute().resolve()
-    of_training = place.parent in {path.parent for path in inputs} and _OF_TRAINING.fullmatch(
-        place.name
-    )
-    if place in inputs or of_training:
+    inputs = [path.resolve() for path in paths]
+    place = output.resolve()
+    beside = place.parent in {path.parent for path in inputs}
+    if place in inputs or (beside and _OF_TRAINING.fullmatch(place.name)):
         raise UsageError(f"--output {output} is a checkpoint of the training: give another name")
 
 

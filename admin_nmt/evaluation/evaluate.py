@@ -123,19 +123,14 @@ def evaluate(
     chosen += [Reference(str(path), read_lines(path)) for path in more_references]
     count = num_sentences(data, subset, source, target)
     raw_source = preparation.raw.get(subset, {}).get(source)
-    sources = None
-    if raw_source is not None and raw_source.exists():
-        sources = Reference(str(raw_source), read_lines(raw_source))
-    for each in (*chosen, *([sources] if sources else [])):
+    sources = None if raw_source is None or not raw_source.exists() else read_lines(raw_source)
+    for each in (*chosen, Reference(str(raw_source), sources)):
         _require_parallel(each, count, f"{subset} of {data}")
     directory = make_directory(output or default_directory(path, subset, source, target))
     translations = translate(data, path, subset, source, target, options)
 
     texts = _texts(translations.hypotheses, translations.references, chosen, preparation, target)
-    if sources is None or sources.lines is None:
-        texts[SOURCES] = preparation.text(translations.sources, source)
-    else:
-        texts[SOURCES] = list(sources.lines)
+    texts[SOURCES] = preparation.text(translations.sources, source) if sources is None else sources
     # Before scoring: whatever goes wrong there, the translation is not lost.
     _keep(directory, texts)
     origins = [each.origin for each in chosen]

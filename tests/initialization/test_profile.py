@@ -18,11 +18,9 @@ from torch import Tensor
 
 from admin_nmt.errors import UserError
 from tests.reference import transformer as reference
-from tests.support.exact import convert, padded_batch, sized
+from tests.support.exact import LENGTHS, WIDTHS, convert, padded_batch, sized
 from tests.support.models import population_variance, randomise, stock_state
 from tests.support.training import COMMON, train, weights
-
-LENGTHS = st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=3)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +63,7 @@ def recurrence(
 @settings(deadline=None, max_examples=20)
 @given(
     layers=st.tuples(st.integers(1, 3), st.integers(1, 2)),
-    width=st.sampled_from([(4, 1), (8, 2), (12, 3)]),
+    width=WIDTHS,
     batches=st.lists(LENGTHS, min_size=1, max_size=2),
     dropped=st.booleans(),
     dtype=st.sampled_from([torch.float32, torch.float16, torch.bfloat16]),

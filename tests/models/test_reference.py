@@ -11,7 +11,7 @@ from torch import Tensor
 
 from admin_nmt.modules.multihead_attention import split_projections
 from tests.reference import transformer as reference
-from tests.support.exact import convert, padded_batch, sized
+from tests.support.exact import LENGTHS, WIDTHS, convert, padded_batch, sized
 from tests.support.models import randomise, spread_omegas, stock_state
 
 
@@ -37,13 +37,12 @@ EMBEDDINGS = [
     "decoder.embed_tokens.weight",
     "decoder.output_projection.weight",
 ]
-LENGTHS = st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=3)
 
 
 @settings(deadline=None, max_examples=20)
 @given(
     layers=st.tuples(st.integers(1, 3), st.integers(1, 2)),
-    width=st.sampled_from([(4, 1), (8, 2), (12, 3)]),
+    width=WIDTHS,
     lengths=LENGTHS,
     sharing=st.sampled_from(["", "share_decoder_input_output_embed", "share_all_embeddings"]),
     carried=st.sampled_from(["none", "all", "encoder,cross"]),

@@ -11,9 +11,10 @@ from torch.autograd import gradcheck
 
 from admin_nmt.ops import linear_loss
 from admin_nmt.ops.distillation import Teacher, distillation_and_gradient_, distillation_loss
-from admin_nmt.ops.label_smoothing import CONVENTIONS, LabelSmoothing
+from admin_nmt.ops.label_smoothing import LabelSmoothing
 from admin_nmt.ops.linear_loss import linear_cross_entropy, linear_distillation
 from tests.reference import distillation as reference
+from tests.support.losses import FUSED_LOSS
 
 PAD = 1
 
@@ -53,18 +54,10 @@ def logits_of(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 @settings(deadline=None, max_examples=25)
 @given(
-    shape=st.lists(st.integers(1, 4), min_size=1, max_size=2).map(tuple),
-    D=st.integers(1, 5),
-    V=st.integers(2, 9),
     D_t=st.integers(1, 5),
-    padding=st.sampled_from([0.0, 0.3, 0.7, 1.0]),
-    chunk_tokens=st.integers(1, 20),
-    over=st.sampled_from(CONVENTIONS),
-    epsilon=st.sampled_from([0.0, 0.2]),
     share=st.sampled_from([0.0, 0.3, 1.0]),
     temperature=st.sampled_from([0.7, 1.0, 2.5]),
-    leaves_out=st.booleans(),
-    seed=st.integers(0, 99),
+    **FUSED_LOSS,
 )
 def test_equals_the_papers_written_as_loops(
     device: str,

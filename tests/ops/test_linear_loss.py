@@ -21,6 +21,7 @@ from admin_nmt.ops.linear_loss import (
 )
 from admin_nmt.ops.rdrop import rdrop_loss, symmetric_kl
 from tests.reference import rdrop as reference
+from tests.support.losses import FUSED_LOSS
 from tests.support.tensors import Largest
 
 PAD = 1
@@ -75,17 +76,9 @@ def by_loops(
 @settings(deadline=None, max_examples=25)
 @given(
     m=st.integers(1, 3),
-    shape=st.lists(st.integers(1, 4), min_size=1, max_size=2).map(tuple),
-    D=st.integers(1, 5),
-    V=st.integers(2, 9),
-    padding=st.sampled_from([0.0, 0.3, 0.7, 1.0]),
-    chunk_tokens=st.integers(1, 20),
-    over=st.sampled_from(CONVENTIONS),
-    epsilon=st.sampled_from([0.0, 0.2]),
     alpha=st.sampled_from([0.0, 3.0]),
     biased=st.booleans(),
-    leaves_out=st.booleans(),
-    seed=st.integers(0, 99),
+    **FUSED_LOSS,
 )
 def test_equals_the_papers_written_as_loops(
     device: str,

@@ -4,9 +4,15 @@ from argparse import Namespace
 from typing import Any
 
 import torch
+from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.reference.transformer import positions
+
+#: Embedding dimension and heads.
+WIDTHS = st.sampled_from([(4, 1), (8, 2), (12, 3)])
+#: Tokens of source and target of each sentence of a batch.
+LENGTHS = st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=3)
 
 
 def sized(cfg: Namespace, layers: tuple[int, int], embed_dim: int, heads: int) -> Namespace:
