@@ -71,7 +71,7 @@ def add_alignment_arguments(parser: argparse.ArgumentParser) -> None:
 
 def alignment_options(args: argparse.Namespace) -> Any:
     """The `Alignment` of the arguments above."""
-    from admin_nmt.export.backends import Alignment
+    from admin_nmt.export.search import Alignment
 
     return Alignment(args.alignment_layer, args.alignment_heads)
 

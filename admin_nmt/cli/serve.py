@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Take the port, load the model, serve."""
-    from admin_nmt.export.backends import Search
+    from admin_nmt.export.search import Search
 
     for option, least in (("char_limit", 1), ("req_limit", 0), ("batch_size", 1), ("port", 0)):
         if getattr(args, option) < least:

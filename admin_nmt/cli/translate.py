@@ -98,7 +98,7 @@ def search_options(args: argparse.Namespace) -> Any:
     Raises:
         UsageError: a value out of range, or options of sampling without it.
     """
-    from admin_nmt.export.backends import Search
+    from admin_nmt.export.search import Search
 
     nbest = 1 if args.nbest is None else args.nbest
     return Search(args.beam, nbest, args.lenpen, _sampling(args))
@@ -152,7 +152,7 @@ def _same(first: str, second: str) -> bool:
 
 def _sampling(args: argparse.Namespace) -> Any:
     """The `Sampling` that was asked for, or None."""
-    from admin_nmt.export.backends import Sampling
+    from admin_nmt.export.search import Sampling
 
     given = {
         "topk": args.sampling_topk,

@@ -45,7 +45,7 @@ from admin_nmt.distillation.translating import (
     write_pairs,
 )
 from admin_nmt.errors import UsageError, UserError, require_at_least_one
-from admin_nmt.export.backends import Search
+from admin_nmt.export.search import Search
 from admin_nmt.export.translator import LineText
 from admin_nmt.files import make_directory, sha256
 from admin_nmt.json_files import write_json

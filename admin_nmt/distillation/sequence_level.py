@@ -43,7 +43,7 @@ from admin_nmt.distillation.translating import (
     write_pairs,
 )
 from admin_nmt.errors import UserError
-from admin_nmt.export.backends import Search
+from admin_nmt.export.search import Search
 from admin_nmt.files import make_directory, sha256
 from admin_nmt.json_files import write_json
 from admin_nmt.progress import progress

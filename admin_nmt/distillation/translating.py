@@ -15,8 +15,9 @@ from torch import Tensor
 from admin_nmt.checkpoints.direction import find_direction
 from admin_nmt.data.text_pipeline import FILE_NAME, TextPipeline
 from admin_nmt.errors import LARGEST_SEED, UsageError, UserError
-from admin_nmt.export.backends import Backend, Search, Sentence
+from admin_nmt.export.backend import Backend
 from admin_nmt.export.loading import load_backend
+from admin_nmt.export.search import Search, Sentence
 from admin_nmt.export.text import load_text
 from admin_nmt.export.translator import translate_sentences
 from admin_nmt.files import atomic_write, sha256

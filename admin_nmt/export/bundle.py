@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any
 from admin_nmt.data.subwords import Subwords
 from admin_nmt.data.text_pipeline import FILE_NAME as PREPARATION
 from admin_nmt.errors import UserError
-from admin_nmt.export.backends import Alignment, import_ctranslate2
+from admin_nmt.export.ctranslate2_backend import CTranslate2Backend, import_ctranslate2
 from admin_nmt.export.output import require_new_folder
+from admin_nmt.export.search import Alignment
 from admin_nmt.export.text import Text, TextOptions, data_folder, load_text
 from admin_nmt.files import atomic_write, sha256
 from admin_nmt.installed import versions
@@ -165,7 +166,7 @@ def _json(value: Any) -> Any:
 
 
 def _verify(checkpoint: Any, folder: Path, text: Text, made: Path, content: dict) -> dict[str, Any]:
-    from admin_nmt.export.backends import CTranslate2Backend, FairseqBackend
+    from admin_nmt.export.fairseq_backend import FairseqBackend
     from admin_nmt.export.verification import compare_translations, sample_sentences
 
     sentences = sample_sentences(folder, text)

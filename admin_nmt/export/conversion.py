@@ -12,8 +12,9 @@ from torch import Tensor
 from admin_nmt.checkpoints.checkpoint import Checkpoint
 from admin_nmt.checkpoints.tensors import widened
 from admin_nmt.errors import UsageError, UserError
-from admin_nmt.export.backends import Alignment, import_ctranslate2
+from admin_nmt.export.ctranslate2_backend import import_ctranslate2
 from admin_nmt.export.plain_transformer import FAMILIES, fold, plain_settings
+from admin_nmt.export.search import Alignment
 from admin_nmt.export.text import Text
 from admin_nmt.models.settings import model_settings
 

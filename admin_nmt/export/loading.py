@@ -8,8 +8,9 @@ import joblib
 
 from admin_nmt.data.text_pipeline import TextPipeline
 from admin_nmt.errors import UsageError, UserError, require_at_least_one
-from admin_nmt.export.backends import Backend, CTranslate2Backend, FairseqBackend
+from admin_nmt.export.backend import Backend
 from admin_nmt.export.bundle import read_manifest
+from admin_nmt.export.ctranslate2_backend import CTranslate2Backend
 from admin_nmt.export.text import TextOptions, data_folder, load_text
 from admin_nmt.export.translator import Translator
 
@@ -80,6 +81,7 @@ def load_backend(
         assert translator.languages is not None  # an exported folder knows them
         return translator.backend, translator.languages
     from admin_nmt.checkpoints.direction import find_direction
+    from admin_nmt.export.fairseq_backend import FairseqBackend
 
     checkpoint = _opened(path)
     known = checkpoint.languages
@@ -126,6 +128,8 @@ def _checkpoint(
     device: str,
     options: TextOptions | None,
 ) -> Translator:
+    from admin_nmt.export.fairseq_backend import FairseqBackend
+
     checkpoint = _opened(path)
     if data is None:
         data = checkpoint.data_folder

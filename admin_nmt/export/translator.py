@@ -8,7 +8,8 @@ from typing import Protocol
 
 from admin_nmt.data.odd_lines import Warnings, pieces_of
 from admin_nmt.data.word_alignment import Link, Words, word_links
-from admin_nmt.export.backends import Backend, Hypothesis, Search, Sentence
+from admin_nmt.export.backend import Backend
+from admin_nmt.export.search import Hypothesis, Search, Sentence
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,9 @@ from typing import Any
 from admin_nmt.checkpoints.checkpoint import Checkpoint
 from admin_nmt.checkpoints.tensors import widened
 from admin_nmt.errors import UserError
-from admin_nmt.export.backends import CTranslate2Backend, FairseqBackend, Search, Sentence
+from admin_nmt.export.ctranslate2_backend import CTranslate2Backend
+from admin_nmt.export.fairseq_backend import FairseqBackend
+from admin_nmt.export.search import Search, Sentence
 from admin_nmt.export.text import Text
 
 #: Largest difference of logits that folding may leave, relative to the largest logit. Rounding

@@ -16,7 +16,7 @@ from admin_nmt.distillation import back_translate
 from admin_nmt.distillation.back_translation import _add_tag
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.export import load_translator
-from admin_nmt.export.backends import Sampling, Search
+from admin_nmt.export.search import Sampling, Search
 from admin_nmt.json_files import write_json
 from tests.support.binarised import read_pairs
 from tests.support.training import train

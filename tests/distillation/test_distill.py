@@ -19,7 +19,7 @@ from admin_nmt.distillation.translating import (
 )
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.export import load_translator
-from admin_nmt.export.backends import Search
+from admin_nmt.export.search import Search
 from admin_nmt.json_files import read_json, write_json
 from tests.support.binarised import read_pairs, write_dictionary
 from tests.support.programs import BIN

@@ -10,7 +10,7 @@ import pytest
 from admin_nmt.cli.main import main
 from admin_nmt.errors import UserError
 from admin_nmt.export import TextOptions, export_bundle, load_translator
-from admin_nmt.export.backends import Alignment, Sampling, Search
+from admin_nmt.export.search import Alignment, Sampling, Search
 from admin_nmt.export.translator import Translation
 
 #: The model translates word by word; heads 1 and 2 of its last layer say so best.

@@ -10,14 +10,8 @@ from hypothesis import strategies as st
 
 from admin_nmt.data.odd_lines import SHOWN_WARNINGS
 from admin_nmt.errors import UsageError
-from admin_nmt.export.backends import (
-    Alignment,
-    Hypothesis,
-    Sampling,
-    Search,
-    Sentence,
-    output_limit,
-)
+from admin_nmt.export.backend import output_limit
+from admin_nmt.export.search import Alignment, Hypothesis, Sampling, Search, Sentence
 from admin_nmt.export.translator import Translation, Translator, batch_by_tokens
 
 
