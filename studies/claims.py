@@ -36,15 +36,19 @@ PREFACE = """\
 # Results
 
 Written by `python -m studies.claims` from [claims.yaml](claims.yaml) and the data files beside it; each page has commands, seeds
-and dates. Hardware unless a page says otherwise: 2 cores of an AMD EPYC (virtual), 24 GiB, no GPU; Python 3.11, torch 2.13.0
-(CPU), fairseq-fixed 0.12.3.1. Figures are means over the seeds that a page names, mostly two; the verdict says where there was
-one. `bash scripts/reproduce.sh NAME --corpus DIR` (depth, realformer, rdrop, heads, compose, speed) runs a study of that kind on
-your corpus; the figures of a page come from the commands at its head, which are records of what was run that day: unlike those of
-the guide no test keeps them running.
+and dates. Figures are means over the seeds that a page names, mostly two; the verdict says where there was one seed only.
+
+Hardware unless a page says otherwise: 2 virtual CPU cores, 24 GiB, no GPU; an AMD EPYC until 2026-11-28, an Intel Xeon with AVX-512
+on 2026-11-29. Software: Python 3.11, PyTorch 2.13.0 (CPU), fairseq 0.12.3 (`fairseq-fixed` or `ve-fairseq`,
+[the same code](../install.md) where translation is concerned).
+
+`bash scripts/reproduce.sh NAME --corpus DIR` runs a study (depth, realformer, rdrop, heads, compose, speed) on your corpus. The
+commands at the head of a page record what was run on the date given; unlike those of the guide they are not run by the tests.
 
 """
 APPENDIX = """
-Also measured: [BPE-dropout](bpe-dropout.md) (no gain), [minimum Bayes risk](mbr.md), [data preparation: speed](preparation-speed.md)
+Also measured: [residual schemes at 60L-12L on real text](depth.md), [BPE-dropout](bpe-dropout.md) (no gain),
+[minimum Bayes risk](mbr.md), [data preparation: speed](preparation-speed.md)
 and [memory](preparation-memory.md), [a training step](step-speed.md), [a first run on Multi30k](multi30k.md),
 [kills at random moments](random-kills.md), [faults of one rank](rank-faults.md).
 """
