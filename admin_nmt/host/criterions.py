@@ -27,8 +27,8 @@ def _checked_first(init: Callable) -> Callable:
 
 
 def _name_like_ours(init: Callable) -> Callable:
-    """Our models with fairseq's `label_smoothed_cross_entropy_with_rdrop`, one word away from our
-    R-Drop: one line says what it reports wrongly and names ours."""
+    """A training of our models with fairseq's `label_smoothed_cross_entropy_with_rdrop`, whose name is
+    close to that of our R-Drop, logs what that criterion reports wrongly and names ours."""
 
     @wraps(init)
     def wrapped(self: Any, cfg: Any, *args: Any, **kwargs: Any) -> None:
