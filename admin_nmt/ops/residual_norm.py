@@ -3,8 +3,8 @@
     r = factor * shortcut + dropout(branch)          factor: omega (D,), or one constant number
     n = (r - mean(r)) / sqrt(var(r) + eps) * weight + bias
 
-Post-LN, ADMIN included (arXiv 2004.08249, section 4), hands on n (`residual_norm`). Pre-LN hands on
-r, whose LayerNorm n enters the next sublayer (`residual_and_norm`). ReZero has no LayerNorm.
+This is the end of a post-LN sublayer, ADMIN included (arXiv 2004.08249, section 4). In a pre-LN layer
+sum and LayerNorm belong to different sublayers, and ReZero has no LayerNorm: they are not fused.
 
 On the CPU, and wherever Triton is missing, these are the three operations one after the other,
 exactly what the separate modules compute. On CUDA they are one kernel each way
@@ -56,10 +56,6 @@ def _kernels(branch: Tensor) -> ModuleType | None:
     return _triton()
 
 
-def _norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    return F.layer_norm(x, x.shape[-1:], weight, bias, eps)
-
-
 def residual_norm(
     branch: Tensor,
     shortcut: Tensor,
@@ -85,29 +81,7 @@ def residual_norm(
     """
     kernels = _kernels(branch)
     if kernels is not None:
-        (_, norm) = kernels.fused(branch, shortcut, factor, weight, bias, eps, dropout_p, False)
-        return norm
-    return _norm(add_scaled(dropout(branch, dropout_p), shortcut, factor), weight, bias, eps)
-
-
-def residual_and_norm(
-    branch: Tensor,
-    shortcut: Tensor,
-    factor: Tensor | float,
-    weight: Tensor,
-    bias: Tensor,
-    eps: float,
-    dropout_p: float = 0.0,
-) -> tuple[Tensor, Tensor]:
-    """The sum and its LayerNorm: the end of a pre-LN sublayer and the beginning of the next.
-
-    Args: those of `residual_norm`.
-
-    Returns:
-        `factor * shortcut + dropout(branch)` and its LayerNorm, (..., D) each.
-    """
-    kernels = _kernels(branch)
-    if kernels is not None:
-        return kernels.fused(branch, shortcut, factor, weight, bias, eps, dropout_p, True)
+        fused: Tensor = kernels.fused(branch, shortcut, factor, weight, bias, eps, dropout_p)
+        return fused
     total = add_scaled(dropout(branch, dropout_p), shortcut, factor)
-    return total, _norm(total, weight, bias, eps)
+    return F.layer_norm(total, total.shape[-1:], weight, bias, eps)

@@ -4,21 +4,18 @@ With x the shortcut, f the branch, w the factor, k the dropout mask over 1 - p, 
 LayerNorm's weight and bias, z = (r - mean) / sqrt(var + eps):
 
     r = w x + k f        n = g z + b
-    dr = (g dn - mean(g dn) - z mean(g dn z)) / sqrt(var + eps) + dr_above      (means over D)
+    dr = (g dn - mean(g dn) - z mean(g dn z)) / sqrt(var + eps)                 (means over D)
     df = k dr    dx = w dr    dw = sum x dr    dg = sum z dn    db = sum dn     (sums over rows)
 
 Bytes, for R rows of e bytes an element (the vectors and partial sums, 12 D bytes a program of the
 backward, come on top):
 
-    post-LN forward    3 R D e: reads f and x, writes n
-    post-LN backward   5 R D e: reads dn, f and x, writes df and dx; r is computed anew, not kept
-    pre-LN forward     4 R D e: writes r too
-    pre-LN backward    5 R D e: reads dn, dr_above and r, writes df and dx; x too if w is trained
+    forward    3 R D e: reads f and x, writes n
+    backward   5 R D e: reads dn, f and x, writes df and dx; r is computed anew, not kept
 
-Three operations one after the other take 7 R D e and a byte a mask element for the post-LN forward
-by the same count (dropout 2, sum 3, LayerNorm 2). On an H200 an update of 60L-12L at D = 512 takes 79.3 ms with
-the post-LN kernels and 86.1 ms without (docs/results/gpu.md). The pre-LN form, whose sum the next
-sublayer reads, is not called by any model yet.
+Three operations one after the other take 7 R D e and a byte a mask element for the forward by the
+same count (dropout 2, sum 3, LayerNorm 2). On an H200 an update of 60L-12L at D = 512 takes 79.3 ms
+with these kernels and 86.1 ms without (docs/results/gpu.md).
 
 Sums over rows are float32 and need no atomics: each program of the backward sums the rows it owns,
 in order, and PyTorch adds the programs' partial sums, so equal inputs give equal bits. The mask is
@@ -81,9 +78,9 @@ def _centred(r, inside, D, eps):
 
 @triton.jit(do_not_specialize=_VARYING)
 def _residual_norm_forward(
-    branch_ptr, shortcut_ptr, omega_ptr, weight_ptr, bias_ptr, sum_ptr, norm_ptr, seed,
+    branch_ptr, shortcut_ptr, omega_ptr, weight_ptr, bias_ptr, norm_ptr, seed,
     branch_stride, shortcut_stride, num_rows, D, factor, eps, p,
-    VECTOR: tl.constexpr, SUM: tl.constexpr, DROPOUT: tl.constexpr, DEVICE_SEED: tl.constexpr,
+    VECTOR: tl.constexpr, DROPOUT: tl.constexpr, DEVICE_SEED: tl.constexpr,
     ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """One program: `ROWS` rows."""
@@ -99,25 +96,20 @@ def _residual_norm_forward(
         r += x * tl.load(omega_ptr + columns, mask=column_in, other=0.0).to(tl.float32)[None, :]
     else:
         r += x * factor
-    place = rows[:, None].to(tl.int64) * D + columns[None, :]
-    if SUM:
-        # LayerNorm sees what the layers above will see, and so does the backward.
-        rounded = r.to(sum_ptr.dtype.element_ty)
-        tl.store(sum_ptr + place, rounded, mask=inside)
-        r = rounded.to(tl.float32)
     centred, inverse = _centred(r, inside, D, eps)
     g = tl.load(weight_ptr + columns, mask=column_in, other=0.0).to(tl.float32)
     b = tl.load(bias_ptr + columns, mask=column_in, other=0.0).to(tl.float32)
     norm = centred * inverse[:, None] * g[None, :] + b[None, :]
+    place = rows[:, None].to(tl.int64) * D + columns[None, :]
     tl.store(norm_ptr + place, norm.to(norm_ptr.dtype.element_ty), mask=inside)
 
 
 @triton.jit(do_not_specialize=_VARYING)
 def _residual_norm_backward(
-    grad_norm_ptr, grad_sum_ptr, branch_ptr, shortcut_ptr, sum_ptr, omega_ptr, weight_ptr,
+    grad_norm_ptr, branch_ptr, shortcut_ptr, omega_ptr, weight_ptr,
     grad_branch_ptr, grad_shortcut_ptr, partial_ptr, seed,
-    norm_stride, grad_sum_stride, branch_stride, shortcut_stride, num_rows, D, factor, eps, p,
-    VECTOR: tl.constexpr, TRAINED: tl.constexpr, SUM: tl.constexpr, ABOVE: tl.constexpr,
+    norm_stride, branch_stride, shortcut_stride, num_rows, D, factor, eps, p,
+    VECTOR: tl.constexpr, TRAINED: tl.constexpr,
     DROPOUT: tl.constexpr, DEVICE_SEED: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """One program: every tile of `ROWS` rows whose number is its own, modulo the programs.
@@ -138,17 +130,12 @@ def _residual_norm_backward(
         inside = (rows < num_rows)[:, None] & column_in[None, :]
         grad_norm = _row_tile(grad_norm_ptr, norm_stride, rows, columns, inside)
         place = rows[:, None].to(tl.int64) * D + columns[None, :]
+        r = _row_tile(branch_ptr, branch_stride, rows, columns, inside)
         if DROPOUT:
             mask = _mask(seed, rows, p, ROWS, BLOCK, DEVICE_SEED)
-        if TRAINED or not SUM:
-            x = _row_tile(shortcut_ptr, shortcut_stride, rows, columns, inside)
-        if SUM:
-            r = tl.load(sum_ptr + place, mask=inside, other=0.0).to(tl.float32)
-        else:
-            r = _row_tile(branch_ptr, branch_stride, rows, columns, inside)
-            if DROPOUT:
-                r *= mask
-            r += x * w[None, :]
+            r *= mask
+        x = _row_tile(shortcut_ptr, shortcut_stride, rows, columns, inside)
+        r += x * w[None, :]
         centred, inverse = _centred(r, inside, D, eps)
         z = centred * inverse[:, None]
         grad_b += grad_norm
@@ -158,8 +145,6 @@ def _residual_norm_backward(
             grad_z - (tl.sum(grad_z, 1) / D)[:, None] - z * (tl.sum(grad_z * z, 1) / D)[:, None]
         )
         grad_r *= inverse[:, None]
-        if ABOVE:
-            grad_r += _row_tile(grad_sum_ptr, grad_sum_stride, rows, columns, inside)
         if TRAINED:
             grad_w += grad_r * x
         grad_x = grad_r * w[None, :]
@@ -216,64 +201,55 @@ class _Fused(Function):
         factor: float,
         eps: float,
         p: float,
-        with_sum: bool,
         dtype: torch.dtype,
         seed: int | Tensor,
-    ) -> tuple[Tensor | None, Tensor]:
+    ) -> Tensor:
         shape, D = branch.shape, branch.shape[-1]
         weight, bias = weight.contiguous(), bias.contiguous()
         f, x = _as_rows(branch), _as_rows(shortcut)
         norm = torch.empty((len(f), D), dtype=dtype, device=f.device)
-        total = torch.empty_like(norm) if with_sum else norm
         sizes = tiles(D)
         if len(f):
             _residual_norm_forward[(triton.cdiv(len(f), sizes["ROWS"]),)](
-                f, x, weight if omega is None else omega.contiguous(), weight, bias, total, norm,
+                f, x, weight if omega is None else omega.contiguous(), weight, bias, norm,
                 seed, f.stride(0), x.stride(0), len(f), D, factor, eps, p,
-                VECTOR=omega is not None, SUM=with_sum, DROPOUT=p > 0,
+                VECTOR=omega is not None, DROPOUT=p > 0,
                 DEVICE_SEED=isinstance(seed, Tensor), **sizes,
             )  # fmt: skip
-        kept = (total, x if ctx.needs_input_grad[2] else None) if with_sum else (f, x)
         ctx.save_for_backward(
-            *kept, omega, weight, seed if isinstance(seed, Tensor) and p > 0 else None
+            f, x, omega, weight, seed if isinstance(seed, Tensor) and p > 0 else None
         )
         ctx.numbers, ctx.seed = (factor, eps, p), seed
-        ctx.shape, ctx.with_sum = shape, with_sum
-        ctx.dtypes = branch.dtype, shortcut.dtype, bias.dtype
-        ctx.set_materialize_grads(False)
-        return total.view(shape) if with_sum else None, norm.view(shape)
+        ctx.shape, ctx.dtypes = shape, (branch.dtype, shortcut.dtype, bias.dtype)
+        return norm.view(shape)
 
     @staticmethod
     @once_differentiable
     def backward(  # type: ignore[override]
-        ctx: Any, grad_sum: Tensor | None, grad_norm: Tensor | None
+        ctx: Any, grad_norm: Tensor
     ) -> tuple[Tensor | None, ...]:
-        kept, x, omega, weight, seed = ctx.saved_tensors
+        f, x, omega, weight, seed = ctx.saved_tensors
         seed = ctx.seed if seed is None else seed
-        R, D = kept.shape
+        R, D = f.shape
         trained = omega is not None and ctx.needs_input_grad[2]
-        above = None if grad_sum is None else _as_rows(grad_sum)
-        grad_norm = (
-            kept.new_zeros((1, D)).expand(R, D) if grad_norm is None else _as_rows(grad_norm)
-        )
-        grad_f, grad_x = (kept.new_empty((R, D), dtype=dtype) for dtype in ctx.dtypes[:2])
+        grad_norm = _as_rows(grad_norm)
+        grad_f, grad_x = (f.new_empty((R, D), dtype=dtype) for dtype in ctx.dtypes[:2])
         sizes = tiles(D)
         programs = max(1, min(
-            triton.cdiv(R, sizes["ROWS"]), _PROGRAMS_PER_PROCESSOR * _processors(kept.device)
+            triton.cdiv(R, sizes["ROWS"]), _PROGRAMS_PER_PROCESSOR * _processors(f.device)
         ))  # fmt: skip
-        partial = kept.new_empty((3 if trained else 2, programs, D), dtype=torch.float32)
+        partial = f.new_empty((3 if trained else 2, programs, D), dtype=torch.float32)
         _residual_norm_backward[(programs,)](
-            grad_norm, kept if above is None else above, kept, kept if x is None else x, kept,
-            weight if omega is None else omega.contiguous(), weight, grad_f, grad_x, partial, seed,
-            grad_norm.stride(0), D if above is None else above.stride(0), kept.stride(0),
-            D if x is None else x.stride(0), R, D, *ctx.numbers,
-            VECTOR=omega is not None, TRAINED=trained, SUM=ctx.with_sum, ABOVE=above is not None,
+            grad_norm, f, x, weight if omega is None else omega.contiguous(), weight,
+            grad_f, grad_x, partial, seed,
+            grad_norm.stride(0), f.stride(0), x.stride(0), R, D, *ctx.numbers,
+            VECTOR=omega is not None, TRAINED=trained,
             DROPOUT=ctx.numbers[2] > 0, DEVICE_SEED=isinstance(seed, Tensor), **sizes,
         )  # fmt: skip
         sums = partial.sum(1)
         grad_omega = sums[2].to(omega.dtype) if trained else None
         grads = (grad_f.view(ctx.shape), grad_x.view(ctx.shape), grad_omega)
-        return *grads, sums[0].to(weight.dtype), sums[1].to(ctx.dtypes[2]), *(None,) * 6
+        return *grads, sums[0].to(weight.dtype), sums[1].to(ctx.dtypes[2]), *(None,) * 5
 
 
 def fused(
@@ -284,16 +260,16 @@ def fused(
     bias: Tensor,
     eps: float,
     dropout_p: float,
-    with_sum: bool,
-) -> tuple[Any, Tensor]:
-    """Sum (None unless `with_sum`) and LayerNorm; arguments as for `residual_norm`.
+) -> Tensor:
+    """`admin_nmt.ops.residual_norm.residual_norm`, whose arguments it takes, as one kernel each way.
 
     Tensors are float16, bfloat16 or float32, also of different types; any strides.
     """
     omega = factor if isinstance(factor, Tensor) else None
     number = 1.0 if isinstance(factor, Tensor) else float(factor)
     seed = mask_seed(branch.device) if dropout_p > 0 else 0
-    return _Fused.apply(
-        branch, shortcut, omega, weight, bias, number, eps, dropout_p, with_sum,
+    norm: Tensor = _Fused.apply(
+        branch, shortcut, omega, weight, bias, number, eps, dropout_p,
         _result_dtype(branch, shortcut), seed,
     )  # fmt: skip
+    return norm

@@ -110,20 +110,16 @@ def kernels() -> list[Kernel]:
             )  # fmt: skip
     for dim in (512, 1024):
         launch, options = split_launch(residual_norm_triton.tiles(dim))
-        for with_sum in (False, True):
-            common = {
-                "VECTOR": True, "SUM": with_sum, "DROPOUT": True, "DEVICE_SEED": False, **launch,
-            }  # fmt: skip
-            for way in ("forward", "backward"):
-                more = {"TRAINED": True, "ABOVE": with_sum} if way == "backward" else {}
-                found.append(
-                    Kernel(
-                        f"{'pre' if with_sum else 'post'}-LN residual {way}, D {dim}",
-                        getattr(residual_norm_triton, f"_residual_norm_{way}"),
-                        {**common, **more}, ("factor", "eps", "p"), {"partial_ptr": "fp32"},
-                        options,
-                    )
-                )  # fmt: skip
+        common = {"VECTOR": True, "DROPOUT": True, "DEVICE_SEED": False, **launch}
+        for way in ("forward", "backward"):
+            more = {"TRAINED": True} if way == "backward" else {}
+            found.append(
+                Kernel(
+                    f"residual norm {way}, D {dim}",
+                    getattr(residual_norm_triton, f"_residual_norm_{way}"),
+                    {**common, **more}, ("factor", "eps", "p"), {"partial_ptr": "fp32"}, options,
+                )
+            )  # fmt: skip
     return found
 
 

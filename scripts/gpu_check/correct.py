@@ -23,7 +23,7 @@ from admin_nmt.ops.label_smoothing import LabelSmoothing
 from admin_nmt.ops.linear_loss import linear_rdrop
 from admin_nmt.ops.rdrop import rdrop_loss
 from admin_nmt.ops.residual_attention import residual_attention
-from admin_nmt.ops.residual_norm import residual_and_norm, residual_norm
+from admin_nmt.ops.residual_norm import residual_norm
 from gpu_check.data import data_folder
 from gpu_check.floor import Shape
 from gpu_check.stage import Context
@@ -147,44 +147,38 @@ def attention_problem(
 
 
 def norm_problem(rows: tuple[int, ...], dim: int, kind: str) -> tuple:
-    """Residual connection and LayerNorm: post-LN with omega or a constant; pre-LN with its sum."""
+    """Residual connection and LayerNorm: with omega or a constant."""
     generator = torch.Generator().manual_seed(dim)
     shapes = [(*rows, dim), (*rows, dim), *[(dim,)] * (3 if kind == "omega" else 2)]
 
     def apply(function: Callable, branch: Tensor, shortcut: Tensor, *vectors: Tensor) -> Any:
         *omega, weight, bias = vectors
-        factor = omega[0] if omega else 2.5 if kind == "constant" else 1.0
-        return function(branch, shortcut, factor, weight, bias, 1e-5)
+        factor = omega[0] if omega else 2.5
+        return [function(branch, shortcut, factor, weight, bias, 1e-5)]
 
     def twin(
         branch: Tensor, shortcut: Tensor, factor: Any, weight: Tensor, bias: Tensor, eps: float
-    ) -> list[Tensor]:
+    ) -> Tensor:
         total = factor * shortcut + branch
         centred = total - total.mean(-1, keepdim=True)
-        norm = centred / (centred.square().mean(-1, keepdim=True) + eps).sqrt() * weight + bias
-        return [total, norm] if kind == "pre-LN" else [norm]
-
-    def operation(*arguments: Any) -> Sequence[Tensor]:
-        both = kind == "pre-LN"
-        return residual_and_norm(*arguments) if both else [residual_norm(*arguments)]
+        return centred / (centred.square().mean(-1, keepdim=True) + eps).sqrt() * weight + bias
 
     inputs = [torch.randn(s, generator=generator) + (len(s) == 1) for s in shapes]
-    return partial(apply, operation), partial(apply, twin), inputs
+    return partial(apply, residual_norm), partial(apply, twin), inputs
 
 
 def kernel_cases(smoke: bool) -> Iterator[tuple[str, str, tuple]]:
     """Operation, description, problem; sizes are odd, and larger than one tile but for `smoke`."""
     losses = [(1, 37, 24, 301, 16), (2, 21, 16, 103, 7), (3, 5, 16, 50, None)]
     attentions = [(2, 3, 5, 5, 16, "causal"), (3, 2, 7, 9, 8, "padding")]
-    norms = [((3, 7), 33, "omega"), ((5,), 100, "pre-LN"), ((4,), 64, "constant")]
+    norms = [((3, 7), 33, "omega"), ((4,), 64, "constant")]
     if not smoke:
         losses += [(1, 1001, 512, 10153, None), (2, 513, 512, 32001, 200)]
         attentions += [
             (2, 4, 70, 90, 64, "padding"), (2, 2, 130, 130, 128, "causal"), (8, 8, 33, 17, 64, "none"),
         ]  # fmt: skip
         norms += [
-            ((67, 13), 512, "omega"), ((257,), 1024, "constant"), ((300,), 512, "pre-LN"),
-            ((9,), 5000, "omega"),
+            ((67, 13), 512, "omega"), ((257,), 1024, "constant"), ((9,), 5000, "omega"),
         ]  # fmt: skip
     for case in losses:
         name = "linear_loss" if case[0] == 1 else "rdrop"

@@ -375,7 +375,7 @@ def test_kernels_compile_for_cards_that_are_not_here() -> None:
     }  # fmt: skip
     # The second is the one that comes nearest to spilling registers.
     for name, target in (
-        ("post-LN residual forward, D 512", 90),
+        ("residual norm forward, D 512", 90),
         ("residual attention backward, K 128", 80),
     ):
         (kernel,) = (k for k in kernels if k.what == name)
