@@ -107,7 +107,7 @@ def loss_and_gradient_(
     scale: float = 1.0,
     gradient: bool = True,
 ) -> Tensor:
-    """As `admin_nmt.ops.linear_loss.loss_and_gradient_`, in one kernel.
+    """As `admin_nmt.ops.loss_chunk.loss_and_gradient_`, in one kernel.
 
     Args:
         logits: (c, m, V), contiguous, float32, float16 or bfloat16; with `gradient` overwritten by

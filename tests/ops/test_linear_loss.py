@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from torch.autograd import gradcheck
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from admin_nmt.ops import linear_loss
+from admin_nmt.ops import linear_loss, loss_chunk
 from admin_nmt.ops.label_smoothing import CONVENTIONS, LabelSmoothing
 from admin_nmt.ops.linear_loss import (
-    _FLOAT16_SCALE,
     default_chunk_tokens,
     linear_cross_entropy,
     linear_rdrop,
@@ -199,12 +198,12 @@ def test_products_are_added_to_float32_unrounded_where_the_device_can(
         with monkeypatch.context() as patch:
             if widens:
                 patch.setattr(torch, "addmm", addmm)
-            linear_loss._adds_widened.cache_clear()
+            loss_chunk._adds_widened.cache_clear()
             (x,) = leaves(features, dtype=torch.bfloat16)
             (w,) = leaves(weight, dtype=torch.float32)
             smoothing = LabelSmoothing.of(0.1, 9)
             linear_rdrop(x, w, None, target, smoothing, 2.0, PAD, chunk_tokens=3).loss.backward()
-        linear_loss._adds_widened.cache_clear()
+        loss_chunk._adds_widened.cache_clear()
         assert w.grad is not None and w.grad.dtype == torch.float32
         found[widens] = w.grad
         # Once to see whether it can, then for three chunks of the nine tokens that are no padding.
@@ -218,7 +217,7 @@ def test_float16_gradients_are_scaled_before_they_are_rounded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """With float16 products, as on a GPU: probabilities near 1e-6 have few digits in float16."""
-    monkeypatch.setattr(linear_loss, "_product_dtype", lambda features: torch.float16)
+    monkeypatch.setattr(loss_chunk, "_product_dtype", lambda features: torch.float16)
     features, weight, bias, target = problem(1, (6,), D=4, V=3000, seed=3)
     smoothing = LabelSmoothing.of(0.0, 3000)
     twin = leaves(*(tensor.half() for tensor in (features, weight, bias)))
@@ -228,8 +227,8 @@ def test_float16_gradients_are_scaled_before_they_are_rounded(
     rare = (expected.abs() > 1e-8) & (expected.abs() < 1e-5)
     assert rare.sum() > 100
     errors = []
-    for scale in (linear_loss._FLOAT16_SCALE, 1.0):
-        monkeypatch.setattr(linear_loss, "_FLOAT16_SCALE", scale)
+    for scale in (loss_chunk._FLOAT16_SCALE, 1.0):
+        monkeypatch.setattr(loss_chunk, "_FLOAT16_SCALE", scale)
         ours = leaves(features, weight, bias, dtype=torch.float16)
         master = ours[1].detach().float().requires_grad_()  # its gradient keeps small numbers
         found = linear_rdrop(ours[0], master.half(), ours[2], target, smoothing, 0.0, PAD)
@@ -248,7 +247,7 @@ def test_float16_product_of_a_chunk_is_finite(device: str, passes: int, num_type
     tokens = default_chunk_tokens(passes, num_types, "cuda", torch.float16)
     assert 1 <= tokens <= default_chunk_tokens(passes, num_types, "cuda", torch.bfloat16)
     like = {"dtype": torch.float16, "device": device}
-    gradient = torch.full((1, tokens * passes), -_FLOAT16_SCALE, **like)
+    gradient = torch.full((1, tokens * passes), -loss_chunk._FLOAT16_SCALE, **like)
     assert torch.isfinite(torch.mm(gradient, torch.ones(tokens * passes, 1, **like)))
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from admin_nmt.ops import linear_loss
+from admin_nmt.ops import loss_chunk
 from admin_nmt.ops.label_smoothing import LabelSmoothing
 
 triton_step = pytest.importorskip("admin_nmt.ops.linear_loss_triton")
@@ -24,7 +24,7 @@ def test_kernel_equals_the_plain_step(device: str, m: int, V: int, dtype: torch.
     target = torch.randint(0, V, (6,))
     smoothing, alpha, scale = LabelSmoothing.of(0.1, V), 2.0, 4.0
     wide = logits.double().clone()
-    expected = linear_loss.loss_and_gradient_(
+    expected = loss_chunk.loss_and_gradient_(
         wide, target, smoothing, alpha, torch.empty_like(wide), wide.new_empty(6, 1, V)
     )
     moved = logits.to(device)
