@@ -51,6 +51,25 @@ def read_json_object(path: str | os.PathLike[str], remedy: str = "") -> dict[str
     return content
 
 
+def require_same_settings(path: Path, settings: Mapping[str, Any]) -> None:
+    """Say in `path` how the translations in its folder are made, or refuse to mix others in.
+
+    Raises:
+        UserError: names the first setting that differs, or says that the file is damaged.
+    """
+    if not path.exists():
+        write_json(path, settings)
+        return
+    before = read_json_object(path, f"delete {path.parent}")
+    for name, value in settings.items():
+        if before.get(name) != value:
+            raise UserError(
+                f"{path.parent} holds translations with another {name} "
+                f"({before.get(name, 'not recorded')}, now {value}): give another --output, or "
+                "remove that folder"
+            )
+
+
 def write_document(
     path: str | os.PathLike[str], kind: str, version: int, content: Mapping[str, Any]
 ) -> None:

@@ -74,10 +74,6 @@ class TextPipeline:
         """Subwords of a line of source text, joined by spaces."""
         return self.subwords.split(self.source(line))
 
-    def encode_target(self, line: str) -> str:
-        """Subwords of a line of target text, for forced decoding."""
-        return self.subwords.split(self.target(line))
-
     def decode(self, line: str) -> str:
         """Text from subwords of the target language; lower-cased text stays so."""
         return self.target.undo(self.subwords.merge(line))

@@ -39,7 +39,6 @@ from admin_nmt.distillation.translating import (
     load_teacher,
     read_parts,
     require_apart,
-    require_same_settings,
     text_pipeline_of,
     translate_parts,
     write_pairs,
@@ -48,7 +47,7 @@ from admin_nmt.errors import UsageError, UserError, require_at_least_one
 from admin_nmt.export.search import Search
 from admin_nmt.export.translator import LineText
 from admin_nmt.files import make_directory, sha256
-from admin_nmt.json_files import write_json
+from admin_nmt.json_files import require_same_settings, write_json
 from admin_nmt.progress import progress
 
 logger = logging.getLogger(__name__)

@@ -38,14 +38,13 @@ from admin_nmt.distillation.translating import (
     load_teacher,
     read_parts,
     require_apart,
-    require_same_settings,
     translate_parts,
     write_pairs,
 )
 from admin_nmt.errors import UserError
 from admin_nmt.export.search import Search
 from admin_nmt.files import make_directory, sha256
-from admin_nmt.json_files import write_json
+from admin_nmt.json_files import require_same_settings, write_json
 from admin_nmt.progress import progress
 
 logger = logging.getLogger(__name__)

@@ -21,7 +21,6 @@ from admin_nmt.export.search import Search, Sentence
 from admin_nmt.export.text import load_text
 from admin_nmt.export.translator import translate_sentences
 from admin_nmt.files import atomic_write, sha256
-from admin_nmt.json_files import read_json_object, write_json
 from admin_nmt.progress import progress
 
 logger = logging.getLogger(__name__)
@@ -102,20 +101,6 @@ def _require_same_dictionaries(teacher: Path, data: Path, languages: tuple[str, 
                 f"{teacher} has another vocabulary than {data} ({name}): give the data folder that "
                 "the model was trained on"
             )
-
-
-def require_same_settings(path: Path, settings: dict[str, Any]) -> None:
-    """What `path` says of the translations beside it, if there are any, is what is wanted now."""
-    if path.exists():
-        before = read_json_object(path, f"delete {path.parent}")
-        for name, value in settings.items():
-            if before.get(name) != value:
-                raise UserError(
-                    f"{path.parent} holds translations with another {name} "
-                    f"({before.get(name, 'not recorded')}): "
-                    "give another --output, or remove it"
-                )
-    write_json(path, settings)
 
 
 def load_dictionary(data: Path, language: str) -> Any:

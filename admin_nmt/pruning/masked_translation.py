@@ -21,7 +21,7 @@ from admin_nmt.evaluation.preparation import read_preparation
 from admin_nmt.evaluation.scoring import build_metrics
 from admin_nmt.evaluation.text import read_lines, require_equal_counts
 from admin_nmt.files import atomic_write, make_directory
-from admin_nmt.json_files import read_json_object, write_json
+from admin_nmt.json_files import require_same_settings
 from admin_nmt.models.heads import attentions
 from admin_nmt.modules.head_names import Head
 from admin_nmt.pruning.loading import LoadedModel
@@ -89,23 +89,15 @@ class TestSet:
         self.folder = make_directory(folder)
         self.metric = build_metrics(("bleu",), lowercase=self.lowercase)["BLEU"]
         self.references: list[str] = []
-        self._require_same_settings(
+        require_same_settings(
+            self.folder / SETTINGS,
             dataclasses.asdict(options)
-            | {"data": str(Path(data).absolute()), "subset": subset, "max_sentences": max_sentences}
+            | {
+                "data": str(Path(data).absolute()),
+                "subset": subset,
+                "max_sentences": max_sentences,
+            },
         )
-
-    def _require_same_settings(self, settings: dict[str, Any]) -> None:
-        path = self.folder / SETTINGS
-        if not path.exists():
-            write_json(path, settings)
-            return
-        earlier = read_json_object(path, f"delete {self.folder}")
-        for name, value in settings.items():
-            if earlier.get(name) != value:
-                raise UserError(
-                    f"--output {self.folder} holds translations made with {name} "
-                    f"{earlier.get(name)}, now it is {value}: give another folder"
-                )
 
     def set_references(self, binarised: Sequence[str]) -> None:
         """Choose the reference: the given one, else the binarised one, detokenised."""

@@ -285,7 +285,7 @@ def test_ablation_covers_all_heads_and_resumes(
     # Other settings would mix figures.
     command[command.index("--beam") + 1] = "2"
     assert main(command) == 1
-    assert "holds translations made with beam 1, now it is 2" in capsys.readouterr().err
+    assert "holds translations with another beam (1, now 2)" in capsys.readouterr().err
 
 
 def test_sweep_repeats_no_point_and_follows_the_order(
