@@ -13,31 +13,39 @@ output does not depend on the number of workers. What grows is the table of dist
 learning needs. Files of a step appear together when all of them are complete.
 """
 
-import json
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
-from itertools import chain, islice, repeat
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from admin_nmt.data import bpe, sentence_pieces, text_pipeline
 from admin_nmt.data.archives import read_first_side, read_pairs
 from admin_nmt.data.binarize import binarize
-from admin_nmt.data.clean import clean_pair
-from admin_nmt.data.corpora import SETS, Cleaning, Corpus, archive_names, fill
+from admin_nmt.data.blocks import (
+    Block,
+    SplitPairs,
+    TokenizePairs,
+    blocks_of,
+    columns_of,
+    count_words,
+    num_lines,
+    pick,
+    write_columns,
+)
+from admin_nmt.data.corpora import SETS, Corpus, archive_names, fill
 from admin_nmt.data.download import download, local_archives
 from admin_nmt.data.odd_lines import Warnings
 from admin_nmt.data.parallel import chunks, ordered_map
+from admin_nmt.data.preparation_record import describe, settings_of
 from admin_nmt.data.state import State, locked, require_own_folder
-from admin_nmt.data.subwords import SUBWORD_KINDS, Subwords
+from admin_nmt.data.subwords import SUBWORD_KINDS
 from admin_nmt.data.tokenization import LineTokenizer, require_known_language
 from admin_nmt.errors import UserError
 from admin_nmt.files import atomic_write, make_directory, sha256
-from admin_nmt.installed import versions
 from admin_nmt.json_files import write_json
 from admin_nmt.progress import progress
 
@@ -46,61 +54,11 @@ logger = logging.getLogger(__name__)
 #: Lines that go to a worker at once: enough to make the transport cheap.
 CHUNK_LINES = 4000
 STEPS = ("tokenize", "learn_bpe", "apply_bpe", "binarize")
-_LIBRARIES = ("admin-nmt", "sacremoses", "subword-nmt")
 
 #: Lines that are counted at once: their words come back, so more at once come back fewer times.
 COUNT_LINES = 10_000
 
 Pair = tuple[str, str]
-#: A chunk of parallel text: of each file its lines, joined by line feeds, because one long text goes
-#: to another process much faster than many short ones.
-Block = tuple[str, ...]
-#: Of the pairs of a chunk that stay: indices in the chunk, sources and targets joined by line feeds.
-Kept = tuple[list[int], str, str]
-
-
-@dataclass(frozen=True)
-class _TokenizePairs:
-    """Tokenises a chunk of raw pairs; cleans it if `cleaning` is given."""
-
-    source: LineTokenizer
-    target: LineTokenizer
-    cleaning: Cleaning | None
-
-    def __call__(self, block: Block) -> Kept:
-        return _changed(block, (self.source, self.target), self.cleaning)
-
-
-@dataclass(frozen=True)
-class _SplitPairs:
-    """Splits the words of a chunk of tokenised pairs; cleans it if `cleaning` is given."""
-
-    subwords: Subwords
-    cleaning: Cleaning | None
-
-    def __call__(self, block: Block) -> Kept:
-        return _changed(block[:2], (self.subwords.split,) * 2, self.cleaning)
-
-
-def _changed(
-    block: Block, functions: Sequence[Callable[[str], str]], cleaning: Cleaning | None
-) -> Kept:
-    """Each side's lines by its function; then the pairs cleaned."""
-    sources, targets = (
-        [*map(function, text.split("\n"))] for function, text in zip(functions, block, strict=True)
-    )
-    if cleaning is None:
-        return [*range(len(sources))], "\n".join(sources), "\n".join(targets)
-    cleaned = map(clean_pair, sources, targets, repeat(cleaning))
-    kept = [(index, *pair) for index, pair in enumerate(cleaned) if pair is not None]
-    if not kept:
-        return [], "", ""
-    indices, *texts = zip(*kept, strict=True)
-    return [*indices], "\n".join(texts[0]), "\n".join(texts[1])
-
-
-def _count_words(block: Block) -> Counter[str]:
-    return bpe.count_words(text.replace("\n", " ") for text in block)
 
 
 class PreparationRun:
@@ -130,7 +88,7 @@ class PreparationRun:
         self.sets = [name for name in SETS if name in corpus.sources or self._is_cut(name)]
         kind = SUBWORD_KINDS[corpus.subword]
         self.subwords = kind(output / kind.file_name)
-        self.state = State(output, _settings(corpus))
+        self.state = State(output, settings_of(corpus))
 
     def run(self) -> Path:
         """Do the steps that are not done yet; returns the folder for `fairseq-train`."""
@@ -243,14 +201,14 @@ class PreparationRun:
             )
             for language in corpus.tokenizer_langs
         )
-        function = _TokenizePairs(source, target, corpus.cleaning if early else None)
+        function = TokenizePairs(source, target, corpus.cleaning if early else None)
         pairs = chunks(self._raw_pairs(name), CHUNK_LINES)
         blocks = (tuple(map("\n".join, zip(*chunk, strict=True))) for chunk in pairs)
         read = kept = 0
         total = self._num_raw_pairs(name)
         with progress(logger, f"tokenize {name}", "lines", total=total, unit_scale=True) as bar:
             for block, result in ordered_map(function, blocks, self.workers):
-                columns = _columns(result)
+                columns = columns_of(result)
                 if every:
                     # Those of this chunk that are an `every`th of all.
                     held = slice(every - 1 - kept % every, None, every)
@@ -259,7 +217,7 @@ class PreparationRun:
                     for column in columns:
                         del column[held]
                 self._write_set(name, columns, block, streams, written)
-                lines = _num_lines(block)
+                lines = num_lines(block)
                 read += lines
                 bar.update(lines)
         return read
@@ -275,9 +233,9 @@ class PreparationRun:
         """Write tokens to one set, and their raw text of `block` if it is not for training."""
         indices, *texts = columns
         if name != "train":
-            texts += [_pick(text, indices) for text in block]
+            texts += [pick(text, indices) for text in block]
         written[name] += len(indices)
-        _write(streams[name], texts)
+        write_columns(streams[name], texts)
 
     def _num_raw_pairs(self, name: str) -> int:
         """How many pairs a set has; counting them takes no time beside what is done with each."""
@@ -320,10 +278,10 @@ class PreparationRun:
         with progress(logger, "count words", "lines", total=total, unit_scale=True) as bar:
             for path in self._paths("tokenized", "train"):
                 for block, partial in ordered_map(
-                    _count_words, _blocks([path], COUNT_LINES), self.workers
+                    count_words, blocks_of([path], COUNT_LINES), self.workers
                 ):
                     counts.update(partial)
-                    bar.update(_num_lines(block))
+                    bar.update(num_lines(block))
         if not counts:
             self._refuse_empty("train")
         wanted, path = self.corpus.bpe_tokens, self.subwords.path
@@ -370,7 +328,7 @@ class PreparationRun:
                     inputs += self._paths("tokenized", name, ".raw")
                     outputs += self._paths("raw", name)
                 streams = [stack.enter_context(atomic_write(path)) for path in outputs]
-                function = _SplitPairs(self.subwords, self.corpus.cleaning if cleaned else None)
+                function = SplitPairs(self.subwords, self.corpus.cleaning if cleaned else None)
                 counts[name] = self._split_set(name, function, inputs, streams)
                 paths += outputs
                 if not counts[name]:
@@ -388,18 +346,20 @@ class PreparationRun:
                 )  # fmt: skip
 
     def _split_set(
-        self, name: str, function: _SplitPairs, inputs: list[Path], streams: list[IO[str]]
+        self, name: str, function: SplitPairs, inputs: list[Path], streams: list[IO[str]]
     ) -> int:
         kept = 0
         total = self.state.info("tokenize")["kept"][name]
         with progress(
             logger, f"split words of {name}", "lines", total=total, unit_scale=True
         ) as bar:
-            for block, result in ordered_map(function, _blocks(inputs, CHUNK_LINES), self.workers):
-                indices, *texts = _columns(result)
-                _write(streams, texts + [_pick(text, indices) for text in block[2:]])
+            for block, result in ordered_map(
+                function, blocks_of(inputs, CHUNK_LINES), self.workers
+            ):
+                indices, *texts = columns_of(result)
+                write_columns(streams, texts + [pick(text, indices) for text in block[2:]])
                 kept += len(indices)
-                bar.update(_num_lines(block))
+                bar.update(num_lines(block))
         return kept
 
     # -- binarize ---------------------------------------------------------------------------------
@@ -420,61 +380,13 @@ class PreparationRun:
             )
             shutil.copyfile(self.subwords.path, temporary / self.subwords.file_name)
             shutil.copytree(self.output / "raw", temporary / "raw")
-            write_json(temporary / text_pipeline.FILE_NAME, self._describe(temporary))
+            record = describe(self.corpus, self.sets, self.subwords, self.state, temporary)
+            write_json(temporary / text_pipeline.FILE_NAME, record)
             shutil.rmtree(final, ignore_errors=True)
             temporary.rename(final)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         return [path for path in sorted(final.rglob("*")) if path.is_file()], {}
-
-    def _describe(self, folder: Path) -> dict[str, Any]:
-        """What `preparation.json` says; file names are relative to it."""
-        corpus, state = self.corpus, self.state
-        source, target = corpus.languages
-        return {
-            "format": 1,
-            "corpus": corpus.name,
-            "variant": corpus.variant,
-            "source_lang": source,
-            "target_lang": target,
-            "tokenizer_langs": dict(zip(corpus.languages, corpus.tokenizer_langs, strict=True)),
-            "normalize": "train" in corpus.normalize,
-            "normalized_sets": list(corpus.normalize),
-            "substitute": corpus.substitute,
-            "aggressive_hyphens": corpus.aggressive_hyphens,
-            "lowercase": corpus.lowercase,
-            "cleaning": asdict(corpus.cleaning),
-            "valid_every": corpus.valid_every,
-            **self._describe_subwords(),
-            "joined_dictionary": corpus.joined_dictionary,
-            "raw": {
-                name: {language: f"raw/{name}.{language}" for language in corpus.languages}
-                for name in self.sets
-                if name != "train"
-            },
-            "lines_read": state.info("tokenize")["read"],
-            "lines": state.info("apply_bpe")["lines"],
-            "inputs": state.inputs,
-            "outputs": {
-                str(path.relative_to(folder)): sha256(path)
-                for path in progress(
-                    logger, "checksums", "files", sorted(folder.rglob("*")), leave=False
-                )
-                if path.is_file()
-            },
-            "versions": versions(_LIBRARIES + ("sentencepiece",) * (not self.subwords.moses)),
-        }
-
-    def _describe_subwords(self) -> dict[str, Any]:
-        """The part of `preparation.json` that names the file of subwords, and how it was learned."""
-        wanted, info = self.corpus.bpe_tokens, self.state.info("learn_bpe")
-        ((name, settings),) = self.subwords.settings(self.subwords.file_name).items()
-        if self.subwords.moses:
-            settings |= {"merges_wanted": wanted, "merges": info["merges"]}
-        else:
-            settings |= asdict(self.corpus.sentencepiece)
-            settings |= {"pieces_wanted": wanted, "pieces": info["pieces"]}
-        return {name: settings}
 
 
 def prepare(
@@ -507,53 +419,3 @@ def prepare(
         except OSError as error:
             name = error.filename or output
             raise UserError(f"cannot write {name}: {error.strerror or error}") from error
-
-
-def _settings(corpus: Corpus) -> dict[str, Any]:
-    """What determines the result, flat, as JSON would give it back."""
-    content = asdict(corpus)
-    del content["archives"]  # their checksums are compared as inputs
-    for key in ("refuse_empty", "published_lines"):  # they warn, stop the work, or change nothing
-        del content[key]
-    if not corpus.substitute:
-        del content["substitute"]  # folders that were made before there was a choice have none
-    cleaning = content.pop("cleaning")
-    content |= {f"clean_{key}": value for key, value in cleaning.items()}
-    pieces = content.pop("sentencepiece")
-    if corpus.subword == "sentencepiece":
-        content |= {f"sentencepiece_{key}": value for key, value in pieces.items()}
-    else:
-        del content["subword"]  # folders that were made before there was a choice have none
-    settings: dict[str, Any] = json.loads(json.dumps(content))
-    return settings
-
-
-def _blocks(paths: Sequence[Path], size: int) -> Iterator[Block]:
-    """Chunks of `size` lines of files that an earlier step wrote side by side."""
-    with ExitStack() as stack:
-        streams = [stack.enter_context(path.open(encoding="utf-8", newline="\n")) for path in paths]
-        while any(texts := ["".join(islice(stream, size)) for stream in streams]):
-            yield tuple(text.removesuffix("\n") for text in texts)
-
-
-def _num_lines(block: Block) -> int:
-    return block[0].count("\n") + 1
-
-
-def _columns(result: Kept) -> list[list[Any]]:
-    """Indices, sources and targets."""
-    indices, *texts = result
-    return [indices, *(text.split("\n") if indices else [] for text in texts)]
-
-
-def _pick(text: str, indices: list[int]) -> list[str]:
-    """Lines of a text."""
-    lines = text.split("\n")
-    return [lines[index] for index in indices]
-
-
-def _write(streams: Sequence[IO[str]], columns: Sequence[list[str]]) -> None:
-    """Write each column to its stream, a line for each of its texts."""
-    for stream, texts in zip(streams, columns, strict=True):
-        if texts:
-            stream.write("\n".join(texts) + "\n")

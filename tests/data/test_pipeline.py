@@ -448,12 +448,12 @@ def test_a_full_disk_is_one_line_and_nothing_is_half_written(
     def full(streams, texts):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    real = pipeline._write
-    monkeypatch.setattr(pipeline, "_write", full)
+    real = pipeline.write_columns
+    monkeypatch.setattr(pipeline, "write_columns", full)
     with pytest.raises(UserError, match=r"cannot write .*/tokenized/.*: No space left on device"):
         prepare(SMALL, tmp_path / "out", workers=1, files=custom)
     assert list((tmp_path / "out" / "tokenized").iterdir()) == []
-    monkeypatch.setattr(pipeline, "_write", real)
+    monkeypatch.setattr(pipeline, "write_columns", real)
     monkeypatch.setattr(pipeline.shutil, "copytree", full)
     with pytest.raises(UserError, match="No space left on device"):
         prepare(SMALL, tmp_path / "out", workers=1, files=custom)

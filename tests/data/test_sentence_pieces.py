@@ -18,6 +18,7 @@ from admin_nmt.data.corpora import Cleaning, Corpus, Source
 from admin_nmt.data.corpus_files import load_corpus
 from admin_nmt.data.odd_lines import split_long
 from admin_nmt.data.pipeline import prepare
+from admin_nmt.data.preparation_record import settings_of
 from admin_nmt.data.subwords import SentencePiece
 from admin_nmt.data.text_pipeline import TextPipeline
 from admin_nmt.data.tokenization import LineTokenizer
@@ -183,7 +184,7 @@ def test_normalisation_and_lower_case_apply_to_raw_text() -> None:
 
 def test_folders_made_before_there_was_a_choice_stay_usable() -> None:
     """Their settings have no name for it."""
-    settings = pipeline._settings(load_corpus("multi30k"))
+    settings = settings_of(load_corpus("multi30k"))
     assert not [name for name in settings if "subword" in name or "sentencepiece" in name]
 
 
