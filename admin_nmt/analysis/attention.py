@@ -1,11 +1,11 @@
-"""Watching a model's attention over held-out text: entropy per head, divergence of neighbours.
+"""Attention of a model on held-out text: entropy of each head, divergence between neighbouring layers.
 
-Beside them the share of the encoder output that differs by position (`analysis.collapse`).
+Also the share of the encoder output that differs by position (`analysis.collapse`).
 
 Each query token gives one number per head (entropy) and one per head and pair of adjacent layers
-(divergence of the same head index in layer l - 1 and l, as in RealFormer's analysis). At most so
-many tokens are kept, whatever the size of the data; attention weights themselves are never kept
-beyond the layer above.
+(divergence of the same head index in layer l - 1 and l, as in RealFormer's analysis, arXiv 2012.11747,
+section 4.3). The number of tokens is limited, whatever the size of the data, and attention weights are
+kept only until the layer above has been compared with them.
 """
 
 import logging

@@ -1,9 +1,9 @@
-"""How much of an encoder's output still tells positions apart.
+"""The share of an encoder's output that differs by position.
 
-In a deep post-LN encoder self-attention, nearly uniform at the start, adds the same vector to all
-positions of a sentence, and what is left of a token's own embedding shrinks from layer to layer
-("rank collapse", Dong et al. 2021, arXiv 2103.03404). Where nothing is left the decoder has nothing
-to attend to, and training sits on the plateau of a language model.
+In a deep post-LN encoder self-attention is nearly uniform at the start and adds the same vector to all
+positions of a sentence, so the contribution of a token's own embedding shrinks from layer to layer
+("rank collapse", Dong et al. 2021, arXiv 2103.03404). Where nothing of it is left, the decoder has nothing
+to attend to, and the training loss stays at that of a language model.
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
 """Label-smoothed cross-entropy without logits: `--criterion admin_label_smoothed_cross_entropy`.
 
-The loss of fairseq's `label_smoothed_cross_entropy`, computed by `admin_nmt.ops.linear_loss`. It is
-also the base of R-Drop, which only runs more passes.
+The same loss as fairseq's `label_smoothed_cross_entropy`, computed by `admin_nmt.ops.linear_loss`. The
+criterions of R-Drop and of distillation are subclasses.
 """
 
 import logging

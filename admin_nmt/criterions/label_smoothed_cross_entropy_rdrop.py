@@ -1,7 +1,7 @@
 """R-Drop (arXiv 2106.14448): `--criterion label_smoothed_cross_entropy_rdrop`.
 
-The batch runs m times under different dropout, in one forward pass of m * B sentences, and the
-passes' distributions are pulled together:
+The batch runs m times with different dropout masks, in one forward pass of m * B sentences, and the
+divergence between the predicted distributions is added to the loss:
 
     loss = sum over passes of NLL(P_i) + alpha * mean over ordered pairs of KL(P_i || P_j)
 

@@ -1,4 +1,4 @@
-"""The average of a run's last checkpoints, or its best single one where that is better.
+"""The average of a run's last checkpoints, or its best checkpoint where that has the lower validation loss.
 
 Averaging helps where the last checkpoints lie close together, at the end of a long training. After a
 short one, with a learning rate that is still high, their mean can be far worse than each of them.

@@ -1,4 +1,4 @@
-"""COMET (Rei et al. 2020, "COMET: A Neural Framework for MT Evaluation"): a trained measure.
+"""COMET (Rei et al. 2020, "COMET: A Neural Framework for MT Evaluation"): a learned metric.
 
 Its package (`unbabel-comet`, the extra `comet`) and a model have to be there already; nothing is
 downloaded. A model is a folder with `hparams.yaml` and `checkpoints/model.ckpt`, as COMET's own

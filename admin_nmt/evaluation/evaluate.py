@@ -1,6 +1,6 @@
 """Translate a test set with a trained model and score it in every way that papers do.
 
-Three kinds of figures, never to be mixed up:
+The scores are of three kinds, which do not compare with each other:
 
 - on detokenised text against untouched references: sacreBLEU, chrF2, chrF2++, TER, COMET;
 - tokenised BLEU, on the tokens of the data folder with BPE joined;

@@ -2,8 +2,8 @@
 
 All of them come from sacreBLEU (Post 2018, "A Call for Clarity in Reporting BLEU Scores"): BLEU
 (Papineni et al. 2002), chrF2 (Popovic 2015), chrF2++ (Popovic 2017) and TER (Snover et al. 2006) on
-detokenised text, and the two figures that many papers report on tokenised text. `evaluation.comet`
-has a trained measure. Never compare figures whose signatures differ.
+detokenised text, and the two kinds of BLEU that many papers report on tokenised text. `evaluation.comet`
+has a learned metric. Never compare scores whose signatures differ.
 """
 
 from collections.abc import Sequence

@@ -4,8 +4,7 @@ The result holds tensors and plain containers only, the configuration as a dicti
 `fairseq-hydra-train` writes it), so that PyTorch's safe reader takes it with nothing allowed
 beforehand: a stock fairseq loads it on any version of PyTorch.
 
-Optimizer state is dropped. Adam's moments belong to the parameters as they were scaled before, and
-there is none for a plain model's parameters that could stand in for them.
+Optimizer state is dropped: Adam's moments belong to the parameters before folding.
 """
 
 import copy

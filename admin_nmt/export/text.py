@@ -1,4 +1,4 @@
-"""Which languages a checkpoint translates, and how raw text becomes what it reads."""
+"""The languages that a checkpoint translates, and the text processing around it: raw text to subwords and back."""
 
 import os
 from dataclasses import asdict, dataclass

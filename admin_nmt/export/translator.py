@@ -1,4 +1,4 @@
-"""Raw text in, raw text out, in order, in bounded memory, whatever the engine."""
+"""Translation of raw text into raw text, in order and in bounded memory, with either engine."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -1,8 +1,8 @@
 """Measuring the variances of all sublayers in one forward pass, and setting ADMIN's omegas.
 
-The model itself is never run: a float32 copy is, without layer drop and activation checkpointing,
-under a random state of its own. The original's parameters, its dropout and the random state of the
-training that follows are untouched until `apply_profile` writes the omegas.
+The pass runs a float32 copy of the model, without layer drop and activation checkpointing, with a random
+seed of its own. The model itself and the random state of the training that follows are untouched until
+`apply_profile` writes the omegas.
 """
 
 import copy
@@ -28,7 +28,7 @@ DOCUMENT, VERSION = "profile", 1
 
 @dataclass(frozen=True)
 class SublayerProfile:
-    """What one residual connection showed.
+    """The variances measured at one residual connection.
 
     Attributes:
         omega: factor on the shortcut during the pass; a list of D numbers if it differs by

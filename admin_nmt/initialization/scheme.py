@@ -1,4 +1,4 @@
-"""What a scheme decides: the residual connections, whether there are LayerNorms, weight gains."""
+"""The interface of a residual scheme: its residual connections, LayerNorms and gains of initial weights."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -38,8 +38,8 @@ class MultiheadAttention(nn.Module):
             that carries scores: there a head may serve the layers above without values of its own.
 
     Attributes:
-        head_gate: factor on what each head read, before the output projection: (H,), or
-            broadcastable to (B, H, T, K); it may require a gradient. None costs nothing.
+        head_gate: factor on the output of each head, before the output projection: (H,), or
+            broadcastable to (B, H, T, K); it may require a gradient. None leaves the operation out.
 
     Raises:
         ValueError: `num_heads` does not divide `embed_dim` and `head_dim` is not given.

@@ -1,6 +1,6 @@
-"""Residual connections as objects: one per sublayer, handed to the layer.
+"""Residual connections as modules: one per sublayer, passed to the layer when it is built.
 
-The layer calls `residual(branch, shortcut)` and does not know which paper is active. `branch` is
+The layer calls `residual(branch, shortcut)` and does not know which method is used. `branch` is
 f_i(x_{i-1}) after its dropout, `shortcut` is x_{i-1}; both (T, B, D), as is the result.
 """
 

@@ -1,6 +1,6 @@
 """Attention that adds the scores of the layer below (RealFormer, arXiv 2012.11747).
 
-`modules.score_chain` hands them on from layer to layer.
+`modules.score_chain` passes them from layer to layer.
 """
 
 import re

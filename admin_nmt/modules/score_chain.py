@@ -1,4 +1,4 @@
-"""The layers of a stack with residual attention, which hand on their scores (arXiv 2012.11747).
+"""The layers of a stack with residual attention, which pass on their scores (arXiv 2012.11747).
 
 There is one chain for each kind of attention of a stack: encoder self-attention, decoder
 self-attention, encoder-decoder attention. A layer takes the scores of the layer below as arguments

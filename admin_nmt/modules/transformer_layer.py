@@ -1,13 +1,13 @@
-"""Encoder and decoder layer whose residual connections are objects handed in.
+"""Encoder and decoder layers that get their residual connections as arguments.
 
-They are fairseq's layers with our attention, our dropout and, in place of `residual_connection`,
-one object per sublayer: fairseq calls one method for all sublayers, which cannot tell them apart.
-Sublayers count in forward order: encoder self-attention, FFN; decoder self-attention,
+They are fairseq's layers with our attention, our dropout and one residual connection for each sublayer
+(`admin_nmt.modules.residual`) in place of fairseq's method `residual_connection`, which is the same for
+all sublayers. Sublayers count in forward order: encoder self-attention, FFN; decoder self-attention,
 encoder-decoder attention, FFN. Tensors are time-first, (T, B, D).
 
-Each layer comes in two classes: the plain one returns what fairseq's stacks expect of a layer; that
-for residual attention (`--residual-attention`) also takes the attention scores of the layer below,
-returns its own, and runs in a `ScoreChain`, which hands them on.
+Each layer comes in two classes. The plain one returns what fairseq's encoder or decoder expects of a
+layer. The one for residual attention (`--residual-attention`) also takes the attention scores of the layer
+below and returns its own; a `ScoreChain` passes them from layer to layer.
 """
 
 from collections.abc import Callable

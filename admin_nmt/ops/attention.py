@@ -1,6 +1,10 @@
-"""Scaled dot-product attention whose weights are wanted, or whose dropout PyTorch's kernel lacks.
+"""Scaled dot-product attention in separate steps: masks, weights, weighted sum of the values.
 
-Shape letters: see `admin_nmt.ops`.
+    weights = softmax(scale * q k^T + bias)          bias: -inf where a query must not see a key
+    context = dropout(weights) v
+
+`admin_nmt.modules.multihead_attention` uses it where the weights are asked for and where it is faster on the
+CPU; elsewhere it calls PyTorch's fused kernel. Shape letters: see `admin_nmt.ops`.
 """
 
 from typing import NamedTuple
@@ -30,7 +34,7 @@ _biases = WeakTensorKeyDictionary()
 def attention_bias(
     attn_mask: Tensor | None, key_padding_mask: Tensor | None, dtype: torch.dtype
 ) -> Tensor | None:
-    """One additive mask out of fairseq's two.
+    """One additive mask made of fairseq's two masks.
 
     Args:
         attn_mask: (T, S), added to the scores (-inf hides a position), or None.
@@ -38,8 +42,8 @@ def attention_bias(
         dtype: of the result.
 
     Returns:
-        a tensor that broadcasts to (B, H, T, S), or None when nothing is hidden. Equal masks may get
-        the same tensor: it is not to be written to.
+        a tensor that broadcasts to (B, H, T, S), or None when nothing is hidden. It is cached and returned
+        again for the same masks, so callers must not write to it.
     """
     if key_padding_mask is None:
         return None if attn_mask is None else attn_mask.to(dtype)
@@ -72,15 +76,15 @@ def _bias(attn_mask: Tensor | None, key_padding_mask: Tensor, dtype: torch.dtype
 
 
 def hidden_rows(bias: Tensor | None) -> Tensor | None:
-    """Queries that may see no key, where softmax gives NaN: with padding on the left, those at
-    padding see only themselves, which is hidden.
+    """Queries that may see no key, for which a softmax would give NaN: with padding on the left, those at
+    padding positions may see only themselves, and padding is hidden.
 
     Args:
         bias: broadcastable to (B, H, T, S), or None.
 
     Returns:
-        a mask of the dimensions of `bias` with S = 1; None if no query is fully masked. On
-        a GPU, where checking would synchronise, and where it is recorded, the mask is always returned.
+        a mask of the shape of `bias` with S = 1, true for such queries; None if there are none. On
+        a GPU, where asking would wait for the device, and while a CUDA graph is recorded, always a mask.
     """
     if bias is None:
         return None
@@ -90,7 +94,7 @@ def hidden_rows(bias: Tensor | None) -> Tensor | None:
 
 
 def attention_weights(q: Tensor, k: Tensor, bias: Tensor | None, scale: float) -> Tensor:
-    """`softmax(scale * q k^T + bias)` over the keys, computed in float32 below float32.
+    """`softmax(scale * q k^T + bias)` over the keys; the softmax of 16-bit inputs is computed in float32.
 
     Args:
         q: (B, H, T, K).

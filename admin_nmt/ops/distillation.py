@@ -11,8 +11,8 @@ by the student's logits is
 
     (1 - share) * (p - smoothing.target * e_y - smoothing.each) + share * T * (p_T - q_T)
 
-`distillation_loss` says so plainly; `distillation_and_gradient_` is the step of
-`admin_nmt.ops.linear_loss`, which never holds all logits of either model.
+`distillation_loss` computes it directly; `distillation_and_gradient_` is the step for one chunk of tokens
+in `admin_nmt.ops.linear_loss`, which never holds all logits of either model.
 """
 
 from typing import NamedTuple

@@ -1,19 +1,18 @@
 """Output projection and loss in one operation that never builds all logits.
 
-The projection to the vocabulary, the softmax and the loss are the largest tensors of a translation
-model: (tokens, V) several times over. Here a chunk of tokens is projected, its loss and the
-gradient of its logits are computed in place, and at once multiplied into the gradients of features
-and weight; then the next chunk uses the same memory. The gradients are thus known after the forward
-pass, and the backward pass only scales them.
+The logits, their softmax and the loss are the largest tensors of a translation model: (tokens, V) several
+times over. Here a chunk of tokens is projected, its loss and the gradient of its logits are computed in
+place, and this gradient is at once multiplied into the gradients of features and weight; then the next
+chunk uses the same memory. The gradients are thus known after the forward pass, and the backward pass
+only scales them.
 
-What happens to one chunk, and the formulas, are in `admin_nmt.ops.loss_chunk`; the plain twin of all
-this is `admin_nmt.ops.rdrop.rdrop_loss`. For one pass there may be a teacher in place of other passes:
-`admin_nmt.ops.distillation`.
+What happens to one chunk, and the formulas, are in `admin_nmt.ops.loss_chunk`.
+`admin_nmt.ops.rdrop.rdrop_loss` computes the same directly from log-probabilities. A single pass can have
+a teacher (`admin_nmt.ops.distillation`).
 
-Tokens that do not count (padding) are left out on the CPU, where less work is less time. Their number
-decides the sizes of everything after it, so on a GPU that would mean waiting until the GPU has come
-so far: there they are computed with the others and masked (their target is -1), and the host runs
-ahead. So they are where operations are recorded, to be replayed for other numbers of tokens.
+Tokens that do not count (padding) are left out on the CPU, which saves time. On a GPU the CPU would have
+to wait for their number before it could launch anything else, so there they are computed with the others
+and masked (their target is -1); likewise where operations are recorded, to be replayed for other batches.
 
 Shape letters: see `admin_nmt.ops`; N tokens, m passes.
 """

@@ -1,4 +1,4 @@
-"""R-Drop's objective (arXiv 2106.14448, eq. 4), plainly: log-probabilities in, loss out.
+"""R-Drop's objective (arXiv 2106.14448, eq. 4), directly from log-probabilities.
 
 The paper runs m = 2 passes; its appendix extends the divergence to m passes by averaging over all
 ordered pairs. With p_i the distribution of pass i:

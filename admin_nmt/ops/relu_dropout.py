@@ -1,10 +1,10 @@
 """ReLU and the dropout after it, with one tensor kept for the backward.
 
-    y = relu(x) * k        k: the dropout mask over 1 - p
+    y = relu(x) * k        k: the dropout mask divided by 1 - p
 
-Two operations keep relu(x), y and the mask: with D values of 2 bytes going into the FFN, 4 D of each,
-so 20 bytes a value of the layer's input. Yet y, which the second matrix of the FFN keeps anyway, says
-all that the gradient needs: it is above 0 exactly where x is above 0 and was kept.
+As two operations they keep relu(x), y and the mask for the backward. Yet y alone, which the next linear
+layer keeps anyway, is enough for the gradient: it is above 0 exactly where x is above 0 and was not
+dropped.
 
     dx = dy / (1 - p) where y > 0, else 0
 """

@@ -3,12 +3,13 @@
     Z_l   = q_l k_l^T / sqrt(K) + Z_{l-1}         (Z_0 = 0)
     out_l = softmax(Z_l / n + bias) v_l           n = 1 (sum), or the number of layers so far (mean)
 
-Z is carried raw: the masks (`bias`) enter the softmax only, so they never accumulate, and the mean
-divides for the softmax only. The gradient of Z_l is that of its softmax plus that of Z_{l+1}.
+Z is carried without masks and undivided: the masks (`bias`) and the division by n apply inside the
+softmax only, so they never accumulate. The gradient of Z_l is that through its softmax plus that of
+Z_{l+1}.
 
-One autograd function does the whole: it keeps q, k, v, the weights (once) and one byte a weight for
-dropout, and no scores, because the backward does not need them. PyTorch's composition keeps the
-weights before and after dropout; see `benchmarks/residual_attention.py`.
+All of it is one autograd function. For the backward it keeps q, k, v, the weights and one byte per weight
+for dropout, but no scores, which the backward does not need. The same formula as separate PyTorch
+operations keeps the weights before and after dropout; see `benchmarks/residual_attention.py`.
 
 Z is float32 for float16 and bfloat16 inputs. Largest error of a weight against float64 for scores
 of standard deviation 2 that grow with the depth (`tests/ops/test_residual_attention.py` bounds it):

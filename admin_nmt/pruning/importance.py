@@ -4,7 +4,7 @@ A gate xi_h multiplies the output of head h. With the loss L summed over target 
 
     I_h = E_x | dL(x) / dxi_h | = E_x | Att_h(x)^T dL(x) / dAtt_h(x) |.
 
-What an example x is decides where the absolute value is taken:
+The absolute value is taken per example x, which is a token or a sentence:
 
 - token: every query position has a gate of its own. The sum of absolute values over positions is
   divided by the number of positions that are not padding (the authors' translation code).

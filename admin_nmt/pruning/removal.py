@@ -4,8 +4,8 @@ The output projection W reads the concatenated heads, so attention is a sum over
 
     Att(x) = b + sum_h W_h Att_h(x),
 
-and a head that is masked leaves the sum without a trace: its rows of the q, k and v projections
-(with their biases) and its columns W_h go, b stays. A layer without heads gives b.
+and a masked head contributes nothing to the sum. Removing it deletes its rows of the q, k and v projections
+(with their biases) and its columns W_h; b stays. A layer without heads returns b.
 """
 
 from collections.abc import Collection, Sequence
