@@ -1,4 +1,4 @@
-"""A fairseq checkpoint as a value: opened once, asked for what it says of itself, saved whole.
+"""A fairseq checkpoint as an immutable object: safe loading, checks, settings and languages, saving.
 
 ```python
 from admin_nmt.checkpoints import Checkpoint, average
