@@ -100,7 +100,8 @@ def export_bundle(
         content = describe(opened, settings, text, quantization)
         content["alignment"] = asdict(alignment) | {"full_context": full_context}
         content["verification"] = _verify(opened, folder, text, made, content)
-        _finish(made, content, text)
+        readme = _readme(content, text.pipeline.subwords)
+        write_manifest(made, MANIFEST, (DOCUMENT, VERSION), content, readme)
     return content
 
 
@@ -179,13 +180,23 @@ def _verify(checkpoint: Any, folder: Path, text: Text, made: Path, content: dict
     )
 
 
-def _finish(made: Path, content: dict[str, Any], text: Text) -> None:
-    """Write README.md and, last, export.json with the hashes of all files."""
+def write_manifest(
+    made: Path, name: str, document: tuple[str, int], content: dict[str, Any], readme: str
+) -> None:
+    """Write README.md and, last, what the folder says about itself, with the hashes of all files.
+
+    Args:
+        made: the folder.
+        name: of the manifest.
+        document: its kind and version, as for `write_document`.
+        content: of the manifest; gets `files`.
+        readme: content of README.md.
+    """
     with atomic_write(made / "README.md") as stream:
-        stream.write(_readme(content, text.pipeline.subwords))
+        stream.write(readme)
     files = sorted(path for path in made.rglob("*") if path.is_file())
     content["files"] = {path.relative_to(made).as_posix(): sha256(path) for path in files}
-    write_document(made / MANIFEST, DOCUMENT, VERSION, content)
+    write_document(made / name, *document, content)
 
 
 def _readme(content: dict[str, Any], subwords: Subwords) -> str:

@@ -10,30 +10,25 @@ import torch
 from torch import Tensor
 
 from admin_nmt.checkpoints.checkpoint import Checkpoint
-from admin_nmt.checkpoints.tensors import widened
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.export.ctranslate2_backend import import_ctranslate2
-from admin_nmt.export.plain_transformer import FAMILIES, fold, plain_settings
+from admin_nmt.export.plain_transformer import FAMILIES, as_plain
 from admin_nmt.export.search import Alignment
 from admin_nmt.export.text import Text
 from admin_nmt.models.settings import model_settings
 
 
 def plain_model(checkpoint: Checkpoint) -> tuple[dict[str, Tensor], Namespace]:
-    """Weights and settings as of fairseq's `transformer`, folded if the checkpoint is ours.
+    """As `as_plain`; the settings also say `even_heads`, which see.
 
     Raises:
         UserError: another architecture, or a model that cannot be folded or that CTranslate2
             cannot run.
     """
-    if checkpoint.require_family(FAMILIES, "be folded or exported") == "admin_transformer":
-        heads = even_heads(checkpoint.path, model_settings(checkpoint))
-        folded, _ = fold(checkpoint)
-        settings = Namespace(**folded.state["cfg"]["model"], even_heads=heads)
-        model = folded.weights
-    else:
-        model = widened(checkpoint.weights)
-        settings = Namespace(**plain_settings(model_settings(checkpoint)))
+    ours = checkpoint.require_family(FAMILIES, "be folded or exported") == "admin_transformer"
+    heads = even_heads(checkpoint.path, model_settings(checkpoint)) if ours else None
+    model, settings = as_plain(checkpoint)
+    settings.even_heads = heads
     _check_convertible(checkpoint.path, settings)
     return model, settings
 

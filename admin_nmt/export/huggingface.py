@@ -24,14 +24,18 @@ from torch import Tensor
 
 from admin_nmt.checkpoints.checkpoint import Checkpoint
 from admin_nmt.checkpoints.direction import require_fitting_vocabulary
-from admin_nmt.checkpoints.tensors import widened
 from admin_nmt.errors import UserError
-from admin_nmt.export.bundle import describe, folder_in_place_of, write_text_files
+from admin_nmt.export.bundle import (
+    describe,
+    folder_in_place_of,
+    write_manifest,
+    write_text_files,
+)
 from admin_nmt.export.output import require_new_folder
-from admin_nmt.export.plain_transformer import FAMILIES, fold, plain_settings
+from admin_nmt.export.plain_transformer import FAMILIES, as_plain
 from admin_nmt.export.text import Text, TextOptions, data_folder, load_text
-from admin_nmt.files import atomic_write, sha256
-from admin_nmt.json_files import write_document, write_json
+from admin_nmt.files import atomic_write
+from admin_nmt.json_files import write_json
 from admin_nmt.models.loading import build_model, random_batch
 from admin_nmt.models.settings import model_settings
 
@@ -109,11 +113,7 @@ def export_huggingface(
         tokenizer = text.pipeline.source
         content["raw_text"] = tokenizer.normalize and tokenizer.aggressive_hyphens
         content["verification"] = _verify(transformers, weights, settings, made, opened.path)
-        with atomic_write(made / "README.md") as stream:
-            stream.write(_readme(content))
-        files = sorted(path for path in made.iterdir() if path.is_file())
-        content["files"] = {path.name: sha256(path) for path in files}
-        write_document(made / MANIFEST, DOCUMENT, VERSION, content)
+        write_manifest(made, MANIFEST, (DOCUMENT, VERSION), content, _readme(content))
     return content
 
 
@@ -130,14 +130,10 @@ def _without_progress_bars(transformers: Any) -> Iterator[None]:
 
 
 def _plain_model(checkpoint: Checkpoint) -> tuple[dict[str, Tensor], Namespace]:
-    """Weights and settings as of fairseq's `transformer`, float32."""
-    if checkpoint.require_family(FAMILIES, "be folded or exported") == "admin_transformer":
-        _require_fitting(checkpoint.path, model_settings(checkpoint))
-        folded, _ = fold(checkpoint)
-        return folded.weights, Namespace(**folded.state["cfg"]["model"])
-    settings = Namespace(**plain_settings(model_settings(checkpoint)))
-    _require_fitting(checkpoint.path, settings)
-    return widened(checkpoint.weights), settings
+    """As `as_plain`; refuses what FSMT cannot compute before it folds."""
+    checkpoint.require_family(FAMILIES, "be folded or exported")
+    _require_fitting(checkpoint.path, model_settings(checkpoint))
+    return as_plain(checkpoint)
 
 
 def _require_bpe(text: Text) -> None:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from admin_nmt.checkpoints.checkpoint import Checkpoint
+from admin_nmt.checkpoints.stock import OPTIMIZER_DROPPED, STOCK_CRITERION, stock_state
 from admin_nmt.checkpoints.tensors import half_type, widened
 from admin_nmt.errors import UserError
 from admin_nmt.initialization.folding import (
@@ -89,10 +90,7 @@ class FoldReport:
             f"{self.lost_in_half} small weights would become 0 in float16"
         )
         if self.dropped_optimizer:
-            found.append(
-                "optimizer state dropped: it belongs to the unfolded parameters; to train on, start "
-                "from this file with --finetune-from-model"
-            )
+            found.append(OPTIMIZER_DROPPED)
         return found
 
 
@@ -162,6 +160,18 @@ def fold_checkpoint(path: str | Path) -> tuple[dict[str, Any], FoldReport]:
     """
     folded, report = fold(Checkpoint.open(path))
     return dict(folded.state), report
+
+
+def as_plain(checkpoint: Checkpoint) -> tuple[dict[str, Tensor], Namespace]:
+    """Weights, in float32, and settings as of fairseq's `transformer`, folded if the checkpoint is ours.
+
+    Raises:
+        UserError: another architecture, or a model that cannot be folded.
+    """
+    if checkpoint.require_family(FAMILIES, "be folded or exported") == "admin_transformer":
+        folded, _ = fold(checkpoint)
+        return folded.weights, Namespace(**folded.state["cfg"]["model"])
+    return widened(checkpoint.weights), Namespace(**plain_settings(model_settings(checkpoint)))
 
 
 def fold_model(
@@ -299,22 +309,7 @@ def plain_state(
     config["model"] = plain_settings(settings)
     _forget_run(config)
     num_updates = (state.get("optimizer_history") or [{}])[-1].get("num_updates", 0)
-    history = {
-        "criterion_name": "",
-        "optimizer_name": "",
-        "lr_scheduler_state": {},
-        "num_updates": num_updates,
-    }
-    return {
-        "args": None,
-        "cfg": config,
-        "model": model,
-        "criterion": None,
-        "optimizer_history": [history],
-        "task_state": state.get("task_state") or {},
-        "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}},
-        "last_optimizer_state": None,
-    }
+    return stock_state(config, model, num_updates, state.get("task_state"))
 
 
 def _as_dict(section: Any) -> Any:
@@ -361,13 +356,7 @@ _OF_EVERY_TASK = ("data", "source_lang", "target_lang")
 #: What replaces our tasks and criterions; None where a plain model needs none.
 _STOCK: dict[str, dict[str, Any]] = {
     "task": {"_name": "translation"},
-    "criterion": {
-        "_name": "label_smoothed_cross_entropy",
-        "label_smoothing": 0.1,
-        "report_accuracy": False,
-        "ignore_prefix_size": 0,
-        "sentence_avg": False,
-    },
+    "criterion": STOCK_CRITERION,
 }
 _OF_THE_RUN: dict[str, dict[str, Any]] = {
     "common": dict.fromkeys(

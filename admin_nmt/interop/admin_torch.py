@@ -18,10 +18,9 @@ from torch import Tensor
 from admin_nmt.errors import UserError
 from admin_nmt.initialization.analytic import omega_const, omega_log
 from admin_nmt.initialization.scheme import Stack
-from admin_nmt.interop.names import float32, modern_names
-from admin_nmt.interop.reading import Foreign, open_foreign
+from admin_nmt.interop.reading import Foreign
 from admin_nmt.interop.transformer_clinic import RATIOS, take_over_omegas
-from admin_nmt.interop.writing import Converted, checkpoint, complete_settings, dropped_optimizer
+from admin_nmt.interop.writing import Converted, Taken, complete_settings, converted
 
 #: Part of an omega's name inside its layer -> residual connection; the first that is found counts.
 _SUBLAYERS = {
@@ -39,18 +38,10 @@ def convert(path: str | Path) -> Converted:
     Raises:
         UserError: no such checkpoint, or one that is damaged or cannot be represented.
     """
-    foreign = open_foreign(path)
-    try:
-        return _convert(foreign)
-    except UserError as error:
-        raise UserError(f"checkpoint {path} cannot be converted: {error}") from error
+    return converted(path, _take_over)
 
 
-def _convert(foreign: Foreign) -> Converted:
-    shared = foreign.flag("share_all_embeddings") or foreign.flag(
-        "share_decoder_input_output_embed"
-    )
-    model, other_type = float32(modern_names(foreign.checkpoint.weights, shared))
+def _take_over(foreign: Foreign, model: dict[str, Tensor]) -> Taken:
     omegas: Omegas = {stack: _take_omegas(model, stack) for stack in RATIOS}
     if not any(omegas.values()):
         raise UserError("it has no omega of admin-torch; a plain one is --from fairseq")
@@ -73,10 +64,7 @@ def _convert(foreign: Foreign) -> Converted:
                     model[f"{stack}.layers.{layer}.{residual}.omega"] = omega
     how = "trained" if trained else "fixed (--admin-freeze-omega)"
     lines.insert(0, f"--init-type {settings['init_type']}, omegas {how}")
-    if other_type:
-        lines.append(f"the checkpoint was {other_type}; saved in float32")
-    lines += dropped_optimizer(foreign)
-    return Converted(checkpoint(foreign, settings, model), lines)
+    return settings, lines
 
 
 def _take_omegas(model: dict[str, Tensor], stack: Stack) -> dict[tuple[int, str], Tensor]:

@@ -14,6 +14,7 @@
 """
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,8 @@ from torch import Tensor
 from admin_nmt.errors import UserError
 from admin_nmt.initialization.scheme import Stack
 from admin_nmt.interop.first_omega import absorb
-from admin_nmt.interop.names import float32, modern_names
-from admin_nmt.interop.reading import Foreign, open_foreign
-from admin_nmt.interop.writing import Converted, checkpoint, complete_settings, dropped_optimizer
+from admin_nmt.interop.reading import Foreign
+from admin_nmt.interop.writing import Converted, Taken, complete_settings, converted
 
 #: Stack -> name of an omega there -> name of the residual connection here, in forward order.
 RATIOS: dict[Stack, dict[str, str]] = {
@@ -55,22 +55,14 @@ def convert(path: str | Path, option: str = "init_type") -> Converted:
     Raises:
         UserError: no such checkpoint, or one that is damaged or cannot be represented.
     """
-    foreign = open_foreign(path)
-    try:
-        return _convert(foreign, option)
-    except UserError as error:
-        raise UserError(f"checkpoint {path} cannot be converted: {error}") from error
+    return converted(path, partial(_take_over, option))
 
 
-def _convert(foreign: Foreign, option: str) -> Converted:
+def _take_over(option: str, foreign: Foreign, model: dict[str, Tensor]) -> Taken:
     given = foreign.settings.get(option, "default")
     name = f"--{option.replace('_', '-')} {str(given)[:40]}"
     if not isinstance(given, str) or given not in _INIT_TYPES:
         raise UserError(f"{name} is not one of {', '.join(_INIT_TYPES)}")
-    shared = foreign.flag("share_all_embeddings") or foreign.flag(
-        "share_decoder_input_output_embed"
-    )
-    model, other_type = float32(modern_names(foreign.checkpoint.weights, shared))
     init_type = _INIT_TYPES[given]
     omegas = {stack: _take_omegas(model, stack) for stack in RATIOS}
     if any(omegas.values()) and init_type != "admin":
@@ -85,10 +77,7 @@ def _convert(foreign: Foreign, option: str) -> Converted:
         lines += take_over_omegas(model, settings, omegas)
     if init_type == "rezero":
         _spread_rezero(model, settings)
-    if other_type:
-        lines.append(f"the checkpoint was {other_type}; saved in float32")
-    lines += dropped_optimizer(foreign)
-    return Converted(checkpoint(foreign, settings, model), lines)
+    return settings, lines
 
 
 def _take_omegas(model: dict[str, Tensor], stack: Stack) -> dict[tuple[int, str], Tensor]:

@@ -1,17 +1,19 @@
 """A converted model with a complete configuration, as fairseq's trainer would have written it."""
 
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from admin_nmt.checkpoints.checkpoint import Checkpoint
+from admin_nmt.checkpoints.stock import OPTIMIZER_DROPPED, STOCK_CRITERION, stock_state
 from admin_nmt.errors import UserError
-from admin_nmt.interop.names import require_agreement, sizes_of
-from admin_nmt.interop.reading import Foreign
+from admin_nmt.interop.names import float32, modern_names, require_agreement, sizes_of
+from admin_nmt.interop.reading import Foreign, open_foreign
 from admin_nmt.models.loading import build_model, random_batch
 from admin_nmt.models.settings import model_settings
 from admin_nmt.modules.multihead_attention import fuse_projections
@@ -33,6 +35,40 @@ class Converted:
 
     checkpoint: Checkpoint
     lines: list[str]
+
+
+#: Settings of a model, and what there is to say about it.
+Taken = tuple[dict[str, Any], list[str]]
+
+
+def converted(
+    path: str | Path, take_over: Callable[[Foreign, dict[str, Tensor]], Taken]
+) -> Converted:
+    """A checkpoint of another repository with what `take_over` makes of its model.
+
+    Args:
+        path: the file.
+        take_over: gets the file and its state dict in today's names and in float32, which it turns into
+            that of our model in place; returns the model's settings, complete, and lines for the user.
+
+    Raises:
+        UserError: no such checkpoint, or one that is damaged or cannot be represented.
+    """
+    foreign = open_foreign(path)
+    shared = foreign.flag("share_all_embeddings") or foreign.flag(
+        "share_decoder_input_output_embed"
+    )
+    try:
+        model, other_type = float32(modern_names(foreign.checkpoint.weights, shared))
+        settings, lines = take_over(foreign, model)
+        result = _checkpoint(foreign, settings, model)
+    except UserError as error:
+        raise UserError(f"checkpoint {path} cannot be converted: {error}") from error
+    if other_type:
+        lines.append(f"the checkpoint was {other_type}; saved in float32")
+    if foreign.checkpoint.state.get("last_optimizer_state") is not None:
+        lines.append(OPTIMIZER_DROPPED)
+    return Converted(result, lines)
 
 
 def complete_settings(
@@ -86,7 +122,7 @@ def _known_settings() -> set[str]:
     return {name for name in names if not name.endswith("_name")}
 
 
-def checkpoint(foreign: Foreign, settings: dict[str, Any], model: dict[str, Tensor]) -> Checkpoint:
+def _checkpoint(foreign: Foreign, settings: dict[str, Any], model: dict[str, Tensor]) -> Checkpoint:
     """A checkpoint of fairseq's form without optimizer state.
 
     Args:
@@ -109,24 +145,8 @@ def checkpoint(foreign: Foreign, settings: dict[str, Any], model: dict[str, Tens
         config[group] = None
     config["model"] = settings
     config["task"] = _task(foreign.task, settings)
-    config["criterion"] = {
-        "_name": "label_smoothed_cross_entropy",
-        "label_smoothing": 0.1,
-        "report_accuracy": False,
-        "ignore_prefix_size": 0,
-        "sentence_avg": False,
-    }
-    history = {"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}}
-    state = {
-        "args": None,
-        "cfg": config,
-        "model": model,
-        "criterion": None,
-        "optimizer_history": [history | {"num_updates": _num_updates(foreign.checkpoint.state)}],
-        "task_state": {},
-        "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}},
-        "last_optimizer_state": None,
-    }
+    config["criterion"] = dict(STOCK_CRITERION)
+    state = stock_state(config, model, _num_updates(foreign.checkpoint.state))
     result = Checkpoint(foreign.path, state)
     _require_loadable(result)
     return result
@@ -180,13 +200,3 @@ def _task(given: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, An
     for name in ("max_source_positions", "max_target_positions"):
         task[name] = settings[name]
     return task
-
-
-def dropped_optimizer(foreign: Foreign) -> list[str]:
-    """The line about what is not taken over, if there was any."""
-    if foreign.checkpoint.state.get("last_optimizer_state") is None:
-        return []
-    return [
-        "optimizer state dropped: it belongs to the old parameters; to train on, start from this "
-        "file with --finetune-from-model"
-    ]

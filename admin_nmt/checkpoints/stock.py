@@ -1,0 +1,48 @@
+"""A checkpoint as fairseq's trainer writes it, without what belongs to one training: a stock fairseq
+loads it, and a new training starts from it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+#: What replaces the criterion of a run that a stock fairseq does not know.
+STOCK_CRITERION: dict[str, Any] = {
+    "_name": "label_smoothed_cross_entropy",
+    "label_smoothing": 0.1,
+    "report_accuracy": False,
+    "ignore_prefix_size": 0,
+    "sentence_avg": False,
+}
+#: For users, where the original had a state of the optimizer.
+OPTIMIZER_DROPPED = (
+    "optimizer state dropped: it belongs to the parameters as they were; to train on, start from this "
+    "file with --finetune-from-model"
+)
+
+
+def stock_state(
+    config: Mapping[str, Any],
+    model: Mapping[str, Tensor],
+    num_updates: int,
+    task_state: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The content of the file: plain containers and tensors only.
+
+    Args:
+        config: group -> settings, complete.
+        model: state dict.
+        num_updates: that the model has been trained for.
+        task_state: of the task.
+    """
+    history = {"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}}
+    return {
+        "args": None,
+        "cfg": dict(config),
+        "model": dict(model),
+        "criterion": None,
+        "optimizer_history": [history | {"num_updates": num_updates}],
+        "task_state": dict(task_state or {}),
+        "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}},
+        "last_optimizer_state": None,
+    }
