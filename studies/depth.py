@@ -38,6 +38,8 @@ SCHEMES = {
 BASELINES = ("post-ln", "pre-ln")
 RATES = ("1e-3", "5e-4")
 UPDATES = 4000
+#: At which `depth.csv` tells the share that differs by position.
+SHARE_UPDATES = (1, 1000, 2000, 3000, UPDATES)
 #: The warm-up is what profiled ADMIN needs: where the learning rate rises by more than about 3e-7 an
 #: update while the decoder still learns frequencies of words, its encoder collapses first.
 OPTIONS = (
@@ -125,18 +127,28 @@ def p_values(
     return found
 
 
-def rows_of(
-    args: argparse.Namespace, shown: Mapping[tuple[str, str, int], dict[str, Any]]
-) -> list[dict[str, Any]]:
-    """The rows of `depth.csv`."""
-    tests = p_values(args, shown)
+def other_peak(
+    found: Sequence[dict[str, Any]], shown: Mapping[tuple[str, str, int], dict[str, Any]]
+) -> dict[tuple[str, str, int], dict[str, Any]]:
+    """(depth, scheme, seed) -> the result at the peak learning rate that is not shown."""
+    places = {(r["depth"], r["scheme"], r["seed"]): r for r in found if r not in shown.values()}
+    return {place: result for place, result in places.items() if place in shown}
+
+
+def rows_of(args: argparse.Namespace, found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of `depth.csv`: each scheme at its better peak, and what the other one gave."""
+    shown = chosen(found)
+    tests, others = p_values(args, shown), other_peak(found, shown)
     return [
         {
             "depth": depth, "scheme": scheme, "seed": seed, "lr": result["lr"],
             "BLEU": result["test"]["BLEU"]["score"], "chrF2": result["test"]["chrF2"]["score"],
             **{f"p against {b}": tests.get((depth, scheme, seed), {}).get(b) for b in BASELINES},
             "valid_nll_loss": final_loss(result),
-            "position_share": result["position_share"][str(result["updates"])],
+            **{f"share at {u}": result["position_share"][str(u)] for u in SHARE_UPDATES},
+            "other lr": other["lr"] if (other := others.get((depth, scheme, seed))) else None,
+            "other BLEU": other["test"]["BLEU"]["score"] if other else None,
+            "other valid_nll_loss": final_loss(other) if other else None,
             "updates": result["updates"], "date": result["date"],
         }
         for (depth, scheme, seed), result in shown.items()
@@ -180,10 +192,8 @@ def draw(shown: Mapping[tuple[str, str, int], dict[str, Any]], folder: Path) -> 
 
 def report(args: argparse.Namespace, found: list[dict[str, Any]]) -> None:
     """`depth.csv`, the plots and the table."""
-    shown = chosen(found)
-    rows = rows_of(args, shown)
-    study.write_table(args.results / "depth.csv", rows)
-    draw(shown, args.results)
+    study.write_table(args.results / "depth.csv", rows_of(args, found))
+    draw(chosen(found), args.results)
 
 
 if __name__ == "__main__":

@@ -124,7 +124,7 @@ def fake_result(run: Run, loss: float) -> dict[str, Any]:
     return {
         "name": run.name, **run.labels, "seed": run.seed, "updates": run.updates,
         "date": "2026-01-01", "train_ppl": curve, "train_nll_loss": curve,
-        "valid_nll_loss": curve, "position_share": {"1": 0.5, str(run.updates): 0.25},
+        "valid_nll_loss": curve, "position_share": {"1": 0.5, "1000": 0.4, "2000": 0.3, "3000": 0.3, str(run.updates): 0.25},
         "gradient_norms": {"1": norms, "1000": norms, str(run.updates): norms},
         "omegas": {"1": {"encoder.layers.0.ffn_residual": [2.0, 0.0]}, "9": {}},
         "test": {"BLEU": {"score": 10 - loss}, "chrF2": {"score": 20 - loss}},
@@ -151,6 +151,10 @@ def test_depth_shows_each_scheme_at_its_better_rate(tmp_path: Path) -> None:
     assert {c["lr"] for c in table.values()} == {str(float(depth.RATES[1]))}
     assert float(table["admin", "1"]["p against post-ln"]) < 0.01
     assert table["post-ln", "1"]["p against post-ln"] == ""
+    admin = table["admin", "1"]
+    assert [admin[f"share at {update}"] for update in (1, 4000)] == ["0.5", "0.25"]
+    assert admin["other lr"] == str(float(depth.RATES[0]))
+    assert (float(admin["BLEU"]), float(admin["other BLEU"])) == (8.0, 7.0)
     for name in ("validation-loss", "share", "gradient-start", "gradient-later", "omega"):
         assert (tmp_path / f"{name}.png").stat().st_size > 5000
 
