@@ -7,7 +7,7 @@ from pathlib import Path
 
 from admin_nmt.cli._streams import open_input, open_output
 
-HELP = "of each n-best list the translation most like all others (minimum Bayes risk)"
+HELP = "choose from each n-best list the translation most similar to all others (minimum Bayes risk)"
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--utility",
         choices=("chrf", "bleu"),
         default="chrf",
-        help="how alike two translations are (default: %(default)s)",
+        help="similarity of two translations (default: %(default)s)",
     )
     parser.add_argument(
         "--temperature",

@@ -30,8 +30,8 @@ def _stock_batches(stock: bool) -> Iterator[None]:
 
 
 def _stock_batches_for_stock_models(get_iterator: Callable) -> Callable:
-    """Training and validation of other models than ours see exactly the batches that they would
-    see without this package, so that a baseline stays one."""
+    """Training and validation of other models than ours get exactly the batches that they would
+    get without this package, so that baselines do not change."""
 
     @wraps(get_iterator)
     def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:

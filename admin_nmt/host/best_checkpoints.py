@@ -47,7 +47,7 @@ def worst_first(names: Iterable[str], metric: str, maximize: bool, suffix: str =
 
 def _the_best(save_checkpoint: Callable) -> Callable:
     """`--keep-best-checkpoints N` keeps the N best, the later one of equals, also after a resume;
-    fairseq may keep fewer, and draws lots among equals."""
+    fairseq may keep fewer, and chooses at random among equals."""
 
     @wraps(save_checkpoint)
     def wrapped(cfg: Any, trainer: Any, epoch_itr: Any, val_loss: float | None) -> Any:
@@ -90,10 +90,10 @@ def _keep(cfg: Any, trainer: Any, epoch_itr: Any, val_loss: float, saved: str | 
 
 
 def _sensible(init: Callable) -> Callable:
-    """Our models refuse to start where `--best-checkpoint-metric` cannot work: a metric that is never
-    computed ends fairseq in a KeyError after the first epoch, and without
-    `--maximize-best-checkpoint-metric` where it belongs (or with it where not) the worst checkpoint is
-    kept, and `--patience` ends a training that gets better."""
+    """A training of our models does not start where `--best-checkpoint-metric` cannot work. A metric that
+    is never computed ends fairseq in a KeyError after the first epoch. Where
+    `--maximize-best-checkpoint-metric` is missing for BLEU, or given for a loss, the worst checkpoint is
+    kept, and `--patience` ends a training that improves."""
 
     @wraps(init)
     def wrapped(self: Any, cfg: Any, task: Any, model: Any, *args: Any, **kwargs: Any) -> None:

@@ -15,8 +15,8 @@ from admin_nmt.host.patch import Addition, Patch, Scope
 
 
 def _allow_what_checkpoints_hold() -> Callable[[], None]:
-    """`torch.load(weights_only=True)`, the default since PyTorch 2.6, lets in what a fairseq
-    checkpoint may hold: `argparse.Namespace` and numpy's numbers, which can run no code."""
+    """`torch.load(weights_only=True)`, the default since PyTorch 2.6, accepts what a fairseq checkpoint
+    may hold besides tensors: `argparse.Namespace` and numpy's numbers, which can run no code."""
     before = torch.serialization.get_safe_globals()
     torch.serialization.add_safe_globals(list(CHECKPOINT_GLOBALS))
 
@@ -43,7 +43,7 @@ def _explain_unreadable_checkpoints(load: Callable) -> Callable:
 
 
 def _checked_first(upgrade: Callable) -> Callable:
-    """fairseq brings old checkpoints up to date before anybody could look at them."""
+    """A checkpoint is checked before fairseq converts old formats, which would fail on a damaged one."""
 
     @wraps(upgrade)
     def wrapped(state: Any) -> Any:

@@ -36,8 +36,8 @@ def compile_model(trainer: Any) -> None:
 
 
 def _with_compiled_layers(build: Callable) -> Callable:
-    """`--compile`: layers are compiled when the optimizer is built, because by then ADMIN's profile
-    has been measured with hooks that no compiler sees through."""
+    """`--compile`: layers are compiled when the optimizer is built. By then ADMIN's profile has been
+    measured, with hooks that a compiled layer would not call."""
 
     @wraps(build)
     def _build_optimizer(self: Any) -> None:

@@ -117,8 +117,8 @@ def _overflow_left_out(train_step: Callable) -> Callable:
 
 def _room_for_kernels(init: Callable) -> Callable:
     """16-bit trainings on the CPU: oneDNN builds a kernel for each shape of a product, which takes ten
-    times as long as the product, and keeps 1,024, fewer than one epoch needs. It gets room for more, up
-    to a quarter of the memory; a number in ONEDNN_PRIMITIVE_CACHE_CAPACITY wins."""
+    times as long as the product, and caches 1,024, fewer than one epoch needs. It may cache more, up to a
+    quarter of the memory; a number in ONEDNN_PRIMITIVE_CACHE_CAPACITY takes precedence."""
 
     @wraps(init)
     def __init__(self: Any, cfg: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807

@@ -45,7 +45,7 @@ def _name_like_ours(init: Callable) -> Callable:
 
 
 def _told_to_criterion(set_num_updates: Callable) -> Callable:
-    """A criterion learns the number of updates (`set_num_updates`), for `--rdrop-interval`."""
+    """A criterion is told the number of updates (`set_num_updates`), for `--rdrop-interval`."""
 
     @wraps(set_num_updates)
     def wrapped(self: Any, num_updates: int) -> None:

@@ -30,7 +30,7 @@ _MARK = "_admin_nmt_exact_resume"
 
 
 def _marking_the_task(get_train_iterator: Callable) -> Callable:
-    """The task learns whether it serves one of our models."""
+    """The task is told whether it serves one of our models."""
 
     @wraps(get_train_iterator)
     def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:

@@ -14,7 +14,7 @@ from admin_nmt.host.patch import Patch, Scope
 
 def _up_to_here(block: Callable) -> Callable:
     """`--no-repeat-ngram-size N` compares the N - 1 words generated last; fairseq's Python code compares
-    the end of its buffer, which lies beyond them, so that nothing is ever repeated in its eyes."""
+    the end of its buffer, which lies beyond them, so it never finds a repetition."""
 
     @wraps(block)
     def _no_repeat_ngram(
@@ -26,8 +26,8 @@ def _up_to_here(block: Callable) -> Callable:
 
 
 def _by_place_in_batch(step: Callable) -> Callable:
-    """`--diverse-beam-groups`: fairseq looks up how much groups have in common by the number of a
-    sentence in its data set, where the place in its batch is meant, and ends in an IndexError."""
+    """`--diverse-beam-groups`: fairseq indexes the overlap of groups by the number of a sentence in its
+    data set instead of its position in the batch, and ends in an IndexError."""
 
     @wraps(step)
     def wrapped(

@@ -85,7 +85,7 @@ def _checked(init: Callable) -> Callable:
 
 
 def _with_graphs(build: Callable) -> Callable:
-    """`--cuda-graphs`: the task of the trainer learns of the graphs when the optimizer is built."""
+    """`--cuda-graphs`: the task is given the recorder of the graphs when the optimizer is built."""
 
     @wraps(build)
     def _build_optimizer(self: Any) -> None:

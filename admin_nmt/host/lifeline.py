@@ -298,7 +298,7 @@ def start(init_method: str, on_end: OnEnd = _end_process) -> Lifeline | None:
 
 
 def _connected(distributed_init: Callable) -> Callable:
-    """The ranks of a training hold connections by which each learns when another ends."""
+    """The ranks of a training hold connections that tell each when another one ends."""
 
     @wraps(distributed_init)
     def wrapped(cfg: Any) -> Any:

@@ -30,7 +30,7 @@ def masters(optimizer: Any) -> list[Tensor]:
 
 
 def _with_masters(state_dict: Callable) -> Callable:
-    """Checkpoints of 16-bit trainings keep the float32 parameters, not only their rounding."""
+    """Checkpoints of 16-bit trainings keep the float32 parameters, not only the rounded ones."""
 
     @wraps(state_dict)
     def wrapped(self: Any) -> dict[str, Any]:

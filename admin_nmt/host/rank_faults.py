@@ -129,8 +129,8 @@ def _agrees(trainer: Any) -> bool:
 
 
 def _together(train_step: Callable) -> Callable:
-    """With several ranks, an update for which one of them has no memory is left out by all, in one
-    line; gradients that are not finite end in one line that says whose they are."""
+    """With several ranks, all skip an update for which one of them runs out of memory, with one line in
+    the log; where gradients are not finite, one line names the rank."""
 
     @wraps(train_step)
     def wrapped(self: Any, samples: Any, raise_oom: bool = False) -> Any:
@@ -283,8 +283,8 @@ def _surviving(train_step: Callable) -> Callable:
 
 
 def _agreeing(check_grad_norms: Callable) -> Callable:
-    """Where the ranks compare the norms of their gradients (now also on CPUs), one can say that it had
-    no memory; then all leave the update out."""
+    """Where the ranks compare the norms of their gradients (now also on CPUs), a rank can report that it
+    ran out of memory; then all skip the update."""
 
     @wraps(check_grad_norms)
     def wrapped(self: Any, grad_norm: Any) -> None:

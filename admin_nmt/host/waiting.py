@@ -44,8 +44,8 @@ class LogOfUpdate(Mapping[str, Any]):
 
 
 def _without_waiting(reduce_and_log_stats: Callable) -> Callable:
-    """Losses and the norm of the gradients go to the meters as tensors on the GPU; the log of one
-    update is read when somebody asks for it (fairseq reads and rounds it after every update)."""
+    """Losses and the norm of the gradients go to the meters as tensors on the GPU; the log of an update
+    is read from the GPU only when it is needed (fairseq reads and rounds it after every update)."""
 
     @wraps(reduce_and_log_stats)
     def wrapped(self: Any, logging_outputs: Any, sample_size: Any, grad_norm: Any = None) -> Any:
