@@ -7,7 +7,9 @@ from pathlib import Path
 
 from admin_nmt.cli._streams import open_input, open_output
 
-HELP = "choose from each n-best list the translation most similar to all others (minimum Bayes risk)"
+HELP = (
+    "choose from each n-best list the translation most similar to all others (minimum Bayes risk)"
+)
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--temperature",
         type=float,
         metavar="T",
-        help="weigh translations by exp(score / T), for lists of beam search (default: all alike, "
-        "for samples)",
+        help="weigh translations by exp(score / T), for lists of beam search (default: equal "
+        "weights, for samples)",
     )
 
 

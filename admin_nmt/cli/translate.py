@@ -85,7 +85,12 @@ def add_search_arguments(parser: argparse.ArgumentParser, nbest: str) -> None:
     )
     for option, kind, metavar, meaning in (
         ("--sampling-topk", int, "K", "draw from the K most probable subwords"),
-        ("--sampling-topp", float, "P", "draw from the most probable ones of probability P"),
+        (
+            "--sampling-topp",
+            float,
+            "P",
+            "draw from the most probable subwords with total probability P",
+        ),
         ("--temperature", float, "T", "divide logits by T before drawing (default 1)"),
         ("--seed", int, "N", "of the random numbers (default 1)"),
     ):

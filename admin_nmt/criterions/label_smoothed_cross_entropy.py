@@ -73,7 +73,7 @@ class AdminLabelSmoothedCrossEntropyConfig(LabelSmoothedCrossEntropyCriterionCon
     label_smoothing_over: ChoiceEnum(list(CONVENTIONS)) = field(  # type: ignore[valid-type]
         default="others",
         metadata={
-            "help": "who shares the mass of label smoothing: others (epsilon/(V-1) for every type "
+            "help": "types that share the mass of label smoothing: others (epsilon/(V-1) for every type "
             "but the true one, as in fairseq) or all (epsilon/V for every type, as in the paper "
             "and in R-Drop's own code)"
         },

@@ -1,6 +1,6 @@
 """Minimum Bayes risk decoding (Kumar and Byrne 2004; Eikema and Aziz 2020) over n-best lists.
 
-Beam search looks for the most probable translation. This takes the one that is most like all others:
+Beam search looks for the most probable translation. This chooses the one that is most similar to all others:
 with hypotheses h_i of one sentence, weights w_j that sum to 1 and a utility u(h_i, h_j) of taking
 h_i where h_j is right, it chooses argmax_i sum_j w_j u(h_i, h_j). The n x n utilities of a sentence
 come from n-grams that are counted once per hypothesis.
