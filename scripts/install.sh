@@ -13,6 +13,17 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+if [ $# -gt 0 ]; then
+    case $1 in
+    -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' scripts/install.sh ;;
+    *)
+        echo "install.sh: error: $1: there are no arguments; --help tells the variables" >&2
+        exit 2
+        ;;
+    esac
+    exit 0
+fi
+
 VENV=${ADMIN_NMT_VENV:-.venv}
 if [ -z "${PYTHON:-}" ]; then
     # Each is tried: the shim of a version manager can be on PATH and still fail.

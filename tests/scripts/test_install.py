@@ -78,3 +78,14 @@ def test_uv_installs_where_it_is(project: Path) -> None:
     _, calls = install(project, {"python3.12": WORKS, "uv": WORKS})
     assert sum(call.startswith("uv pip install ") for call in calls) == 3
     assert not any("-m pip" in call for call in calls)
+
+
+def test_help_and_unknown_arguments_install_nothing(project: Path) -> None:
+    script = project / "scripts" / "install.sh"
+    for arguments, status, said in ((["--help"], 0, "ADMIN_NMT_TORCH"), (["x"], 2, "error: x:")):
+        found = subprocess.run(
+            ["bash", script, *arguments], capture_output=True, text=True,
+            env={"PATH": os.defpath, "HOME": str(project)},
+        )  # fmt: skip
+        assert found.returncode == status and said in found.stdout + found.stderr
+    assert not (project / ".venv").exists()
