@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: write to a temporary name, then rename."""
+"""Files and folders that are either whole or absent: write to a temporary name, then rename."""
 
 import errno
 import hashlib
@@ -44,6 +44,48 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "w", **kwargs: Any) -
             Path(temporary).replace(path)
     finally:
         Path(temporary).unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A new folder that takes the place of `path`, with all that is there, when the block ends well, and
+    only then.
+
+    It is filled beside `path`, as `.NAME.new.tmp`; what a killed process left there is removed.
+
+    Raises:
+        UserError: it cannot be written; `path` is as it was.
+    """
+    path = Path(path)
+    place = path.absolute()
+    new, old = (place.with_name(f".{place.name}.{which}.tmp") for which in ("new", "old"))
+    try:
+        with _writing(path):
+            _remove(new)
+            new.mkdir()
+        with _writing(path, _OF_THE_DISK):
+            yield new
+        with _writing(path):
+            _remove(old)
+            if place.exists():
+                place.rename(old)
+            try:
+                new.rename(place)
+            except OSError:
+                if old.exists():
+                    old.rename(place)
+                raise
+            _remove(old)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def _remove(folder: Path) -> None:
+    """A folder, or a link to one, if it is there."""
+    if folder.is_symlink():
+        folder.unlink()
+    elif folder.exists():
+        shutil.rmtree(folder)
 
 
 @contextmanager

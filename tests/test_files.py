@@ -43,6 +43,29 @@ def test_full_disk_is_one_line_and_nothing_half_written(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_takes_the_place_of_the_old_one_when_it_is_whole(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    for content in ("first", "second"):
+        (tmp_path / ".out.new.tmp").mkdir()  # what a killed process leaves
+        (tmp_path / ".out.new.tmp" / "half").touch()
+        with files.atomic_folder(output) as made:
+            (made / content).touch()
+        assert [path.name for path in output.iterdir()] == [content]
+    assert list(tmp_path.iterdir()) == [output]
+
+
+def test_the_old_folder_comes_back_if_the_new_one_cannot_take_its_place(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "old").touch()
+    with pytest.raises(UserError, match="cannot write"), files.atomic_folder(output) as new:
+        new.rmdir()
+    with pytest.raises(RuntimeError), files.atomic_folder(output) as new:
+        raise RuntimeError
+    assert (output / "old").exists()
+    assert list(tmp_path.iterdir()) == [output]
+
+
 def test_an_error_that_is_not_about_the_file_passes(tmp_path: Path) -> None:
     with pytest.raises(BrokenPipeError), files.atomic_write(tmp_path / "out.txt"):
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")

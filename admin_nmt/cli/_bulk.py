@@ -4,6 +4,7 @@ import argparse
 from typing import Any
 
 from admin_nmt.errors import require_at_least_one
+from admin_nmt.outputs import require_folder
 
 
 def add_bulk_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,8 +24,9 @@ def bulk_options(args: argparse.Namespace) -> dict[str, Any]:
     """What `add_bulk_arguments` read, as arguments of `distill` and `back_translate`.
 
     Raises:
-        UsageError: no batch can be so small.
+        UsageError: no batch can be so small, or `--output` is a file.
     """
+    require_folder(args.output)
     require_at_least_one("--batch-tokens", args.batch_tokens)
     return {
         "threads": args.threads, "device": args.device, "batch_tokens": args.batch_tokens

@@ -2,11 +2,11 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from admin_nmt.cli._languages import add_language_arguments
-from admin_nmt.errors import UsageError, require_at_least_one
+from admin_nmt.errors import require_at_least_one
+from admin_nmt.outputs import require_folder
 
 if TYPE_CHECKING:
     from admin_nmt.evaluation.decoding import SearchOptions
@@ -100,8 +100,7 @@ def search_options(args: argparse.Namespace) -> "SearchOptions":
     """How to search, from the options of `add_search_arguments`."""
     from admin_nmt.evaluation.decoding import SearchOptions
 
-    if Path(args.output).is_file():
-        raise UsageError(f"--output {args.output} is a file: give the name of a folder")
+    require_folder(args.output)
     require_at_least_one("--decode-max-tokens", args.decode_max_tokens)
     return SearchOptions(
         beam=args.beam, lenpen=args.lenpen, max_tokens=args.decode_max_tokens, cpu=args.cpu

@@ -3,10 +3,10 @@
 import argparse
 import logging
 import sys
-from pathlib import Path
 
 from admin_nmt.cli._languages import add_language_arguments
 from admin_nmt.errors import UsageError
+from admin_nmt.outputs import require_folder
 
 HELP = "entropy of attention heads and divergence of neighbouring layers (arXiv 2012.11747)"
 
@@ -47,8 +47,7 @@ def run(args: argparse.Namespace) -> None:
         raise UsageError(f"--label: {len(labels)} names for {len(paths)} models")
     if len(set(labels)) != len(labels):
         raise UsageError("--label: give every model a name of its own")
-    if Path(args.output).is_file():
-        raise UsageError(f"--output {args.output} is a file: give the name of a folder")
+    require_folder(args.output)
 
     import admin_nmt.registration  # noqa: F401  (before other modules that import fairseq)
     from admin_nmt.analysis.attention import watch_attention

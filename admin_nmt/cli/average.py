@@ -65,7 +65,7 @@ def _require_apart(output: Path, paths: Sequence[Path]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Choose, average, compare if asked to, write."""
-    from admin_nmt.export.output import require_new_file
+    from admin_nmt.outputs import require_files
 
     output, best = Path(args.output), None
     if args.keep_better:
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         from admin_nmt.evaluation.better_checkpoint import best_of_folder, keep_better
 
         best = best_of_folder(args.inputs)
-    require_new_file(output, force=True, source=best)
+    require_files({"--output": output}, [best])
 
     from admin_nmt.checkpoints import Checkpoint, average
     from admin_nmt.checkpoints.averaging import select_checkpoints

@@ -4,8 +4,8 @@ import argparse
 import dataclasses
 import sys
 
-from admin_nmt.cli._outputs import require_outputs
 from admin_nmt.errors import UsageError
+from admin_nmt.outputs import require_files
 
 HELP = "is one translation significantly better than another? (paired tests of sacreBLEU)"
 
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     repeated = [name for name in args.systems if args.systems.count(name) > 1]
     if repeated:
         raise UsageError(f"{repeated[0]} is given more than once")
-    require_outputs(args.json, inputs=[*args.systems, *args.reference])
+    require_files({"--json": args.json}, [*args.systems, *args.reference])
 
     from admin_nmt.evaluation.significance import compare_systems, comparison_table
     from admin_nmt.evaluation.text import read_lines, read_parallel, require_equal_counts

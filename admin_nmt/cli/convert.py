@@ -26,10 +26,10 @@ def run(args: argparse.Namespace) -> int:
     """Convert, compute once with the result, write."""
     if args.origin not in ORIGINS:
         raise UsageError(f"--from {args.origin}: choose from {', '.join(ORIGINS)}")
-    from admin_nmt.export.output import require_new_file
+    from admin_nmt.outputs import require_files
 
     output = Path(args.output)
-    require_new_file(output, args.force, args.checkpoint)
+    require_files({"--output": output}, [args.checkpoint], args.force)
 
     import admin_nmt.registration  # noqa: F401
     from admin_nmt.interop.registry import ORIGINS as CONVERTERS

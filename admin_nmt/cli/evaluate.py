@@ -4,6 +4,7 @@ import argparse
 import sys
 
 from admin_nmt.cli._languages import add_language_arguments
+from admin_nmt.outputs import require_folder
 
 HELP = "translate a subset with a trained model; sacreBLEU, chrF, TER, COMET, tokenised BLEUs"
 
@@ -54,6 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Translate, score, print."""
+    require_folder(args.output)
+
     import admin_nmt.registration  # noqa: F401  (before other modules that import fairseq)
     from admin_nmt.evaluation.decoding import SearchOptions
     from admin_nmt.evaluation.evaluate import evaluate, evaluation_report

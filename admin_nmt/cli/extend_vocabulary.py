@@ -26,10 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Take the rows of shared words over, write, say what became of the words."""
-    from admin_nmt.export.output import require_new_file
+    from admin_nmt.outputs import require_files
 
     output = Path(args.output)
-    require_new_file(output, args.force, args.checkpoint)
+    require_files({"--output": output}, [args.checkpoint], args.force)
 
     import admin_nmt.registration  # noqa: F401
     from admin_nmt.checkpoints import Checkpoint, extend_vocabulary

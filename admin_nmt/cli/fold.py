@@ -16,10 +16,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Fold, compare the logits of both models on random sentences, write."""
-    from admin_nmt.export.output import require_new_file
+    from admin_nmt.outputs import require_files
 
     output = Path(args.output)
-    require_new_file(output, args.force, args.checkpoint)
+    require_files({"--output": output}, [args.checkpoint], args.force)
 
     import admin_nmt.registration  # noqa: F401
     from admin_nmt.checkpoints.checkpoint import Checkpoint

@@ -10,7 +10,7 @@ from admin_nmt.cli._heads import (
     measuring_options,
     require_checkpoints,
 )
-from admin_nmt.cli._outputs import require_outputs, require_plot
+from admin_nmt.outputs import require_files, require_plot
 
 HELP = "measure how much every attention head matters (arXiv 1905.10650)"
 
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Measure every checkpoint, write, print, and draw if asked to."""
-    require_outputs(args.output, args.plot, inputs=args.path)
+    require_files({"--output": args.output, "--plot": args.plot}, args.path)
     require_plot(args.plot)
 
     import admin_nmt.registration  # noqa: F401  (before other modules that import fairseq)

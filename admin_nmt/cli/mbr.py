@@ -3,7 +3,6 @@
 import argparse
 import logging
 from contextlib import ExitStack
-from pathlib import Path
 
 from admin_nmt.cli._streams import open_input, open_output
 
@@ -43,11 +42,10 @@ def run(args: argparse.Namespace) -> int:
     """List after list."""
     from admin_nmt.evaluation.mbr import choose, count_lists, read_nbest
     from admin_nmt.export.lines import read_lines
-    from admin_nmt.export.output import require_new_file
+    from admin_nmt.outputs import require_files
     from admin_nmt.progress import progress
 
-    if args.output:
-        require_new_file(Path(args.output), args.force, args.nbest)
+    require_files({"--output": args.output}, [args.nbest], args.force)
     with ExitStack() as stack:
         source = stack.enter_context(open_input(args.nbest, "the n-best lists"))
         write = stack.enter_context(open_output(args.output))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from admin_nmt.errors import UsageError
+from admin_nmt.outputs import require_folder
 
 HELP = "corpus to binarised data: download, tokenise, clean, BPE, fairseq-preprocess"
 
@@ -129,6 +130,8 @@ def _add_custom_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Settings from corpus file and options, then the pipeline."""
+    require_folder(args.output)
+
     from admin_nmt.data.corpora import check_corpus
     from admin_nmt.data.corpus_files import load_corpus
     from admin_nmt.data.parallel import available_cores

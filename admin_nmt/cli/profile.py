@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from admin_nmt.cli._outputs import require_outputs, require_plot
+from admin_nmt.outputs import require_files, require_plot
 
 HELP = "measure the ADMIN profile of an architecture on binarised data, without training"
 PASSES_OPTIONS = True
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Measure, write, and draw if asked to."""
-    require_outputs(args.output, args.plot)
+    require_files({"--output": args.output, "--plot": args.plot})
     require_plot(args.plot)
 
     import admin_nmt.registration  # noqa: F401  (before other modules that import fairseq)

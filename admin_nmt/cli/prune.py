@@ -3,7 +3,6 @@
 import argparse
 import sys
 from functools import partial
-from pathlib import Path
 
 from admin_nmt.cli._heads import (
     add_measuring_arguments,
@@ -12,9 +11,8 @@ from admin_nmt.cli._heads import (
     load,
     measuring_options,
 )
-from admin_nmt.cli._outputs import require_outputs
-from admin_nmt.errors import UsageError
 from admin_nmt.modules.attention_kinds import ATTENTION_KINDS
+from admin_nmt.outputs import require_files
 
 HELP = "remove attention heads from a checkpoint for good"
 
@@ -26,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--list", metavar="FILE", help="write the removed heads to this file as well (JSON)"
     )
+    parser.add_argument("--force", action="store_true", help="replace existing files")
     which = parser.add_argument_group("which heads (fractions between 0 and 1)")
     which.add_argument("--fraction", type=float, metavar="P", help="of all heads, ranked together")
     for kind in ATTENTION_KINDS.values():
@@ -65,9 +64,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Choose, remove, write, print."""
-    if Path(args.output).absolute().resolve() == Path(args.path).absolute().resolve():
-        raise UsageError(f"--output {args.output} is the checkpoint itself: give another name")
-    require_outputs(args.output, args.list, inputs=[args.path, args.importance])
+    outputs = {"--output": args.output, "--list": args.list}
+    require_files(outputs, [args.path, args.importance], args.force)
 
     import admin_nmt.registration  # noqa: F401  (before other modules that import fairseq)
     from admin_nmt.checkpoints.tensors import num_parameters

@@ -21,11 +21,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Read all, write the page."""
     import admin_nmt.registration  # noqa: F401  (before other modules that import fairseq)
-    from admin_nmt.cli._outputs import require_outputs
+    from admin_nmt.outputs import require_files
     from admin_nmt.report.page import require_libraries, write_report
     from admin_nmt.report.runs import read_runs
 
-    require_outputs(args.output, inputs=args.runs)
+    require_files({"--output": args.output}, args.runs)
     require_libraries()
     runs = read_runs(args.runs, args.label)
     write_report(runs, args.output)

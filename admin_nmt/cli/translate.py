@@ -112,14 +112,11 @@ def search_options(args: argparse.Namespace) -> Any:
 def run(args: argparse.Namespace) -> int:
     """Translate line after line."""
     from admin_nmt.export.lines import count_lines, read_lines
-    from admin_nmt.export.output import require_new_file
+    from admin_nmt.outputs import require_files
 
     search = replace(search_options(args), alignment=_alignment(args))
-    for option, path in (("--output", args.output), ("--alignments", args.alignments)):
-        if path:
-            require_new_file(Path(path), args.force, args.input, option)
-    if args.output and args.alignments and _same(args.output, args.alignments):
-        raise UsageError(f"--alignments {args.alignments} is the --output: give another name")
+    outputs = {"--output": args.output, "--alignments": args.alignments}
+    require_files(outputs, [args.input], args.force)
     total = count_lines(Path(args.input)) if args.input else None
 
     translator = load_engine(args)
@@ -149,10 +146,6 @@ def _alignment(args: argparse.Namespace) -> Any:
     if args.alignment_layer is not None or args.alignment_heads is not None:
         raise UsageError("--alignment-layer and --alignment-heads need --alignments FILE")
     return None
-
-
-def _same(first: str, second: str) -> bool:
-    return Path(first).resolve() == Path(second).resolve()
 
 
 def _sampling(args: argparse.Namespace) -> Any:

@@ -45,7 +45,7 @@ from admin_nmt.data.state import State, locked, require_own_folder
 from admin_nmt.data.subwords import SUBWORD_KINDS
 from admin_nmt.data.tokenization import LineTokenizer, require_known_language
 from admin_nmt.errors import UserError
-from admin_nmt.files import atomic_write, make_directory, sha256
+from admin_nmt.files import atomic_folder, atomic_write, make_directory, sha256
 from admin_nmt.json_files import write_json
 from admin_nmt.progress import progress
 
@@ -365,27 +365,21 @@ class PreparationRun:
     # -- binarize ---------------------------------------------------------------------------------
 
     def _binarize(self) -> tuple[list[Path], dict[str, Any]]:
-        final, temporary = self.output / "data-bin", self.output / ".data-bin.tmp"
-        shutil.rmtree(temporary, ignore_errors=True)
-        try:
-            make_directory(temporary)
+        final = self.output / "data-bin"
+        with atomic_folder(final) as made:
             logger.info("binarize: fairseq-preprocess")
             binarize(
                 self.output / "bpe",
                 self.corpus.languages,
                 self.sets,
-                temporary,
+                made,
                 joined_dictionary=self.corpus.joined_dictionary,
                 workers=self.workers,
             )
-            shutil.copyfile(self.subwords.path, temporary / self.subwords.file_name)
-            shutil.copytree(self.output / "raw", temporary / "raw")
-            record = describe(self.corpus, self.sets, self.subwords, self.state, temporary)
-            write_json(temporary / text_pipeline.FILE_NAME, record)
-            shutil.rmtree(final, ignore_errors=True)
-            temporary.rename(final)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            shutil.copyfile(self.subwords.path, made / self.subwords.file_name)
+            shutil.copytree(self.output / "raw", made / "raw")
+            record = describe(self.corpus, self.sets, self.subwords, self.state, made)
+            write_json(made / text_pipeline.FILE_NAME, record)
         return [path for path in sorted(final.rglob("*")) if path.is_file()], {}
 
 

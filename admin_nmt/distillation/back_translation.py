@@ -32,13 +32,13 @@ from admin_nmt.data.binarised import NUM_SPECIAL_SYMBOLS, num_sentences, subsets
 from admin_nmt.distillation.translating import (
     PART_SENTENCES,
     SUBSET,
-    copied,
+    TRANSLATIONS,
     identity,
     identity_of_data,
     load_dictionary,
     load_teacher,
     read_parts,
-    require_apart,
+    require_own_output,
     text_pipeline_of,
     translate_parts,
     write_pairs,
@@ -46,13 +46,15 @@ from admin_nmt.distillation.translating import (
 from admin_nmt.errors import UsageError, UserError, require_at_least_one
 from admin_nmt.export.search import Search
 from admin_nmt.export.translator import LineText
-from admin_nmt.files import make_directory, sha256
+from admin_nmt.files import atomic_folder, make_directory, sha256
 from admin_nmt.json_files import require_same_settings, write_json
 from admin_nmt.progress import progress
 
 logger = logging.getLogger(__name__)
 
 TAG = "<BT>"
+#: Says what was made; written last.
+RESULT = "back-translation.json"
 #: fairseq fills its dictionaries up to a multiple of this, with symbols that no text has.
 _MULTIPLE, _FILLER = 8, "madeupword"
 
@@ -125,11 +127,11 @@ def back_translate(
     """
     _require_sense(tag, ratio, clean_ratio)
     data = Path(data)
-    require_apart(data, Path(output))
+    require_own_output(data, Path(output), RESULT)
     output, search = make_directory(output), search or Search()
     backend, languages = load_teacher(reverse, data, threads, device)
     pipeline = text_pipeline_of(reverse, data, languages)
-    translations = make_directory(output / "translations")
+    translations = make_directory(output / TRANSLATIONS)
     require_same_settings(translations / "settings.json", {
         "model": identity(reverse), **identity_of_data(data, languages), "text": _checksum(Path(text)),
         "search": asdict(search), "part_sentences": part_sentences,
@@ -156,7 +158,7 @@ def back_translate(
         upsample_primary=max(1, round(result[1] / (ratio * num_genuine))) if num_genuine else 1,
         tag=tag,
     )
-    write_json(output / "back-translation.json", asdict(found) | {"data": str(found.data)})
+    write_json(output / RESULT, asdict(found) | {"data": str(found.data)})
     return found
 
 
@@ -189,20 +191,17 @@ def _monolingual(
 
     folder = translations / "monolingual"
     if not folder.exists():
-        scratch = translations / "monolingual.part"
-        shutil.rmtree(scratch, ignore_errors=True)
-        make_directory(scratch)
-        prefix = scratch / f"mono.{language}"
-        builder = make_builder(f"{prefix}.bin", impl="mmap", vocab_size=len(dictionary))
         total = sum(1 for _ in read_lines(path, None))
         lines = progress(
             logger, "subwords", "lines", read_lines(path, None), total=total, unit_scale=True
         )
-        for line in lines:
-            pieces = dictionary.encode_line(text.encode(line), add_if_not_exist=False)
-            builder.add_item(pieces)
-        builder.finalize(f"{prefix}.idx")
-        scratch.rename(folder)
+        with atomic_folder(folder) as made:
+            prefix = made / f"mono.{language}"
+            builder = make_builder(f"{prefix}.bin", impl="mmap", vocab_size=len(dictionary))
+            for line in lines:
+                pieces = dictionary.encode_line(text.encode(line), add_if_not_exist=False)
+                builder.add_item(pieces)
+            builder.finalize(f"{prefix}.idx")
     targets = data_utils.load_indexed_dataset(str(folder / f"mono.{language}"), dictionary)
     if not len(targets):
         raise UserError(f"{path} has no lines")
@@ -247,22 +246,21 @@ def _write(
     """The new data folder; name of its new training set, and the number of pairs there."""
     there = subsets(data)
     subset = next(name for name in (f"{SUBSET}{k}" for k in count(1)) if name not in there)
-    scratch = copied(data, folder)
-    if tag is not None:
-        place = torch.tensor([_add_tag(scratch, languages, tag)])
-        pairs = ((torch.cat([place, tokens]), pieces) for tokens, pieces in pairs)
     # Named as the genuine ones: fairseq infers the direction from any file of the folder.
     (pair,) = there[SUBSET] & {"-".join(languages), "-".join(languages[::-1])}
-    num_pairs, num_repeated = write_pairs(
-        scratch / f"{subset}.{pair}", languages[::-1], dictionaries, pairs
-    )
-    left_out["repeated"] = num_repeated
-    if not num_pairs:
-        shutil.rmtree(scratch)
-        reasons = ", ".join(f"{number} {reason}" for reason, number in left_out.items() if number)
-        raise UserError(f"no pair is left of the text ({reasons}): look at {folder.parent}")
-    shutil.rmtree(folder, ignore_errors=True)
-    scratch.rename(folder)
+    with atomic_folder(folder) as made:
+        shutil.copytree(data, made, dirs_exist_ok=True)
+        if tag is not None:
+            place = torch.tensor([_add_tag(made, languages, tag)])
+            pairs = ((torch.cat([place, tokens]), pieces) for tokens, pieces in pairs)
+        num_pairs, left_out["repeated"] = write_pairs(
+            made / f"{subset}.{pair}", languages[::-1], dictionaries, pairs
+        )
+        if not num_pairs:
+            reasons = ", ".join(
+                f"{number} {reason}" for reason, number in left_out.items() if number
+            )
+            raise UserError(f"no pair is left of the text ({reasons}): look at {folder.parent}")
     return subset, num_pairs
 
 

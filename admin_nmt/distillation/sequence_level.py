@@ -31,23 +31,26 @@ from admin_nmt.data.binarised import joined_subsets
 from admin_nmt.distillation.translating import (
     PART_SENTENCES,
     SUBSET,
-    copied,
+    TRANSLATIONS,
     identity,
     identity_of_data,
     load_dictionary,
     load_teacher,
     read_parts,
-    require_apart,
+    require_own_output,
     translate_parts,
     write_pairs,
 )
 from admin_nmt.errors import UserError
 from admin_nmt.export.search import Search
-from admin_nmt.files import make_directory, sha256
+from admin_nmt.files import atomic_folder, make_directory, sha256
 from admin_nmt.json_files import require_same_settings, write_json
 from admin_nmt.progress import progress
 
 logger = logging.getLogger(__name__)
+
+#: Says what was made; written last.
+RESULT = "distillation.json"
 
 
 @dataclass(frozen=True)
@@ -105,10 +108,10 @@ def distill(
         UsageError: `output` lies in `data` or would replace it.
     """
     data = Path(data)
-    require_apart(data, Path(output))
+    require_own_output(data, Path(output), RESULT)
     output, search = make_directory(output), search or Search()
     backend, languages = load_teacher(teacher, data, threads, device)
-    translations = make_directory(output / "translations")
+    translations = make_directory(output / TRANSLATIONS)
     stems = joined_subsets(data, SUBSET, *languages)
     require_same_settings(translations / "settings.json", {
         "teacher": identity(teacher), **identity_of_data(data, languages),
@@ -145,7 +148,7 @@ def distill(
         num_pairs=num_pairs,
         num_repeated=num_repeated,
     )
-    write_json(output / "distillation.json", asdict(found) | {"data": str(found.data)})
+    write_json(output / RESULT, asdict(found) | {"data": str(found.data)})
     return found
 
 
@@ -195,16 +198,16 @@ def _write(
     Returns:
         As `write_pairs` does, of all sets together.
     """
-    scratch = copied(data, folder, f"{SUBSET}.*", f"{SUBSET}[0-9]*")
     num_pairs = num_repeated = 0
-    # Stems stay, also where the teacher reads them backwards: fairseq infers the direction from any
-    # file of the folder, and names that differ would leave it to chance.
-    for stem, of_set in pairs.items():
-        written, repeated = write_pairs(scratch / stem, languages, dictionaries, of_set)
-        if not written:
-            raise UserError(f"{data}: the teacher could read no sentence of {stem}")
-        num_pairs += written
-        num_repeated += repeated
-    shutil.rmtree(folder, ignore_errors=True)
-    scratch.rename(folder)
+    others = shutil.ignore_patterns(f"{SUBSET}.*", f"{SUBSET}[0-9]*")
+    with atomic_folder(folder) as made:
+        shutil.copytree(data, made, ignore=others, dirs_exist_ok=True)
+        # Stems stay, also where the teacher reads them backwards: fairseq infers the direction from any
+        # file of the folder, and names that differ would leave it to chance.
+        for stem, of_set in pairs.items():
+            written, repeated = write_pairs(made / stem, languages, dictionaries, of_set)
+            if not written:
+                raise UserError(f"{data}: the teacher could read no sentence of {stem}")
+            num_pairs += written
+            num_repeated += repeated
     return num_pairs, num_repeated

@@ -4,7 +4,6 @@ import filecmp
 import json
 import logging
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -28,19 +27,32 @@ logger = logging.getLogger(__name__)
 #: Sentences in one file of translations; what an interruption can cost.
 PART_SENTENCES = 10_000
 SUBSET = "train"
+#: Where translations are kept, below the output folder.
+TRANSLATIONS = "translations"
 
 
-def require_apart(data: Path, output: Path) -> None:
-    """Neither does `output`/data-bin, which is written anew, lie in `data`, which is copied there, nor the
-    other way round.
+def require_own_output(data: Path, output: Path, result: str) -> None:
+    """`output`/data-bin, which is written anew, is not one that something else made; it does not lie in
+    `data`, which is copied there, nor the other way round.
+
+    Args:
+        data: folder that is read.
+        output: folder for everything.
+        result: name of the file that is written there last.
 
     Raises:
-        UsageError: it does.
+        UsageError: one lies in the other.
+        UserError: the data-bin was not made here.
     """
     old, new = data.resolve(), (output / "data-bin").resolve()
     if new.is_relative_to(old) or old.is_relative_to(new):
         raise UsageError(
             f"--output {output}: its data-bin would lie in {data} or replace it: give a folder elsewhere"
+        )
+    ours = (output / TRANSLATIONS, output / result)
+    if (output / "data-bin").exists() and not any(path.exists() for path in ours):
+        raise UserError(
+            f"--output {output} has a data-bin that was not made by this command: give another folder"
         )
 
 
@@ -165,14 +177,6 @@ def read_parts(parts: Sequence[Path]) -> Iterator[list[str] | None]:
     for part in parts:
         with part.open(encoding="utf-8") as lines:
             yield from map(json.loads, lines)
-
-
-def copied(data: Path, folder: Path, *without: str) -> Path:
-    """A copy of `data` beside `folder`, to be renamed to it when it is complete."""
-    scratch = folder.with_name(folder.name + ".part")
-    shutil.rmtree(scratch, ignore_errors=True)
-    shutil.copytree(data, scratch, ignore=shutil.ignore_patterns(*without))
-    return scratch
 
 
 def write_pairs(

@@ -10,10 +10,7 @@ export.json         where it is from, and SHA-256 of every file above
 
 import os
 import shutil
-import tempfile
 from argparse import Namespace
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,12 +20,12 @@ from admin_nmt.data.subwords import Subwords
 from admin_nmt.data.text_pipeline import FILE_NAME as PREPARATION
 from admin_nmt.errors import UserError
 from admin_nmt.export.ctranslate2_backend import CTranslate2Backend, import_ctranslate2
-from admin_nmt.export.output import require_new_folder
 from admin_nmt.export.search import Alignment
 from admin_nmt.export.text import Text, TextOptions, data_folder, load_text
-from admin_nmt.files import atomic_write, sha256
+from admin_nmt.files import atomic_folder, atomic_write, sha256
 from admin_nmt.installed import versions
 from admin_nmt.json_files import read_document, write_document, write_json
+from admin_nmt.outputs import require_new_folder
 
 if TYPE_CHECKING:
     from admin_nmt.checkpoints.checkpoint import Checkpoint
@@ -94,7 +91,7 @@ def export_bundle(
     text = load_text(data, opened.languages, options)
     folder = data_folder(data)
     require_fitting_vocabulary(opened, folder, text.source_lang, text.target_lang)
-    with folder_in_place_of(output) as made:
+    with atomic_folder(output) as made:
         convert(model, settings, folder, text, made / "model", quantization, alignment)
         write_text_files(text, folder, made)
         content = describe(opened, settings, text, quantization)
@@ -103,32 +100,6 @@ def export_bundle(
         readme = _readme(content, text.pipeline.subwords)
         write_manifest(made, MANIFEST, (DOCUMENT, VERSION), content, readme)
     return content
-
-
-@contextmanager
-def folder_in_place_of(output: Path) -> Iterator[Path]:
-    """A new folder that takes the place of `output` when the block ends well, and only then.
-
-    Raises:
-        UserError: it cannot be written; `output` is as it was.
-    """
-    try:
-        with tempfile.TemporaryDirectory(
-            prefix=f".{output.name}.", dir=output.absolute().parent
-        ) as new:
-            made, old = Path(new) / "folder", Path(new) / "old"
-            made.mkdir(mode=0o755)
-            yield made
-            if output.exists():
-                output.rename(old)
-            try:
-                made.rename(output)
-            except OSError:
-                if old.exists():
-                    old.rename(output)
-                raise
-    except OSError as error:
-        raise UserError(f"cannot write {output}: {error.strerror or error}") from error
 
 
 def write_text_files(text: Text, folder: Path, made: Path) -> None:

@@ -27,17 +27,16 @@ from admin_nmt.checkpoints.direction import require_fitting_vocabulary
 from admin_nmt.errors import UserError
 from admin_nmt.export.bundle import (
     describe,
-    folder_in_place_of,
     write_manifest,
     write_text_files,
 )
-from admin_nmt.export.output import require_new_folder
 from admin_nmt.export.plain_transformer import FAMILIES, as_plain
 from admin_nmt.export.text import Text, TextOptions, data_folder, load_text
-from admin_nmt.files import atomic_write
+from admin_nmt.files import atomic_folder, atomic_write
 from admin_nmt.json_files import write_json
 from admin_nmt.models.loading import build_model, random_batch
 from admin_nmt.models.settings import model_settings
+from admin_nmt.outputs import require_new_folder
 
 MANIFEST = "huggingface-export.json"
 DOCUMENT, VERSION = "huggingface export", 1
@@ -104,7 +103,7 @@ def export_huggingface(
     _require_bpe(text)
     folder = data_folder(data)
     require_fitting_vocabulary(opened, folder, text.source_lang, text.target_lang)
-    with folder_in_place_of(output) as made, _without_progress_bars(transformers):
+    with atomic_folder(output) as made, _without_progress_bars(transformers):
         _write_model(transformers, weights, settings, text, made)
         _write_tokenizer(text, settings, folder, made)
         write_text_files(text, folder, made)

@@ -52,13 +52,13 @@ def test_foreign_architecture_and_missing_folder_are_refused(
     assert "error: --arch transformer is not one of admin_nmt" in line
     nowhere = tmp_path / "nowhere" / "p.json"
     assert profile(data_bin, nowhere, "--arch", "admin_transformer_tiny") == 2
-    assert f"error: folder of {nowhere} does not exist" in capsys.readouterr().err
+    assert f"error: --output {nowhere}: there is no folder" in capsys.readouterr().err
     architecture = ("--arch", "admin_transformer_tiny")
     assert profile(data_bin, tmp_path, *architecture) == 2
-    assert f"error: {tmp_path} is a folder" in capsys.readouterr().err
+    assert f"error: --output {tmp_path} is a folder" in capsys.readouterr().err
     same = str(tmp_path / "p.json")
     assert profile(data_bin, Path(same), *architecture, "--plot", same) == 2
-    assert f"error: {same} is given for two outputs" in capsys.readouterr().err
+    assert f"error: --plot {same} is the --output" in capsys.readouterr().err
     assert profile(data_bin, Path(same), *architecture, "--plot", "p.txt") == 2
     assert "error: --plot p.txt: give a name that ends in .png" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

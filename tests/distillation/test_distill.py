@@ -209,6 +209,18 @@ def test_output_in_the_data_or_over_them_is_refused_at_the_start(
     assert not list(data.iterdir())
 
 
+def test_a_data_bin_of_something_else_is_not_replaced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, theirs = tmp_path / "data-bin", tmp_path / "prepared" / "data-bin"
+    data.mkdir()
+    theirs.mkdir(parents=True)
+    common = ["none.pt", str(data), "--output", str(theirs.parent)]
+    for words in (["distill", *common], ["backtranslate", *common, "--input", "none.de"]):
+        assert main(words) == 1
+        assert "has a data-bin that was not made by this command" in capsys.readouterr().err
+
+
 def test_data_with_other_dictionaries_are_other_data(tmp_path: Path) -> None:
     path = tmp_path / "translations" / "settings.json"
     path.parent.mkdir()

@@ -165,4 +165,4 @@ def test_what_cannot_be_compared_is_refused_in_one_line(
     assert code == 1 and str(tmp_path / "empty") in line
     before = best.read_bytes()
     code, line = refused("--output", str(best))
-    assert code == 2 and "is the input" in line and best.read_bytes() == before
+    assert code == 2 and "is an input" in line and best.read_bytes() == before

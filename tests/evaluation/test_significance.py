@@ -127,7 +127,11 @@ def test_one_system_or_the_same_twice_is_refused(systems, message):
 
 @pytest.mark.parametrize(
     ("output", "message"),
-    [("nowhere/x.json", "folder of"), (".", "is a folder"), ("a", "a is read and would be")],
+    [
+        ("nowhere/x.json", "--json nowhere/x.json: there is no folder nowhere"),
+        (".", "is a folder"),
+        ("a", "--json a is an input"),
+    ],
 )
 def test_results_that_could_not_be_written_are_refused_before_any_test(
     output, message, tmp_path, monkeypatch, capsys

@@ -92,8 +92,8 @@ def test_bad_calls_are_one_line(
         ((exported, "--alignments", links, "--alignment-layer", 1), 2, "to admin-nmt export"),
         ((word_model, "--alignments", links, "--alignment-layer", 2), 2, "has layers 0 to 1"),
         ((word_model, "--alignments", links, "--alignment-heads", 5), 2, "of the decoder has 4"),
-        ((exported, "--alignments", tmp_path / "in", "--force"), 2, "is the input"),
-        ((exported, "--alignments", tmp_path / "in"), 2, "is the input"),
+        ((exported, "--alignments", tmp_path / "in", "--force"), 2, "is an input"),
+        ((exported, "--alignments", tmp_path / "in"), 2, "is an input"),
         ((exported, "--alignments", tmp_path / "no" / "links"), 2, "--alignments"),
         ((exported, "--output", links, "--alignments", links), 2, "is the --output"),
     ]

@@ -255,16 +255,6 @@ def test_an_unknown_quantization_lists_the_known_ones(
     assert "--quantization int4: choose from float32, int8," in capsys.readouterr().err
 
 
-def test_the_old_folder_comes_back_if_the_new_one_cannot_take_its_place(tmp_path: Path) -> None:
-    output = tmp_path / "out"
-    output.mkdir()
-    (output / "old").touch()
-    with pytest.raises(UserError, match="cannot write"), bundle.folder_in_place_of(output) as new:
-        new.rmdir()
-    assert (output / "old").exists()
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
-
-
 def prune(checkpoint: Path, prepared: Path, output: Path, *policy: str) -> Path:
     """`admin-nmt prune` in this process."""
     from admin_nmt.cli.main import main

@@ -342,7 +342,7 @@ def test_the_folded_model_works_where_we_are_not_installed(
         (lambda path: None, "new.pt", "does not exist|not found|No such"),
         (lambda path: path.write_text("text"), "no/such/new.pt", "there is no folder"),
         (lambda path: path.write_text("text"), "old.pt", "exists: .* --force"),
-        (lambda path: path.write_text("text"), "input.pt", "is the input"),
+        (lambda path: path.write_text("text"), "input.pt", "is an input"),
         (lambda path: path.write_text("text"), ".", "is a folder"),
     ],
 )

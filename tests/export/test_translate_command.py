@@ -117,7 +117,7 @@ def test_bad_calls_are_one_line_and_lose_nothing(
         ((tmp_path,), 1, "is not an exported folder: it has no export.json"),
         ((exported, "--input", tmp_path / "no"), 1, "cannot read --input"),
         ((exported, "--output", text), 1, "exists: give another name, or --force"),
-        ((exported, "--input", text, "--output", text, "--force"), 2, "is the input"),
+        ((exported, "--input", text, "--output", text, "--force"), 2, "is an input"),
         ((exported, "--output", tmp_path / "no" / "out"), 2, "there is no folder"),
         ((exported, "--beam", 0), 2, "--beam 0"),
         ((exported, "--beam", 2, "--nbest", 3), 2, "--nbest 3 needs --beam"),

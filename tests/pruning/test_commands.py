@@ -125,12 +125,12 @@ BAD = {
         ["--fraction", "1", "--min-heads", "1"], 2,
         "28 heads cannot be removed; with --min-heads 1 at most 21 can",
     ),
-    "folder": (["--fraction", "0", "--output", "nowhere/x.pt"], 2, "folder of nowhere/x.pt does"),
+    "folder": (["--fraction", "0", "--output", "nowhere/x.pt"], 2, "there is no folder nowhere"),
     "uniform minimum": (
         ["--fraction", "1", "--uniform", "--min-heads", "1", "--importance", "none.json"], 2,
         "--uniform with --fraction 1 leaves 0 heads",
     ),
-    "one file for two": (["--fraction", "0", "--list", "./out.pt"], 2, "given for two outputs"),
+    "one file for two": (["--fraction", "0", "--list", "./out.pt"], 2, "is the --output"),
     "scores": (["--fraction", "0", "--importance", "none.json"], 1, "cannot read none.json"),
     "subset": (["--fraction", "0", "--subset", "dev"], 1, "no subset dev; --subset can be one of"),
     "seed": (
@@ -167,10 +167,13 @@ def test_a_checkpoint_is_not_replaced_by_its_pruned_self(
     before = path.read_bytes()
     arguments = ["prune", str(data_bin), "--fraction", "0.5", "--random", "--cpu", "--path"]
     assert main([*arguments, str(path), "--output", str(path.parent / "." / path.name)]) == 2
-    assert "is the checkpoint itself" in capsys.readouterr().err
+    assert "is an input" in capsys.readouterr().err
     assert path.read_bytes() == before
     (tmp_path / "there").touch()
-    assert main([*arguments, "missing.pt", "--output", str(tmp_path / "there")]) == 1
+    there = ["missing.pt", "--output", str(tmp_path / "there")]
+    assert main([*arguments, *there]) == 1
+    assert "there exists: give another name, or --force" in capsys.readouterr().err
+    assert main([*arguments, *there, "--force"]) == 1
     assert "missing.pt" in capsys.readouterr().err
 
 
