@@ -75,19 +75,37 @@ def gate_gradients(model: Any, sample: Mapping[str, Any]) -> tuple[dict, dict[st
     visible = by_queries(source, target)
     sizes = {kind: tuple(mask.shape) for kind, mask in visible.items()}
     with torch.enable_grad(), gates_of_ones(model, sizes) as gates:  # type: ignore[arg-type]
-        logits = model(**net_input)[0].float()
-        loss = F.cross_entropy(
-            logits.view(-1, logits.shape[-1]),
-            sample["target"].view(-1),
-            ignore_index=model.decoder.padding_idx,
-            reduction="sum",
-        )
+        loss = _cross_entropy(model, model(**net_input)[0], sample["target"])
         inputs = list(gates.values())
         if loss.requires_grad:
             gradients = torch.autograd.grad(loss, inputs, materialize_grads=True)
         else:
             gradients = tuple(map(torch.zeros_like, inputs))
     return dict(zip(gates, (g.squeeze(3) for g in gradients), strict=True)), visible
+
+
+def _cross_entropy(model: Any, output: Tensor, target: Tensor) -> Tensor:
+    """Sum over target tokens of -log p.
+
+    Args:
+        model: its decoder's output layer may be an adaptive softmax.
+        output: (B, T, V), or (B, T, D) before an adaptive softmax, which decoders leave to the loss.
+        target: (B, T).
+    """
+    target = target.flatten()
+    adaptive = model.decoder.adaptive_softmax
+    if adaptive is None:
+        scores, classes = [output.flatten(0, 1)], [target]
+    else:  # the shortlist with one class for each cluster, and each cluster that has targets
+        scores, classes = adaptive(output, target)
+    # Padding is a word of the shortlist; in a cluster classes are counted anew.
+    losses = [
+        F.cross_entropy(rows.float(), of, ignore_index=-100 if cluster else model.decoder.padding_idx,
+                        reduction="sum")
+        for cluster, (rows, of) in enumerate(zip(scores, classes, strict=True))
+        if of is not None
+    ]  # fmt: skip
+    return torch.stack(losses).sum()
 
 
 class _Sums:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
+from admin_nmt.criterions.output_layer import log_probabilities
 from admin_nmt.errors import UserError
 from admin_nmt.models.heads import attentions
 from admin_nmt.modules.head_names import Head, all_heads
@@ -42,8 +43,8 @@ def reference(loaded: Any, rows: list[Any], granularity: str) -> dict[str, list[
 
             if attention.num_heads:
                 hooks.append(attention.out_proj.register_forward_pre_hook(keep))
-        logits = model(**sample["net_input"])[0][0]
-        loss = -sum(logits[t].log_softmax(-1)[token] for t, token in enumerate(sample["target"][0]))
+        lprobs = log_probabilities(model, model(**sample["net_input"]))[0]
+        loss = -sum(lprobs[t, token] for t, token in enumerate(sample["target"][0]))
         gradients = torch.autograd.grad(loss, list(contexts.values()))
         for hook in hooks:
             hook.remove()
@@ -56,7 +57,7 @@ def reference(loaded: Any, rows: list[Any], granularity: str) -> dict[str, list[
                     sums[Head(kind, layer, head + 1)] += sum(map(abs, per_token))
                 else:
                     sums[Head(kind, layer, head + 1)] += abs(sum(per_token))
-        lengths = {"E": sample["net_input"]["src_tokens"].shape[1], "A": logits.shape[0]}
+        lengths = {"E": sample["net_input"]["src_tokens"].shape[1], "A": len(lprobs)}
         for kind in examples:
             examples[kind] += 1 if granularity == "sentence" else lengths.get(kind, lengths["A"])
     model.float()
@@ -84,8 +85,9 @@ def assert_close(scores: Any, expected: Any, tolerance: float = 1e-4) -> None:
         ("--init-type", "default", "--encoder-normalize-before", "--decoder-normalize-before"),
         ("--residual-attention", "all"),
         (*NARROW, "--residual-attention", "all", "--heads-per-layer", "E:4(1.3),2,1 D:4(),4(2)"),
+        ("--adaptive-softmax-cutoff", "12,30"),
     ],
-    ids=["plain", "pruned", "pre-LN", "RealFormer", "pruned RealFormer"],
+    ids=["plain", "pruned", "pre-LN", "RealFormer", "pruned RealFormer", "adaptive softmax"],
 )
 def test_scores_equal_the_formula_without_padding(
     loaded: Callable[..., Any], task: Any, granularity: str, options: tuple[str, ...]
