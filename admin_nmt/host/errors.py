@@ -80,7 +80,26 @@ _KNOWN = (
         "scripts/train-multi-gpu.sh --cpu --procs {0} starts them, on several machines "
         "scripts/train-multi-node.sh",
     ),
+    (
+        AssertionError,
+        r"(?:Criterion|Optimizer) does not match; please reset the optimizer .*\. (\S+) vs (\S+)",
+        "the checkpoint was written by a training with {0}, and this one has {1}: give the --criterion, "
+        "--optimizer and precision that it had, or {reset}",
+    ),
+    (
+        ValueError,
+        r"loaded state dict (?:contains a parameter group|has a different number of parameter groups)",
+        "the checkpoint's optimizer trained other parameters than this training does (with or without "
+        "--admin-freeze-omega, for example): give the options that it had, or {reset}",
+    ),
+    (
+        ValueError,
+        r"--finetune-from-model (.*) does not exist",
+        "--finetune-from-model {0} does not exist",
+    ),
 )
+#: What leaves the state of the optimizer in a checkpoint alone.
+_RESET = "--reset-optimizer, which keeps the weights and counts updates anew"
 
 
 def known_failure(error: BaseException) -> str | None:
@@ -93,7 +112,7 @@ def known_failure(error: BaseException) -> str | None:
     for kind, pattern, line in _KNOWN:
         found = re.search(pattern, str(error)) if type(error) is kind else None
         if found:
-            return re.sub(r"np\.int64\((\d+)\)", r"\1", line.format(*found.groups()))
+            return re.sub(r"np\.int64\((\d+)\)", r"\1", line.format(*found.groups(), reset=_RESET))
     return None
 
 

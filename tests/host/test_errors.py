@@ -13,6 +13,7 @@ from admin_nmt.errors import UsageError, UserError
 from admin_nmt.host import checkpoints, data, errors
 from tests.support.in_process import run_fairseq
 from tests.support.programs import run_program
+from tests.support.training import COMMON, train_here
 
 
 def error_line(result: subprocess.CompletedProcess[str]) -> str:
@@ -87,6 +88,17 @@ def test_failures_of_fairseq_that_say_what_is_wrong_are_one_line() -> None:
             AssertionError("world size is 2 but have 0 available devices"),
             "train-multi-gpu.sh --cpu --procs 2 starts them",
         ),
+        (
+            AssertionError(
+                "Optimizer does not match; please reset the optimizer (--reset-optimizer). "
+                "FairseqRAdam vs FP16Optimizer"
+            ),
+            "by a training with FairseqRAdam, and this one has FP16Optimizer: give the --criterion",
+        ),
+        (
+            ValueError("--finetune-from-model a b.pt does not exist"),
+            "--finetune-from-model a b.pt does not exist",
+        ),
     ]
     for error, text in cases:
         assert text in str(errors.describe(error))
@@ -97,6 +109,23 @@ def test_failures_of_fairseq_that_say_what_is_wrong_are_one_line() -> None:
     assert str(other).startswith("the checkpoint knows 48 words, the data 34: use the data that")
     assert errors.describe(RuntimeError(load + sizes.format("encoder", 48, 64))) is None
     assert errors.describe(AssertionError("something else")) is None
+
+
+def test_going_on_with_another_optimizer_state_is_one_line(data_bin: Path, tmp_path: Path) -> None:
+    """fairseq and PyTorch raise exceptions of their own for what a resumed training changes."""
+
+    def line(*options: str, updates: int = 2) -> str | None:
+        try:
+            train_here(data_bin, *COMMON, "--save-dir", tmp_path, "--max-update", updates, *options)
+        except Exception as error:
+            return errors.describe(error)
+        return None
+
+    assert line("--admin-freeze-omega", updates=1) is None
+    assert "--admin-freeze-omega, for example" in str(line())
+    rdrop = line("--admin-freeze-omega", "--criterion", "label_smoothed_cross_entropy_rdrop")
+    assert "by a training with AdminLabelSmoothedCrossEntropy" in str(rdrop)
+    assert line("--reset-optimizer") is None
 
 
 def test_full_disk_is_noticed_before_anything_is_written(
