@@ -73,7 +73,7 @@ def pruning(
     return [
         step(
             "prune", "admin-nmt", "prune", args.data, "--path", folder / "train" / "checkpoint_best.pt",
-            *study.DEVICES[args.device], *shlex.split(BUDGET), *options, "--output", pruned,
+            *study.DEVICES[args.device], *shlex.split(BUDGET), *options, "--output", pruned, "--force",
         ),
         scored(args, "pruned", pruned, folder),
         step(
@@ -95,7 +95,7 @@ def exporting(args: argparse.Namespace, folder: Path) -> list[Step]:
     folded = folder / "folded.pt"
     source, _ = raw_texts(args.data)
     return [
-        step("fold", "admin-nmt", "fold", tuned, "--output", folded),
+        step("fold", "admin-nmt", "fold", tuned, "--output", folded, "--force"),
         scored(args, "folded", folded, folder),
         step(
             "export", "admin-nmt", "export", tuned, args.data, "--quantization", "int8", "--force",

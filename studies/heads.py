@@ -221,7 +221,7 @@ def policy_steps(args: argparse.Namespace, name: str, options: Sequence[str]) ->
         step(
             f"prune-{name}", "admin-nmt", "prune", args.data, "--path",
             args.output / "train" / "checkpoint_best.pt", *study.DEVICES[args.device], *options,
-            *order, "--output", pruned,
+            *order, "--output", pruned, "--force",
         ),
         evaluation(args, name, pruned),
         step(

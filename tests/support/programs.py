@@ -20,7 +20,7 @@ runpy.run_module({module!r}, run_name="__main__", alter_sys=True)
 
 
 def run_program(
-    program: str, *args: object, check: bool = True, timeout: float = 120, **env: str
+    program: str, *args: object, check: bool = True, timeout: float = 300, **env: str
 ) -> subprocess.CompletedProcess[str]:
     """Run an installed program in a process of its own; with `check`, it must succeed."""
     result = subprocess.run(
