@@ -128,6 +128,19 @@ def test_going_on_with_another_optimizer_state_is_one_line(data_bin: Path, tmp_p
     assert line("--reset-optimizer") is None
 
 
+def test_processes_of_torchrun_do_not_train_each_alone(
+    data_bin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """fairseq's default on a machine with one GPU or none is one process, whatever torchrun says."""
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(
+        UsageError, match=r"2 processes.* each would train alone: give --distributed"
+    ):
+        train_here(data_bin, *COMMON, "--save-dir", tmp_path, "--max-update", 1)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_full_disk_is_noticed_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
