@@ -36,6 +36,40 @@ def _same_function_first(load_checkpoint: Callable) -> Callable:
     return wrapped
 
 
+def _there_first(load_checkpoint: Callable) -> Callable:
+    """A file of `--restore-file` that is not there is refused; fairseq trains from scratch instead. In
+    `--save-dir` it may be missing: so jobs that are started again name their own last checkpoint."""
+
+    @wraps(load_checkpoint)
+    def wrapped(cfg: Any, trainer: Any, **kwargs: Any) -> Any:
+        from fairseq.file_io import PathManager
+
+        # The default is a bare name: fairseq looks for that name in --save-dir.
+        if cfg.restore_file != "checkpoint_last.pt":
+            path = cfg.restore_file.replace(".pt", f"{trainer.checkpoint_suffix or ''}.pt")
+            own = Path(path).resolve().parent == Path(cfg.save_dir).resolve()
+            if not own and not PathManager.exists(path):
+                raise UserError(f"--restore-file {path} does not exist")
+        return load_checkpoint(cfg, trainer, **kwargs)
+
+    return wrapped
+
+
+def _same_scheduler(load_state_dict: Callable) -> Callable:
+    """A checkpoint with the state of another learning rate scheduler is one line."""
+
+    @wraps(load_state_dict)
+    def wrapped(self: Any, state: dict[str, Any]) -> None:
+        if "best" not in state:
+            raise UserError(
+                "the checkpoint was written by a training with another learning rate scheduler: give the "
+                "--lr-scheduler that it had, or --reset-lr-scheduler"
+            )
+        load_state_dict(self, state)
+
+    return wrapped
+
+
 def record_languages(saved: Any, used: Any) -> None:
     """Copy languages into the configuration that checkpoints get, in place.
 
@@ -142,4 +176,14 @@ _TRAINER = "fairseq.trainer:Trainer"
 PATCHES = (
     Patch(_TRAINER, "__init__", _recording_languages, Scope.ALL),
     Patch(_TRAINER, "load_checkpoint", _same_function_first, Scope.OURS),
+    Patch("fairseq.checkpoint_utils", "load_checkpoint", _there_first, Scope.ALL),
+    *(
+        Patch(
+            f"fairseq.optim.lr_scheduler.{place}", "load_state_dict", _same_scheduler, Scope.ERRORS
+        )
+        for place in (
+            "fairseq_lr_scheduler:FairseqLRScheduler",
+            "reduce_lr_on_plateau:ReduceLROnPlateauLRSchedule",
+        )
+    ),
 )

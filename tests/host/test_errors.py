@@ -128,6 +128,23 @@ def test_going_on_with_another_optimizer_state_is_one_line(data_bin: Path, tmp_p
     assert line("--reset-optimizer") is None
 
 
+def test_going_on_from_a_file_that_is_not_there_or_with_another_scheduler_is_one_line(
+    data_bin: Path, tmp_path: Path
+) -> None:
+    own = ("--save-dir", tmp_path / "run")
+    other = tmp_path / "other.pt"
+    with pytest.raises(UserError, match=f"--restore-file {other} does not exist"):
+        train_here(data_bin, *COMMON, *own, "--max-update", 1, "--restore-file", other)
+    last = tmp_path / "run" / "checkpoint_last.pt"
+    first = (*COMMON, *own, "--lr-scheduler", "fixed", "--restore-file", last)
+    train_here(data_bin, *first, "--max-update", 1)  # its own, at the first start
+    for scheduler in ("inverse_sqrt", "reduce_lr_on_plateau"):
+        changed = (*COMMON, *own, "--lr-scheduler", scheduler, "--max-update", 2)
+        with pytest.raises(UserError, match=r"the --lr-scheduler that it had, or --reset-lr"):
+            train_here(data_bin, *changed)
+    train_here(data_bin, *changed, "--reset-lr-scheduler")
+
+
 def test_processes_of_torchrun_do_not_train_each_alone(
     data_bin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
