@@ -56,9 +56,16 @@ def test_the_program_translates_and_ends_when_all_is_answered(exported: Path) ->
         with ThreadPoolExecutor(40) as pool:
             asked = [pool.submit(ask, address, q=GERMAN[n % len(GERMAN)]) for n in range(40)]
             found = [answer.result()["translatedText"] for answer in asked]
-            late = pool.submit(ask, address, q=GERMAN * 20)
-            while not json.load(urllib.request.urlopen(f"{address}/health"))["waiting"]:
-                assert not late.done()
+            for _ in range(20):  # on a busy machine it may be answered before anybody looks
+                late = pool.submit(ask, address, q=GERMAN * 20)
+                while not (
+                    waiting := json.load(urllib.request.urlopen(f"{address}/health"))["waiting"]
+                ):
+                    if late.done():
+                        break
+                if waiting:
+                    break
+            assert waiting
             server.send_signal(signal.SIGINT)
             assert late.result()["translatedText"] == ENGLISH * 20
         assert found == [ENGLISH[n % len(ENGLISH)] for n in range(40)]
