@@ -159,6 +159,8 @@ def plot_panels(
             color = f"C{labels.index(label) % 10}"
             axes.plot(x, y, linestyle=style, color=color, marker=".", label=label)
         axes.set(xlabel=xlabel, ylabel=ylabel, title=title, ylim=(0, None))
+        if all(isinstance(value, int) for x, _ in curves.values() for value in x):
+            axes.locator_params(axis="x", integer=True)  # no half layers
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
     save_figure(figure, path)
