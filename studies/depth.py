@@ -131,13 +131,20 @@ def other_peak(
     found: Sequence[dict[str, Any]], shown: Mapping[tuple[str, str, int], dict[str, Any]]
 ) -> dict[tuple[str, str, int], dict[str, Any]]:
     """(depth, scheme, seed) -> the result at the peak learning rate that is not shown."""
-    places = {(r["depth"], r["scheme"], r["seed"]): r for r in found if r not in shown.values()}
-    return {place: result for place, result in places.items() if place in shown}
+    return {
+        place: result
+        for result in found
+        if (place := (result["depth"], result["scheme"], result["seed"])) in shown
+        and result["lr"] != shown[place]["lr"]
+    }
 
 
-def rows_of(args: argparse.Namespace, found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def rows_of(
+    args: argparse.Namespace,
+    found: Sequence[dict[str, Any]],
+    shown: Mapping[tuple[str, str, int], dict[str, Any]],
+) -> list[dict[str, Any]]:
     """The rows of `depth.csv`: each scheme at its better peak, and what the other one gave."""
-    shown = chosen(found)
     tests, others = p_values(args, shown), other_peak(found, shown)
     return [
         {
@@ -192,8 +199,9 @@ def draw(shown: Mapping[tuple[str, str, int], dict[str, Any]], folder: Path) -> 
 
 def report(args: argparse.Namespace, found: list[dict[str, Any]]) -> None:
     """`depth.csv`, the plots and the table."""
-    study.write_table(args.results / "depth.csv", rows_of(args, found))
-    draw(chosen(found), args.results)
+    shown = chosen(found)
+    study.write_table(args.results / "depth.csv", rows_of(args, found, shown))
+    draw(shown, args.results)
 
 
 if __name__ == "__main__":

@@ -25,11 +25,7 @@ from torch import Tensor
 from admin_nmt.checkpoints.checkpoint import Checkpoint
 from admin_nmt.checkpoints.direction import require_fitting_vocabulary
 from admin_nmt.errors import UserError
-from admin_nmt.export.bundle import (
-    describe,
-    write_manifest,
-    write_text_files,
-)
+from admin_nmt.export.bundle import describe, write_manifest, write_text_files
 from admin_nmt.export.plain_transformer import FAMILIES, as_plain
 from admin_nmt.export.text import Text, TextOptions, data_folder, load_text
 from admin_nmt.files import atomic_folder, atomic_write

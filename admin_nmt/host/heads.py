@@ -11,8 +11,8 @@ from admin_nmt.host.ours import is_our_architecture
 from admin_nmt.host.patch import Patch, Scope
 from admin_nmt.models.head_files import read_heads
 
-#: fairseq's default of `--restore-file`.
-_DEFAULT_RESTORE_FILE = "checkpoint_last.pt"
+#: fairseq's default of `--restore-file`: a bare name, which it looks for in --save-dir.
+DEFAULT_RESTORE_FILE = "checkpoint_last.pt"
 #: Options about heads that a checkpoint carries.
 _SETTINGS = ("heads_per_layer", "head_mask")
 
@@ -43,8 +43,7 @@ def take_over_heads(args: Any) -> None:
     if getattr(args, "heads_per_layer", None) is None:
         for option in ("finetune_from_model", "restore_file"):
             path = getattr(args, option, None)
-            # The default is a bare name: fairseq looks for that name in --save-dir.
-            if path and path != _DEFAULT_RESTORE_FILE and Path(path).is_file():
+            if path and path != DEFAULT_RESTORE_FILE and Path(path).is_file():
                 values |= {
                     name: value
                     for name, value in _settings_of_checkpoint(path).items()

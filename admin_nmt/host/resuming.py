@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from admin_nmt.errors import UserError
+from admin_nmt.host.heads import DEFAULT_RESTORE_FILE
 from admin_nmt.host.patch import Patch, Scope
 
 
@@ -44,8 +45,7 @@ def _there_first(load_checkpoint: Callable) -> Callable:
     def wrapped(cfg: Any, trainer: Any, **kwargs: Any) -> Any:
         from fairseq.file_io import PathManager
 
-        # The default is a bare name: fairseq looks for that name in --save-dir.
-        if cfg.restore_file != "checkpoint_last.pt":
+        if cfg.restore_file != DEFAULT_RESTORE_FILE:
             path = cfg.restore_file.replace(".pt", f"{trainer.checkpoint_suffix or ''}.pt")
             own = Path(path).resolve().parent == Path(cfg.save_dir).resolve()
             if not own and not PathManager.exists(path):
