@@ -6,6 +6,8 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
+from fairseq.data.data_utils import infer_language_pair
+
 from admin_nmt.data.binarised import language_pairs
 from admin_nmt.errors import UserError
 from admin_nmt.host.patch import Patch, Scope
@@ -19,26 +21,43 @@ class DataError(UserError, FileNotFoundError):
 
 
 def check_data(data: Path, source_lang: str | None, target_lang: str | None) -> None:
-    """Refuse a folder from which `translation` cannot load this language pair.
+    """Refuse a folder for which `translation` cannot be set up.
+
+    Only what fairseq opens then is asked for: two dictionaries are enough to translate lines of text, and
+    the binarised text may be of any `--dataset-impl`.
 
     Raises:
-        DataError: it is missing, not binarised, or holds other pairs only.
+        DataError: it is missing, names no languages where none are given, or has no dictionary of one.
     """
     if not data.is_dir():
         kind = "is a file, not a folder" if data.exists() else "does not exist"
         raise DataError(f"data folder {data} {kind}")
-    pairs = language_pairs(data)
-    if not pairs:
-        raise DataError(f"{data} holds no binarised data; make it with fairseq-preprocess")
     if source_lang is None or target_lang is None:
+        if None in infer_language_pair(str(data)):
+            raise DataError(
+                f"{data} holds no binarised data whose names tell the languages, such as "
+                "train.de-en.de.idx: make it with fairseq-preprocess, or give --source-lang and "
+                "--target-lang"
+            )
         return
-    if not {f"{source_lang}-{target_lang}", f"{target_lang}-{source_lang}"} & set(pairs):
+    missing = [
+        name
+        for lang in (source_lang, target_lang)
+        if not (data / (name := f"dict.{lang}.txt")).is_file()
+    ]
+    if not missing:
+        return
+    pairs = language_pairs(data)
+    if {f"{source_lang}-{target_lang}", f"{target_lang}-{source_lang}"} & set(pairs):
+        raise DataError(f"dictionary {data / missing[0]} is missing")
+    if pairs:
         raise DataError(
             f"language pair {source_lang}-{target_lang} is not in {data}; it holds {', '.join(pairs)}"
         )
-    for lang in (source_lang, target_lang):
-        if not (data / f"dict.{lang}.txt").is_file():
-            raise DataError(f"dictionary {data / f'dict.{lang}.txt'} is missing")
+    raise DataError(
+        f"{data} holds no binarised data of {source_lang}-{target_lang} ({missing[0]} is missing); "
+        "make it with fairseq-preprocess"
+    )
 
 
 def _checked_setup(setup_task: Callable) -> Any:

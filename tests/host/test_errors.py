@@ -39,6 +39,19 @@ def test_binarised_folder_is_accepted(folder: Path) -> None:
     data.check_data(folder, None, None)
 
 
+def test_text_lines_need_only_dictionaries_and_data_any_implementation(tmp_path: Path) -> None:
+    """A folder as it comes with a published model, and `fairseq-preprocess --dataset-impl raw`."""
+    for language in ("de", "en"):
+        (tmp_path / f"dict.{language}.txt").touch()
+    data.check_data(tmp_path, "de", "en")
+    with pytest.raises(UserError, match=r"or give --source-lang and --target-lang$"):
+        data.check_data(tmp_path, None, None)
+    (tmp_path / "train.de-en.de").touch()
+    data.check_data(tmp_path, None, None)
+    (tmp_path / "dict.pt-br.txt").touch()
+    data.check_data(tmp_path, "pt-br", "en")
+
+
 def test_missing_folder_file_and_raw_text_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="missing does not exist"):
         data.check_data(tmp_path / "missing", "de", "en")
