@@ -69,8 +69,14 @@ class RAdam(torch.optim.RAdam):
             state = self.state[parameter]
             if not state:
                 state["step"] = torch.tensor(0.0)
-                state["exp_avg"] = torch.zeros_like(target, memory_format=torch.preserve_format)
-                state["exp_avg_sq"] = torch.zeros_like(target, memory_format=torch.preserve_format)
+            for moment in ("exp_avg", "exp_avg_sq"):
+                # fairseq's `--memory-efficient-*` puts the moments of a checkpoint here as they are: on
+                # the CPU. `to` returns what is in place already.
+                state[moment] = (
+                    state[moment].to(target)
+                    if moment in state
+                    else torch.zeros_like(target, memory_format=torch.preserve_format)
+                )
         self._update(group, parameters, targets)
         for parameter, target, is_half in zip(parameters, targets, half, strict=True):
             if is_half:

@@ -105,6 +105,31 @@ def test_state_survives_saving(tmp_path: Any) -> None:
     assert all(torch.equal(a, b) for a, b in zip(ours, copies, strict=True))
 
 
+def test_moments_of_a_checkpoint_follow_the_parameters(parse: Callable[..., Any]) -> None:
+    """`--memory-efficient-bf16` on a GPU: fairseq hands over the checkpoint's moments where it read
+    them, on the CPU. PyTorch's device without memory stands for the GPU."""
+    from fairseq.optim.fp16_optimizer import MemoryEfficientFP16Optimizer
+
+    cfg = parse("--optimizer", "radam", "--memory-efficient-bf16", "--bf16")
+    trained = parameters(torch.bfloat16)
+    there = [torch.nn.Parameter(p.detach().to("meta")) for p in trained]
+    first, resumed = (
+        MemoryEfficientFP16Optimizer.build_optimizer(cfg, own) for own in (trained, there)
+    )
+    for step in range(8):
+        set_gradients(step, trained)
+        first.step()
+    resumed.load_state_dict(first.state_dict())
+    for parameter in there:
+        parameter.grad = torch.zeros_like(parameter)
+    resumed.step()
+    for parameter in there:
+        state = resumed.optimizer.state[parameter]
+        assert state["exp_avg"].device == state["exp_avg_sq"].device == parameter.device
+        assert state["exp_avg"].dtype == state["exp_avg_sq"].dtype == torch.float32
+        assert state["step"] == 9
+
+
 @pytest.mark.parametrize("name", ["radam", "admin_fused_adam", "adam"])
 def test_fairseq_builds_the_optimizer_from_its_options(
     parse: Callable[..., Any], name: str
