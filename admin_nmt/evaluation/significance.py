@@ -10,9 +10,10 @@ Two tests, both from sacreBLEU:
 The null hypothesis is that both systems are equally good; a small p-value speaks against it. With
 several systems each is compared with the baseline and p-values are not corrected for their number.
 
-One figure is not sacreBLEU's: a translation that equals the baseline's line by line gets p = 1.
-sacreBLEU counts the trials whose difference exceeds the observed one; with an observed difference
-of zero that is none of them, and the two copies would seem to differ at p = 1 / (trials + 1).
+One figure is not sacreBLEU's: where a system has the baseline's score, p = 1, because every trial differs
+by zero or more. sacreBLEU counts the trials whose difference exceeds the observed one. Where the measure
+does not see what differs (case in TER, white space in chrF, anything in two systems of BLEU 0) that is none
+of them, and systems with one score would seem to differ at p = 1 / (trials + 1).
 """
 
 import os
@@ -76,7 +77,7 @@ def compare_systems(
     """Both paired tests of every further system against the first.
 
     Equal to `sacrebleu REF... -i A B --paired-bs` and `--paired-ar` with SACREBLEU_SEED=`seed`, but
-    for copies of the baseline (see above).
+    for systems with the baseline's score (see above).
 
     Args:
         systems: name -> N detokenised sentences; two at least, the first is the baseline.
@@ -105,9 +106,7 @@ def compare_systems(
     sets = [references, *more_references]
     bootstrap = _paired_test("bs", systems, sets, num_bootstrap, seed, build)
     randomisation = _paired_test("ar", systems, sets, num_randomisation, seed, build)
-    baseline, *others = systems.values()
-    copies = [None, *(list(lines) == list(baseline) for lines in others)]
-    return _combine(bootstrap, randomisation, copies)
+    return _combine(bootstrap, randomisation)
 
 
 def _paired_test(
@@ -146,17 +145,16 @@ def _sacrebleu_seed(seed: int) -> Iterator[None]:
             os.environ["SACREBLEU_SEED"] = before
 
 
-def _combine(
-    bootstrap: tuple[dict, dict], randomisation: tuple[dict, dict], copies: Sequence[bool | None]
-) -> Comparison:
-    """Put what both tests say about a system into one row; `copies` marks copies of the baseline."""
+def _combine(bootstrap: tuple[dict, dict], randomisation: tuple[dict, dict]) -> Comparison:
+    """Put what both tests say about a system into one row."""
     (bs_signatures, bs), (ar_signatures, ar) = bootstrap, randomisation
     results = []
     for metric in bs_signatures:
         baseline = bs[metric][0].score
-        for name, is_copy, bs_result, ar_result in zip(
-            bs["System"], copies, bs[metric], ar[metric], strict=True
+        for number, (name, bs_result, ar_result) in enumerate(
+            zip(bs["System"], bs[metric], ar[metric], strict=True)
         ):
+            is_equal = number > 0 and bs_result.score == baseline
             row = SystemResult(
                 metric=metric,
                 system=name,
@@ -164,8 +162,8 @@ def _combine(
                 difference=float(bs_result.score - baseline),
                 mean=float(bs_result.mean),
                 ci=float(bs_result.ci),
-                p_bootstrap=1.0 if is_copy else bs_result.p_value,
-                p_randomisation=1.0 if is_copy else ar_result.p_value,
+                p_bootstrap=1.0 if is_equal else bs_result.p_value,
+                p_randomisation=1.0 if is_equal else ar_result.p_value,
             )
             results.append(row)
     signatures = {

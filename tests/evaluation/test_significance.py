@@ -82,6 +82,26 @@ def test_a_system_against_its_copy_is_no_difference_and_against_noise_is_one():
     assert bad.p_bootstrap < 0.05 and bad.p_randomisation < 0.05
 
 
+@pytest.mark.parametrize(
+    ("metric", "other", "options"),
+    [
+        ("ter", "A Dog Runs In Park today .", {}),
+        ("bleu", "A Dog Runs In Park today .", {"lowercase": True}),
+        ("chrf", "a dog runs in  parkto day .", {}),
+        ("bleu", "x y", {}),
+    ],
+)
+def test_systems_with_one_score_do_not_differ(metric, other, options):
+    """The measure does not see case or white space, or both systems have BLEU 0."""
+    references = [f"a dog runs in the park today {number} ." for number in range(20)]
+    first = ["z z z" if other == "x y" else "a dog runs in park today ."] * 20
+    systems = {"base": first, "other": [other] * 20}
+    _, row = compare_systems(
+        systems, references, metrics=[metric], num_bootstrap=50, num_randomisation=50, **options
+    ).results
+    assert row.difference == 0 and row.p_bootstrap == row.p_randomisation == 1.0
+
+
 def test_the_seed_decides_and_the_environment_is_left_as_it_was(monkeypatch):
     monkeypatch.setenv("SACREBLEU_SEED", "1")
     references = [f"a b c d e f {i}" for i in range(30)]
