@@ -174,9 +174,12 @@ def _require_sense(tag: str | None, ratio: float, clean_ratio: float) -> None:
 
 def _checksum(text: Path) -> str:
     try:
-        return sha256(text)
+        found = sha256(text)
     except OSError as error:
         raise UserError(f"cannot read {text}: {error.strerror or error}") from error
+    if next(read_lines(text, None), None) is None:
+        raise UserError(f"{text} is empty: it must hold one sentence a line")
+    return found
 
 
 def _monolingual(
@@ -202,10 +205,7 @@ def _monolingual(
                 pieces = dictionary.encode_line(text.encode(line), add_if_not_exist=False)
                 builder.add_item(pieces)
             builder.finalize(f"{prefix}.idx")
-    targets = data_utils.load_indexed_dataset(str(folder / f"mono.{language}"), dictionary)
-    if not len(targets):
-        raise UserError(f"{path} has no lines")
-    return targets
+    return data_utils.load_indexed_dataset(str(folder / f"mono.{language}"), dictionary)
 
 
 def _pairs(

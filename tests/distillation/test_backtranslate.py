@@ -164,6 +164,9 @@ def test_bad_input_is_one_line(prepared: Path, exported: Path, text: Path, tmp_p
             back_translate(exported, data, text, tmp_path / "x", **options)  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"cannot read .*nowhere: No such file"):
         back_translate(exported, data, tmp_path / "nowhere", tmp_path / "out", threads=1)
+    text.write_text("", encoding="utf-8")
+    with pytest.raises(UserError, match=r"mono\.de is empty: it must hold one sentence a line"):
+        back_translate(exported, data, text, tmp_path / "out", threads=1)
     text.write_text("\n\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"no pair is left of the text \(2 empty\)"):
         back_translate(exported, data, text, tmp_path / "out", threads=1)
