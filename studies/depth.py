@@ -19,9 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from admin_nmt.analysis.plots import plot_panels
+from admin_nmt.errors import UserError
 from admin_nmt.evaluation.significance import compare_systems
 from admin_nmt.evaluation.text import read_lines
 from studies import study
+from studies.measures import raw_texts
 from studies.study import Run
 
 DEPTHS = {"6L-6L": (6, 6), "18L-6L": (18, 6), "60L-12L": (60, 12)}
@@ -109,7 +111,7 @@ def p_values(
     args: argparse.Namespace, shown: Mapping[tuple[str, str, int], dict[str, Any]]
 ) -> dict[tuple[str, str, int], dict[str, float]]:
     """Approximate randomisation of BLEU against each baseline of the same depth and seed."""
-    reference = read_lines(args.data / "raw" / "test.en")
+    reference = read_lines(raw_texts(args.data)[1])
     found: dict[tuple[str, str, int], dict[str, float]] = {}
     for (depth, scheme, seed), result in shown.items():
         for baseline in BASELINES:
@@ -200,6 +202,10 @@ def draw(shown: Mapping[tuple[str, str, int], dict[str, Any]], folder: Path) -> 
 def report(args: argparse.Namespace, found: list[dict[str, Any]]) -> None:
     """`depth.csv`, the plots and the table."""
     shown = chosen(found)
+    if not shown:
+        raise UserError(
+            f"no result with seed 1 in {args.results} yet: it chooses the rate at which others are shown"
+        )
     study.write_table(args.results / "depth.csv", rows_of(args, found, shown))
     draw(shown, args.results)
 

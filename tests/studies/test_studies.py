@@ -132,9 +132,18 @@ def fake_result(run: Run, loss: float) -> dict[str, Any]:
 
 
 def test_depth_shows_each_scheme_at_its_better_rate(tmp_path: Path) -> None:
-    (tmp_path / "data" / "raw").mkdir(parents=True)
-    (tmp_path / "data" / "raw" / "test.en").write_text("a dog runs .\na cat sleeps .\n" * 5)
-    args = arguments(tmp_path, tmp_path / "data", results=tmp_path)
+    """Tested against the target side, whatever its language."""
+    data = tmp_path / "data"
+    (data / "raw").mkdir(parents=True)
+    for language, text in (
+        ("en", "ein Hund .\neine Katze .\n"),
+        ("de", "a dog runs .\na cat sleeps .\n"),
+    ):
+        (data / "raw" / f"test.{language}").write_text(text * 5)
+    raw = {language: f"raw/test.{language}" for language in ("en", "de")}
+    preparation = {"source_lang": "en", "target_lang": "de", "raw": {"test": raw}}
+    (data / "preparation.json").write_text(json.dumps(preparation))
+    args = arguments(tmp_path, data, results=tmp_path)
     found = []
     for run in depth.RUNS:
         if run.labels["depth"] == "60L-12L" and run.labels["scheme"] in ("admin", "post-ln"):
@@ -157,6 +166,13 @@ def test_depth_shows_each_scheme_at_its_better_rate(tmp_path: Path) -> None:
     assert (float(admin["BLEU"]), float(admin["other BLEU"])) == (8.0, 7.0)
     for name in ("validation-loss", "share", "gradient-start", "gradient-later", "omega"):
         assert (tmp_path / f"{name}.png").stat().st_size > 5000
+
+
+def test_depth_without_first_seeds_is_one_line(tmp_path: Path) -> None:
+    second = next(run for run in depth.RUNS if run.seed == 2)
+    with pytest.raises(UserError, match="no result with seed 1"):
+        depth.report(arguments(tmp_path, tmp_path, results=tmp_path), [fake_result(second, 2.0)])
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["schedule_map", "large_batch"])
