@@ -15,7 +15,7 @@ from admin_nmt.pruning.ablation import (
 )
 from admin_nmt.pruning.importance import normalize_by_layer
 from admin_nmt.pruning.records import Measurement
-from admin_nmt.pruning.sweep import GROUPS, PruningCurve
+from admin_nmt.pruning.sweep import GROUPS, PruningCurve, checkpoint_names
 
 
 def importance_table(measurement: Measurement) -> str:
@@ -147,10 +147,9 @@ def sweep_table(curves: Sequence[PruningCurve]) -> str:
     """BLEU by share of removed heads: a row per step, a column per curve."""
     from tabulate import tabulate
 
-    several = len({curve.checkpoint for curve in curves}) > 1
+    names = checkpoint_names(curves)
     headers = ["removed"] + [
-        f"{GROUPS[curve.group]}\n{curve.order}"
-        + (f"\n{Path(curve.checkpoint).stem}" if several else "")
+        f"{GROUPS[curve.group]}\n{curve.order}" + (f"\n{names[curve.checkpoint]}" if names else "")
         for curve in curves
     ]
     rows = [

@@ -236,14 +236,31 @@ def save_curves(curves: Sequence[PruningCurve], described: dict[str, Any], path:
     write_document(path, DOCUMENT, VERSION, content)
 
 
+def checkpoint_names(curves: Sequence[PruningCurve]) -> dict[str, str]:
+    """Checkpoint -> its name beside those of the others: that of the file, or the whole path where two
+    runs have files of one name. Empty for curves of one checkpoint.
+
+    Examples:
+        >>> curves = [PruningCurve(path, "E", "rerank", ()) for path in ("a/best.pt", "b/best.pt")]
+        >>> checkpoint_names(curves)
+        {'a/best.pt': 'a/best.pt', 'b/best.pt': 'b/best.pt'}
+    """
+    paths = list(dict.fromkeys(curve.checkpoint for curve in curves))
+    if len(paths) < 2:
+        return {}
+    stems = {path: Path(path).stem for path in paths}
+    return stems if len(set(stems.values())) == len(paths) else {path: path for path in paths}
+
+
 def sweep_panels(
     curves: Sequence[PruningCurve],
 ) -> dict[str, dict[str, tuple[list[float], list[float]]]]:
     """Title of a group -> label of a curve -> (percent of heads removed, BLEU), for a plot."""
-    several = len({curve.checkpoint for curve in curves}) > 1
+    names = checkpoint_names(curves)
     found: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
     for curve in curves:
-        label = f"{Path(curve.checkpoint).stem} {curve.order}" if several else curve.order
+        name = names.get(curve.checkpoint)
+        label = f"{name} {curve.order}" if name else curve.order
         found.setdefault(GROUPS[curve.group], {})[label] = (
             [100 * point.fraction for point in curve.points],
             [point.bleu for point in curve.points],
