@@ -260,7 +260,12 @@ class AdminTransformerDecoder(TransformerDecoderBase):
         same tensor, so that what is made of it is made once."""
         length = tensor.size(0)
         mask: Tensor = self._future_mask
-        if mask.size(0) < length or mask.device != tensor.device or mask.dtype != tensor.dtype:
+        if (
+            mask.size(0) < length
+            or mask.device != tensor.device
+            or mask.dtype != tensor.dtype
+            or (mask.is_inference() and not tensor.is_inference())  # no backward may keep that
+        ):
             mask = tensor.new_full((length, length), float("-inf")).triu_(1)
             self._future_mask = self._current_mask = mask
         if self._current_mask.size(0) != length:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from admin_nmt.errors import UsageError
+from tests.support.criterions import STILL
 from tests.support.models import randomise
 
 SMALL_KEYS = [
@@ -167,6 +168,23 @@ def test_model_without_encoder_attention_runs(
     model = build("--no-cross-attention")
     assert [name for name, _ in model.residuals() if "encoder_attn" in name] == []
     assert torch.isfinite(model(**batch["net_input"])[0]).all()
+
+
+@pytest.mark.parametrize(
+    "options", [(), ("--residual-attention", "all")], ids=["plain", "residual"]
+)
+def test_training_goes_on_after_evaluation_in_inference_mode(
+    build: Callable[..., Any], task: Any, options: tuple[str, ...]
+) -> None:
+    """The causal mask is cached, and no backward pass may keep a tensor of inference mode."""
+    model = build(*STILL, *options)
+    dataset = task.dataset("train")
+    sample = dataset.collater([dataset[0]])  # no padding, which would make another mask
+    with torch.inference_mode():
+        expected = model.eval()(**sample["net_input"])[0]
+    found = model.train()(**sample["net_input"])[0]
+    found.sum().backward()
+    torch.testing.assert_close(found.detach(), expected.clone())
 
 
 def test_shared_embeddings_need_a_joined_dictionary(parse: Callable[..., Any], task: Any) -> None:
