@@ -163,7 +163,8 @@ class AdminLabelSmoothedCrossEntropyCriterion(FairseqCriterion):
         Args:
             model: a fairseq model with a decoder.
             sample: fairseq's batch; never changed.
-            reduce: sum the loss over tokens; else return it per token, (B * T,), 0 at padding.
+            reduce: sum the loss over tokens; else return it per token, (B * T,), 0 at padding; T without
+                `ignore_prefix_size`.
 
         Returns:
             the loss, the sample size (what the gradient is divided by), and the log.
@@ -297,8 +298,7 @@ class AdminLabelSmoothedCrossEntropyCriterion(FairseqCriterion):
         lprobs = log_probabilities(model, output)
         prefix = self.ignore_prefix_size
         target = target[:, prefix:].reshape(-1)
-        lprobs = by_pass(lprobs, passes)[:, :, prefix:]
-        lprobs = lprobs.reshape(passes, len(target), -1)
+        lprobs = by_pass(lprobs, passes)[:, :, prefix:].flatten(1, 2)
         return self.of_lprobs(model, sample, lprobs, target, alpha, reduce), output
 
     @staticmethod

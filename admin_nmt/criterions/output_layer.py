@@ -15,6 +15,9 @@ from torch import Tensor, nn
 
 from admin_nmt.errors import UsageError
 
+#: Random features by which an output layer is known, and as many with a single 1.
+_PROBES = 3
+
 
 def decoder_of(model: Any) -> Any:
     """The decoder of a fairseq model, whatever wraps it.
@@ -38,7 +41,9 @@ def linear_output_layer(decoder: Any) -> nn.Module | None:
     """The submodule of `decoder` whose weight and bias are its output layer, if that is linear.
 
     It is found by trying the usual candidates on random features: nothing is assumed of names or
-    classes, and a layer that does more than one matrix product is not taken for one that does.
+    classes, and a layer that does more than one matrix product is not taken for one that does. Features
+    with a single 1 read off single weights: a sum of many would hide that they are quantised
+    (fairseq's `--quant-noise-scalar`).
     """
     if getattr(decoder, "adaptive_softmax", None) is not None:
         return None
@@ -48,7 +53,10 @@ def linear_output_layer(decoder: Any) -> nn.Module | None:
         weight = getattr(candidate, "weight", None)
         if not isinstance(weight, Tensor) or weight.dim() != 2:
             continue
-        features = (torch.rand((1, 3, weight.shape[1]), generator=generator) - 0.5).to(weight)
+        D = weight.shape[1]
+        random = torch.rand((_PROBES, D), generator=generator) - 0.5
+        columns = torch.linspace(0, D - 1, _PROBES).long()
+        features = torch.cat([random, F.one_hot(columns, D)])[None].to(weight)
         try:
             found = decoder.output_layer(features)
         except (RuntimeError, TypeError, AttributeError):
@@ -56,8 +64,13 @@ def linear_output_layer(decoder: Any) -> nn.Module | None:
         bias = getattr(candidate, "bias", None)
         expected = F.linear(features, weight, bias)
         if torch.is_tensor(found) and found.shape == expected.shape:
-            scale = expected.abs().max().clamp_min(1e-30)
-            if (found - expected).abs().max() <= 1e-2 * scale:
+            error = (found - expected)[0].abs()
+            # As much as rounding to 16 bits explains: of the largest logit, and of single weights.
+            weights = weight[:, columns.to(weight.device)].t().abs()
+            single = weights if bias is None else weights + bias.abs()
+            largest = expected[0, :_PROBES].abs().max()
+            allowed = torch.cat([largest.expand_as(single), single]) * 1e-2
+            if (error <= allowed).all():
                 return candidate
     return None
 
@@ -68,14 +81,14 @@ def log_probabilities(model: Any, net_output: Any) -> Tensor:
     adaptive = getattr(decoder_of(model), "adaptive_softmax", None)
     if adaptive is None:
         return model.get_normalized_probs(net_output, log_probs=True)
-    features = net_output[0]
+    features = net_output[0].flatten(0, -2)  # a head tied to adaptive input gives rows in any case
     head = torch.log_softmax(adaptive.head(features).float(), dim=-1)
     shortlist = adaptive.cutoff[0]
     parts = [head[..., :shortlist]]
     for cluster, tail in enumerate(adaptive.tail):
         prior = head[..., shortlist + cluster, None]
         parts.append(torch.log_softmax(tail(features).float(), dim=-1) + prior)
-    return torch.cat(parts, dim=-1)
+    return torch.cat(parts, dim=-1).unflatten(0, net_output[0].shape[:-1])
 
 
 @contextmanager

@@ -3,11 +3,13 @@
 import copy
 import logging
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from admin_nmt.criterions.output_layer import linear_output_layer, log_probabilities
 from tests.support.criterions import OURS, STILL, STOCK
 from tests.support.models import on_device
 
@@ -81,6 +83,33 @@ def test_adaptive_softmax_takes_the_plain_path_and_says_so_once(
     assert slope == pytest.approx(float(parameter.grad[index]), rel=1e-2)
 
 
+@pytest.mark.parametrize("tie_proj", [False, True])
+def test_an_adaptive_softmax_may_be_tied_to_adaptive_input(tie_proj: bool) -> None:
+    """Language models with `--adaptive-input --tie-adaptive-weights`."""
+    from fairseq.modules import AdaptiveInput, AdaptiveSoftmax
+
+    inputs = AdaptiveInput(60, 1, 16, 4, 16, [20, 40])
+    softmax = AdaptiveSoftmax(60, 16, [20, 40], 0.0, 4, inputs, tie_proj)
+    model = SimpleNamespace(decoder=SimpleNamespace(adaptive_softmax=softmax, output_layer=None))
+    features = torch.randn(3, 5, 16)
+    with torch.no_grad():
+        expected = softmax.get_log_prob(features, None)
+    torch.testing.assert_close(log_probabilities(model, (features,)), expected)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_quantised_weights_are_no_linear_output_layer(
+    build: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, training: bool
+) -> None:
+    """`--quant-noise-scalar` of fairseq's Transformer: the loss sees the noise on the output layer too."""
+    monkeypatch.setattr(torch.Tensor, "cuda", lambda self: self)  # fairseq's 8 bits want a GPU
+    for seed in range(3):
+        model = build("--arch", "transformer_tiny", "--quant-noise-scalar", "0.5", seed=seed)
+        assert linear_output_layer(model.train(training).decoder) is None
+        for dtype in (torch.float16, torch.bfloat16):
+            assert linear_output_layer(build(seed=seed).to(dtype).decoder) is not None
+
+
 @pytest.mark.parametrize(
     "options",
     [("--ignore-prefix-size", "2"), ("--report-accuracy",), ("--sentence-avg",)],
@@ -110,6 +139,17 @@ def test_unreduced_loss_is_per_token_and_zero_at_padding(
     assert (each[batch["target"].view(-1) == 1] == 0).all()
     assert each.sum().item() == pytest.approx(total.item(), rel=1e-5)
     assert float(log["nll_loss"]) == pytest.approx(float(expected["nll_loss"]), rel=1e-5)
+
+
+def test_a_prefix_may_be_longer_than_all_sentences_of_a_batch(
+    build: Callable[..., Any], criterion: Callable[..., Any], batch: Any
+) -> None:
+    ours = criterion(*OURS, "--ignore-prefix-size", "50", "--report-accuracy")
+    for options in ((), ("--adaptive-softmax-cutoff", "10,20")):
+        loss, _, log = ours(build(*options), batch)
+        loss.backward()
+        assert loss == 0 and log["total"] == 0 and log["n_correct"] == 0
+    assert ours(build(), batch, reduce=False)[0].shape == (0,)
 
 
 def test_the_batch_is_left_as_it_was(
