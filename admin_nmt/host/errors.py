@@ -94,6 +94,12 @@ _KNOWN = (
     ),
     (
         ValueError,
+        r"Unsupported optimizer: Fairseq(\S+)",
+        "this --optimizer ({0}) has no update for weights of 16 bits alone: give --optimizer radam or adam, "
+        "or --fp16 or --bf16 in place of --memory-efficient-fp16 or --memory-efficient-bf16",
+    ),
+    (
+        ValueError,
         r"--finetune-from-model (.*) does not exist",
         "--finetune-from-model {0} does not exist",
     ),

@@ -3,8 +3,8 @@
 fairseq's own `adam` loops over parameters in Python unless NVIDIA apex is installed, which costs a
 deep model a good part of its step. Here NVIDIA's FusedAdam is used where it is installed and the
 parameters are on a GPU, and PyTorch's fused AdamW otherwise (CPU and GPU). Options and results are
-those of `adam`, up to rounding, but for `--use-old-adam` and `--fp16-adam-stats`, which are refused;
-`adam` itself is untouched.
+those of `adam`, up to rounding, but for `--use-old-adam`, `--fp16-adam-stats` and
+`--memory-efficient-fp16` or `-bf16`, which are refused; `adam` itself is untouched.
 """
 
 import logging

@@ -109,6 +109,10 @@ def test_failures_of_fairseq_that_say_what_is_wrong_are_one_line() -> None:
             "by a training with FairseqRAdam, and this one has FP16Optimizer: give the --criterion",
         ),
         (
+            ValueError("Unsupported optimizer: FairseqFusedAdam"),
+            "this --optimizer (FusedAdam) has no update for weights of 16 bits alone: give",
+        ),
+        (
             ValueError("--finetune-from-model a b.pt does not exist"),
             "--finetune-from-model a b.pt does not exist",
         ),
