@@ -16,7 +16,8 @@ def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None
     Raises:
         UserError: the file cannot be written.
     """
-    with atomic_write(path) as stream:
+    # In names of files that are no text these escapes are those of JSON, too.
+    with atomic_write(path, errors="backslashreplace") as stream:
         json.dump(content, stream, indent=2, ensure_ascii=False)
         stream.write("\n")
 

@@ -2,12 +2,14 @@
 
 import ast
 import errno
+import os
 from pathlib import Path
 
 import pytest
 
 from admin_nmt import files
 from admin_nmt.errors import UserError
+from admin_nmt.json_files import read_json, write_json
 from tests.support.sources import nodes
 
 
@@ -108,3 +110,9 @@ def test_nothing_is_written_under_its_final_name() -> None:
         ("admin_nmt/analysis/plots.py", "savefig"),  # into a stream of `atomic_write`
         ("admin_nmt/distillation/back_translation.py", "write_text"),  # in a folder that is renamed
     }
+
+
+def test_json_keeps_names_that_are_no_text(tmp_path: Path) -> None:
+    content = {"path": os.fsdecode(b"r\xfcn.pt"), "language": "ü"}
+    write_json(tmp_path / "x.json", content)
+    assert read_json(tmp_path / "x.json") == content

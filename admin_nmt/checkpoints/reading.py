@@ -109,9 +109,8 @@ def open_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         UserError: missing, corrupt or cut off, or no fairseq checkpoint.
     """
-    # Files written before PyTorch 1.6 are not zip files, and only those can be mapped.
     path = Path(path)
-    state = load_checkpoint_file(path, mmap=path.is_file() and _is_zip(path))
+    state = load_checkpoint_file(path, mmap=path.is_file() and _can_be_mapped(path))
     for name, value in state["model"].items():
         if not isinstance(value, torch.Tensor):
             raise UserError(
@@ -121,6 +120,11 @@ def open_checkpoint(path: str | Path) -> dict[str, Any]:
     return state
 
 
-def _is_zip(path: Path) -> bool:
+def _can_be_mapped(path: Path) -> bool:
+    """Whether PyTorch can map a file: one in its zip format (since 1.6), under a name that is text."""
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        return False
     with path.open("rb") as stream:
         return stream.read(4) == b"PK\x03\x04"

@@ -96,5 +96,6 @@ def write_report(runs: Sequence[Run], path: str | os.PathLike[str]) -> None:
         UserError: a library is missing, or the file cannot be written.
     """
     page = render(runs, datetime.date.today())
-    with atomic_write(path) as stream:
+    # Names of runs come from those of files, which need not be text.
+    with atomic_write(path, errors="backslashreplace") as stream:
         stream.write(page)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from admin_nmt.checkpoints.reading import load_checkpoint_file
+from admin_nmt.checkpoints.reading import load_checkpoint_file, open_checkpoint
 from admin_nmt.errors import UserError
 
 
@@ -29,6 +29,13 @@ def test_checkpoint_with_a_namespace_loads(tmp_path: Path) -> None:
     for mmap in (False, True):
         state = load_checkpoint_file(path, mmap=mmap)
         assert state["args"].arch == "x" and state["model"]["w"].sum() == 2
+
+
+def test_a_file_whose_name_is_no_text_is_read(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"r\xfcn.pt")
+    with path.open("wb") as stream:
+        torch.save({"args": None, "model": {"w": torch.ones(2)}}, stream)
+    assert open_checkpoint(path)["model"]["w"].sum() == 2
 
 
 @pytest.mark.parametrize("core", ["_core", "core"])

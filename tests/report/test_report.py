@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -93,6 +94,14 @@ def test_text_of_logs_cannot_leave_its_place(tmp_path: Path) -> None:
     assert len(page.scripts) == 3 and page.figures()[0]["data"][0]["name"] == f"{name} training"
     assert "<b>bold" in page.texts("td")
     assert embedded({"a": [float("nan"), float("inf"), "<"]}) == '{"a":[null,null,"\\u003c"]}'
+
+
+def test_a_run_whose_name_is_no_text_is_shown(tmp_path: Path) -> None:
+    log = tmp_path / os.fsdecode(b"r\xfcn") / "train.log"
+    write_log(log, 0.1)
+    assert main(["report", str(log), "--output", str(tmp_path / "r.html")]) == 0
+    page = Page((tmp_path / "r.html").read_text(encoding="utf-8"))
+    assert "r\\udcfcn" in page.texts("button")
 
 
 def test_runs_are_found_and_named(tmp_path: Path) -> None:
