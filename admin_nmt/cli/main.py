@@ -13,6 +13,7 @@ A module with `PASSES_OPTIONS = True` gets options it did not define as `args.fa
 
 import argparse
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -80,6 +81,14 @@ def _explain(error: Exception) -> str | None:
     return describe_failure(error)
 
 
+def _drop_unwritten() -> None:
+    """Forget output that cannot be written: Python would try again at its end, and fail with exit code 120."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; a `UserError` becomes one line on stderr and its exit code."""
     parser = build_parser()
@@ -92,12 +101,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     quiet.configure_logging([LogHandler()])
     quiet.install()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names of files need not be text, nor does every locale have all letters.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        return args.run(args) or 0
+        code = args.run(args) or 0
+        sys.stdout.flush()  # here a full disk can still be told
+        return code
     except BrokenPipeError:
-        # The reader of our output (`| head`) went away, which is not an error.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return 1  # the reader of our output (`| head`) went away, which is not an error
     except Exception as error:
         line = _explain(error)
         if line is None or os.environ.get("ADMIN_NMT_TRACEBACK") == "1":
@@ -107,3 +119,5 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"admin-nmt {args.subcommand}: interrupted", file=sys.stderr)  # noqa: T201
         return 130
+    finally:
+        _drop_unwritten()

@@ -1,5 +1,9 @@
 """Failures of a subcommand: one line, its exit code, and the traceback for whoever asks for it."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -46,3 +50,44 @@ def test_other_failures_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(average, "run", run)
     with pytest.raises(AssertionError, match="a defect"):
         main(COMMAND)
+
+
+#: `admin-nmt average` whose result is one line, in a process of its own: Python's end is a part of it.
+WRITING = """
+import sys
+import admin_nmt_autoload
+admin_nmt_autoload.defer_registration = True  # as the program does
+from admin_nmt.cli import average, main
+average.run = lambda args: sys.stdout.write("the mean\\n") and None
+sys.exit(main.main(["average", "--inputs", "x.pt", "--output", "y.pt"]))
+"""
+
+
+def test_output_that_cannot_be_written_ends_in_one_line_or_none() -> None:
+    """As `admin-nmt ... > FILE` on a full disk, and as `admin-nmt ... | head`."""
+    unset = {"PYTHONUNBUFFERED", "ADMIN_NMT_TRACEBACK"}
+    environment = {name: value for name, value in os.environ.items() if name not in unset}
+
+    def run(stdout: int) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-c", WRITING], stdout=stdout, stderr=subprocess.PIPE, text=True,
+            env=environment | {"ADMIN_NMT_AUTOLOAD": "0"},
+        )  # fmt: skip
+
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        found = run(full.fileno())
+    assert found.returncode == 1
+    assert found.stderr == "admin-nmt average: error: [Errno 28] No space left on device\n"
+    reading, writing = os.pipe()
+    os.close(reading)
+    found = run(writing)
+    os.close(writing)
+    assert (found.returncode, found.stderr) == (1, "")
+
+
+def test_names_that_are_no_text_can_be_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(average, "run", lambda args: print("mean of r\udcfcn.pt"))
+    assert main(COMMAND) == 0
+    assert capsys.readouterr().out == "mean of r\\udcfcn.pt\n"
