@@ -358,12 +358,13 @@ class AdminLabelSmoothedCrossEntropyCriterion(FairseqCriterion):
 
 
 def _require_alignments(cfg: Any) -> None:
-    """Refuse data without alignments of the training set, which fairseq reads as if nothing was asked.
+    """Refuse data without alignments of `--train-subset`, which fairseq reads as if nothing was asked.
 
     Raises:
         UserError: naming the folder.
     """
-    name = f"train.align.{cfg.source_lang}-{cfg.target_lang}.idx"
+    subset = getattr(cfg, "train_subset", "train")
+    name = f"{subset}.align.{cfg.source_lang}-{cfg.target_lang}.idx"
     folders = str(cfg.data).split(os.pathsep)
     if not any(Path(folder, name).is_file() for folder in folders):
         raise UserError(

@@ -135,11 +135,14 @@ def test_alignments_without_a_layer_are_refused_and_a_layer_without_them_is_name
     with guided(task):
         ours = criterion(*OURS)
         ours.check_model(build("--alignment-layer", "0"))
-        ours.task = SimpleNamespace(
-            cfg=SimpleNamespace(data="elsewhere", source_lang="de", target_lang="en")
-        )
-        with pytest.raises(UserError, match=r"elsewhere has no train\.align\.de-en\.idx"):
-            ours.check_model(build("--alignment-layer", "0"))
+        for subset in ("train", "small"):
+            ours.task = SimpleNamespace(
+                cfg=SimpleNamespace(
+                    data="elsewhere", train_subset=subset, source_lang="de", target_lang="en"
+                )
+            )
+            with pytest.raises(UserError, match=rf"elsewhere has no {subset}\.align\.de-en\.idx"):
+                ours.check_model(build("--alignment-layer", "0"))
     assert "--alignment-layer without" not in caplog.text
     criterion(*OURS).check_model(build("--alignment-layer", "0"))
     assert "--alignment-layer without --load-alignments" in caplog.text
