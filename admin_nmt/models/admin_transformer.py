@@ -22,6 +22,7 @@ from admin_nmt.initialization.registry import SCHEMES
 from admin_nmt.initialization.scheme import Depth, Scheme
 from admin_nmt.models.config import (
     AdminTransformerConfig,
+    adaptive_cutoffs,
     check,
     options_with_meaning,
     our_options,
@@ -77,6 +78,11 @@ class AdminTransformerModel(TransformerModelBase):
         check(cfg)
         if cfg.share_all_embeddings and task.source_dictionary != task.target_dictionary:
             raise UsageError("--share-all-embeddings needs data with a joined dictionary")
+        largest, num_words = max(adaptive_cutoffs(cfg), default=0), len(task.target_dictionary)
+        if largest > num_words:
+            raise UsageError(
+                f"--adaptive-softmax-cutoff {largest}: the target vocabulary has {num_words} words"
+            )
         try:
             return super().build_model(cfg, task)
         except ValueError as error:  # fairseq's own checks, which name the options

@@ -8,6 +8,7 @@ from typing import Any, Optional
 
 from fairseq.dataclass import ChoiceEnum
 from fairseq.models.transformer import TransformerConfig
+from fairseq.utils import eval_str_list
 from omegaconf import DictConfig, OmegaConf
 
 from admin_nmt.errors import UsageError
@@ -258,18 +259,18 @@ def check(cfg: AdminTransformerConfig) -> None:
             f"--admin-profile-batches must be at least 1, not {cfg.admin_profile_batches}"
         )
     for side, stack in (("encoder", cfg.encoder), ("decoder", cfg.decoder)):
-        if stack.attention_heads < 1:
-            raise UsageError(
-                f"--{side}-attention-heads must be at least 1, not {stack.attention_heads}"
-            )
+        for name in ("attention_heads", "layers", "embed_dim", "ffn_embed_dim"):
+            if getattr(stack, name) < 1:
+                raise UsageError(
+                    f"{_flag(f'{side}_{name}')} must be at least 1, not {getattr(stack, name)}"
+                )
         if stack.embed_dim % stack.attention_heads:
             raise UsageError(
                 f"--{side}-embed-dim {stack.embed_dim} is not divisible by "
                 f"--{side}-attention-heads {stack.attention_heads}"
             )
-        if stack.layers < 1:
-            raise UsageError(f"--{side}-layers must be at least 1, not {stack.layers}")
     _check_dropouts(cfg)
+    _check_output_layer(cfg)
     _check_residual_attention(cfg)
     _check_compile(cfg)
     _check_cuda_graphs(cfg)
@@ -294,6 +295,38 @@ def _check_dropouts(cfg: AdminTransformerConfig) -> None:
 def _check_probability(flag: str, value: float) -> None:
     if not 0 <= value < 1:
         raise UsageError(f"{flag} must be at least 0 and less than 1, not {value}")
+
+
+def _check_output_layer(cfg: AdminTransformerConfig) -> None:
+    """Sizes of the output layer, which fairseq takes as they are."""
+    cutoffs = adaptive_cutoffs(cfg)
+    if cutoffs:
+        if cutoffs != sorted(set(cutoffs)) or cutoffs[0] < 1:
+            raise UsageError(
+                f"--adaptive-softmax-cutoff {','.join(map(str, cutoffs))}: give numbers of words that grow, "
+                "such as 5000,20000"
+            )
+        if not cfg.adaptive_softmax_factor > 0:
+            raise UsageError(
+                f"--adaptive-softmax-factor must be above 0, not {cfg.adaptive_softmax_factor}"
+            )
+        if cfg.tie_adaptive_weights:
+            raise UsageError(
+                "--tie-adaptive-weights ties them to those of --adaptive-input, which admin_transformer "
+                "does not support"
+            )
+        return
+    for name in ("share_all_embeddings", "share_decoder_input_output_embed"):
+        if getattr(cfg, name) and cfg.decoder.output_dim != cfg.decoder.embed_dim:
+            raise UsageError(
+                f"{_flag(name)} needs --decoder-output-dim {cfg.decoder.embed_dim}, the size of the "
+                f"embeddings, not {cfg.decoder.output_dim}"
+            )
+
+
+def adaptive_cutoffs(cfg: AdminTransformerConfig) -> list[int]:
+    """The numbers of `--adaptive-softmax-cutoff`, which old checkpoints hold as text; none without it."""
+    return eval_str_list(cfg.adaptive_softmax_cutoff, type=int) or []
 
 
 def _check_compile(cfg: AdminTransformerConfig) -> None:

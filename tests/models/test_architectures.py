@@ -131,6 +131,18 @@ def test_registry_holds_our_class_for_every_name() -> None:
         (("--admin-profile-batches", "0"), "--admin-profile-batches must be at least 1"),
         (("--encoder-attention-heads", "5"), "32 is not divisible by --encoder-attention-heads 5"),
         (("--decoder-layers", "0"), "--decoder-layers must be at least 1"),
+        (("--encoder-embed-dim", "0"), "--encoder-embed-dim must be at least 1, not 0"),
+        (("--adaptive-softmax-cutoff", "20,10"), "cutoff 20,10: give numbers of words that grow"),
+        (("--adaptive-softmax-cutoff", "10,99"), "cutoff 99: the target vocabulary has 4"),
+        (
+            ("--adaptive-softmax-cutoff", "10", "--adaptive-softmax-factor", "0"),
+            "--adaptive-softmax-factor must be above 0, not 0",
+        ),
+        (("--adaptive-softmax-cutoff", "10", "--tie-adaptive-weights"), "ties them to those of"),
+        (
+            ("--share-decoder-input-output-embed", "--decoder-output-dim", "16"),
+            "--share-decoder-input-output-embed needs --decoder-output-dim 32, the size of the emb",
+        ),
         (
             ("--share-all-embeddings", "--decoder-embed-dim", "16"),
             "--share-all-embeddings requires --encoder-embed-dim to match --decoder-embed-dim",
