@@ -10,7 +10,7 @@ import math
 import os
 import re
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,10 +42,12 @@ class TrainingLog:
             `valid_loss`, ... of validations, by the subset's name. Perplexities and losses are per
             token, losses in bits; `wall` in seconds. Values that are not finite are kept.
         settings: option -> value of the last start in the log; empty if it does not show them.
+        subsets: names of the validation sets, in the order in which they appear.
     """
 
     curves: dict[str, Curve]
     settings: dict[str, Any]
+    subsets: Sequence[str] = ()
 
 
 def _json_record(line: str) -> tuple[str, Mapping[str, Any]] | None:
@@ -89,6 +91,7 @@ def parse_log(lines: Iterable[str]) -> TrainingLog:
     """Curves and settings of a log's lines; other lines are passed over."""
     points: dict[str, dict[int, float]] = {}
     settings: dict[str, Any] = {}
+    prefixes: dict[str, None] = {}
     for line in lines:
         shown = _SETTINGS.match(line.rstrip("\n"))
         if shown:
@@ -101,6 +104,7 @@ def parse_log(lines: Iterable[str]) -> TrainingLog:
         update = _number(record.get(f"{prefix}num_updates"))
         if update is None or not math.isfinite(update):
             continue
+        prefixes[prefix] = None
         for name, value in record.items():
             # Within an epoch there is a `train_wall`, which is not the `wall` of a whole one.
             foreign = not name.startswith(prefix) if prefix else name.startswith("train_")
@@ -113,7 +117,8 @@ def parse_log(lines: Iterable[str]) -> TrainingLog:
         name: Curve(sorted(values), [values[update] for update in sorted(values)])
         for name, values in points.items()
     }
-    return TrainingLog(curves, settings)
+    subsets = [prefix.removesuffix("_") for prefix in prefixes if prefix not in ("", "train_")]
+    return TrainingLog(curves, settings, subsets)
 
 
 def parse_settings(text: str) -> dict[str, Any]:

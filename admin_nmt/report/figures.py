@@ -91,10 +91,9 @@ def curves_of(run: Run, name: str) -> dict[str, Curve]:
         if candidate in run.curves:
             found["training"] = run.curves[candidate]
             break
-    for candidate, curve in run.curves.items():
-        subset, _, rest = candidate.partition("_")
-        if rest == name and subset.startswith(("valid", "test")) and name != "wps":
-            found[subset] = curve
+    for subset in run.subsets if name != "wps" else ():
+        if f"{subset}_{name}" in run.curves:
+            found[subset] = run.curves[f"{subset}_{name}"]
     return found
 
 

@@ -26,6 +26,7 @@ class Run:
         evaluations: its scored translations.
         omegas: of its earliest and its latest checkpoint, as far as there are any.
         heads: maps of its attention heads.
+        subsets: names of its validation sets.
     """
 
     label: str
@@ -35,6 +36,7 @@ class Run:
     evaluations: Sequence[Evaluated] = ()
     omegas: Sequence[OmegaProfile] = ()
     heads: Sequence[HeadMap] = ()
+    subsets: Sequence[str] = ()
 
 
 def read_runs(paths: Sequence[str], labels: Sequence[str] | None = None) -> list[Run]:
@@ -83,7 +85,10 @@ def read_run(path: str | os.PathLike[str], label: str) -> Run:
         raise UserError(f"{origin} holds no progress of fairseq-train: give the log of a training")
     folders = result_folders(place if place.is_dir() else save_dir_of(origin, log))
     omegas, heads = read_models(folders)
-    return Run(label, origin, log.curves, log.settings, find_evaluations(folders), omegas, heads)
+    evaluations = find_evaluations(folders)
+    return Run(
+        label, origin, log.curves, log.settings, evaluations, omegas, heads, log.subsets
+    )  # fmt: skip
 
 
 def save_dir_of(path: Path, log: TrainingLog) -> Path | None:
@@ -172,6 +177,7 @@ def _of_entries(path: Path, label: str, content: Mapping[str, Any]) -> Run:
         label, path, curves, settings,
         [Evaluated("test", scores, None)] if scores else [],
         [profile for profile in profiles if profile],
+        subsets=["valid"],
     )  # fmt: skip
 
 

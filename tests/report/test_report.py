@@ -69,6 +69,22 @@ def test_a_setting_that_one_run_lacks_differs() -> None:
     assert [row.name for row in common] == ["x"]
 
 
+def test_validation_sets_of_any_name_have_curves(tmp_path: Path) -> None:
+    """`--valid-subset dev,valid_small,newstest2013`."""
+    log = tmp_path / "train.log"
+    log.write_text(
+        '{"epoch": 1, "update": 0.5, "loss": "9", "nll_loss": "8", "num_updates": "10"}\n'
+        '{"epoch": 1, "train_loss": "9", "train_nll_loss": "8", "train_num_updates": "20"}\n'
+        '{"epoch": 1, "dev_loss": "7", "dev_nll_loss": "6", "dev_num_updates": "20"}\n'
+        "epoch 001 | valid on 'valid_small' subset | loss 5 | nll_loss 4 | num_updates 20\n"
+        "epoch 001 | valid on 'newstest2013' subset | loss 3 | nll_loss 2 | num_updates 20\n"
+    )
+    found = figures.curves_of(read_run(log, "x"), "loss")
+    assert {name: curve.values for name, curve in found.items()} == {
+        "training": [9], "dev": [7], "valid_small": [5], "newstest2013": [3]
+    }  # fmt: skip
+
+
 def test_thinning_keeps_peaks_and_ends() -> None:
     values = [0.0] * 10_000
     values[1234], values[7777] = 50.0, -3.0
