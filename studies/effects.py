@@ -151,6 +151,12 @@ def ended(args: argparse.Namespace, folder: Path) -> str | None:
     return "converged" if early else str(args.max_epoch)
 
 
+def is_translated(args: argparse.Namespace, folder: Path) -> bool:
+    """Whether a run's translations are there, of a training of this length: those of a shorter one lie in
+    the same place."""
+    return chain.done(folder, f"evaluate-{args.max_epoch}") is not None
+
+
 def summary(args: argparse.Namespace, folder: Path, log: TrainingLog) -> dict[str, Any]:
     """What one run that has been validated reached."""
     updates, bleu = points(log, "valid_bleu")
@@ -160,7 +166,7 @@ def summary(args: argparse.Namespace, folder: Path, log: TrainingLog) -> dict[st
         "best_valid_bleu": bleu[best], "valid_nll_loss": points(log, "valid_nll_loss")[1][best],
         "minutes": minutes(log).get(int(updates[best])),
     }  # fmt: skip
-    if chain.done(folder, f"evaluate-{args.max_epoch}") is not None:
+    if is_translated(args, folder):
         found["test"] = read_json(folder / "scores" / "scores.json")
     return found
 
@@ -174,12 +180,12 @@ def test_bleu(run: dict[str, Any]) -> float | None:
 
 
 def against_first(args: argparse.Namespace, name: str, seed: int) -> float | None:
-    """p of BLEU against the first setting with the same seed; None where there is nothing to compare."""
-    folders = [args.output / f"{setting}-{seed}" / "scores" for setting in (args.settings[0], name)]
-    if name == args.settings[0] or not all((f / "scores.json").exists() for f in folders):
+    """p of BLEU against the first setting with the same seed; None until both have been translated."""
+    folders = [args.output / f"{setting}-{seed}" for setting in (args.settings[0], name)]
+    if name == args.settings[0] or not all(is_translated(args, folder) for folder in folders):
         return None
-    reference = read_lines(read_json(folders[0] / "scores.json")["reference"])
-    base, other = (folder / "hypotheses.detok" for folder in folders)
+    reference = read_lines(read_json(folders[0] / "scores" / "scores.json")["reference"])
+    base, other = (folder / "scores" / "hypotheses.detok" for folder in folders)
     return p_value(base, other, reference)
 
 

@@ -222,7 +222,13 @@ def test_effects_trains_translates_compares_and_goes_on(
     assert effects.main([*words, "--max-epoch", "2"]) == 0
     assert len(programs) == 4
 
-    # Longer: both go on, are translated again, and R-Drop passes the other in epoch 3.
+    # Longer, one of the two so far: translations of the shorter training are not compared with its own.
+    assert effects.main([*words, "--max-epoch", "4", "--settings", "a5"]) == 0
+    assert effects.main([*words, "--max-epoch", "4", "--report"]) == 0
+    a5 = json.loads((output / "results.json").read_text())["a5"]["runs"]["3"]
+    assert a5["test_bleu"] == 7.5 and a5["p"] is None
+
+    # Both: they are translated again, and R-Drop passes the other in epoch 3.
     assert effects.main([*words, "--max-epoch", "4"]) == 0
     assert len(programs) == 8
     table = capsys.readouterr().out
