@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from admin_nmt.data.binarised import language_pairs
+from admin_nmt.data.binarised import language_pairs, split_pair
 
 
 def setting(state: Mapping[str, Any], group: str, name: str) -> Any:
@@ -45,7 +45,7 @@ def languages(state: Mapping[str, Any]) -> tuple[str | None, str | None]:
     if source is None and target is None and folder is not None and folder.is_dir():
         pairs = language_pairs(folder)
         if len(pairs) == 1:
-            source, target = pairs[0].split("-")
+            source, target = split_pair(folder, pairs[0])
     return source, target
 
 

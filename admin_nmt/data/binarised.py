@@ -3,7 +3,7 @@
 import os
 import re
 import struct
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from itertools import count
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from admin_nmt.errors import UserError
 #: `<s>`, `<pad>`, `</s>` and `<unk>` are in every fairseq vocabulary but in no dictionary file.
 NUM_SPECIAL_SYMBOLS = 4
 
-_NAME = re.compile(r"(?P<subset>[^.]+)\.(?P<pair>[^.-]+-[^.-]+)\.(?P<language>[^.]+)\.(?:idx|bin)")
+_NAME = re.compile(r"(?P<subset>[^.]+)\.(?P<pair>[^.]+-[^.]+)\.(?P<language>[^.]+)\.(?:idx|bin)")
 # Head of an index as `fairseq-preprocess` writes it: magic, version, type of number, sentences.
 _INDEX_MAGIC = b"MMIDIDX\x00\x00"
 _INDEX_HEAD = struct.Struct("<9sQBQ")
@@ -21,15 +21,27 @@ _INDEX_HEAD = struct.Struct("<9sQBQ")
 def subsets(data: str | os.PathLike[str]) -> dict[str, set[str]]:
     """Subset -> language pairs in which it is there (`{"test": {"de-en"}}`), of a folder that exists."""
     found: dict[str, set[str]] = {}
-    for path in Path(data).iterdir():
-        if match := _NAME.fullmatch(path.name):
-            found.setdefault(match["subset"], set()).add(match["pair"])
+    for match in _names(data):
+        found.setdefault(match["subset"], set()).add(match["pair"])
     return found
+
+
+def _names(data: str | os.PathLike[str]) -> Iterator[re.Match[str]]:
+    """The file names of binarised text in a folder."""
+    return (match for path in Path(data).iterdir() if (match := _NAME.fullmatch(path.name)))
 
 
 def language_pairs(data: str | os.PathLike[str]) -> list[str]:
     """Language pairs of a folder that exists, in any subset: `["de-en"]`."""
     return sorted(set().union(*subsets(data).values()))
+
+
+def split_pair(data: str | os.PathLike[str], pair: str) -> tuple[str, str]:
+    """Source and target of `pt-br-en`: codes may have hyphens, and the files say which codes there are."""
+    languages = {match["language"] for match in _names(data) if match["pair"] == pair}
+    words = pair.split("-")
+    choices = [("-".join(words[:n]), "-".join(words[n:])) for n in range(1, len(words))]
+    return max(choices, key=lambda choice: len(languages.intersection(choice)))
 
 
 def joined_subsets(
@@ -72,7 +84,7 @@ def pairs_of(
     if subset not in found:
         choices = f"{option} can be one of" if option else "it has"
         raise UserError(f"{data} has no subset {subset}; {choices} {listed(found)}")
-    return [(a, b) for a, b in (pair.split("-") for pair in sorted(found[subset]))]
+    return [split_pair(data, pair) for pair in sorted(found[subset])]
 
 
 def listed(names: Collection[str]) -> str:

@@ -105,6 +105,18 @@ def test_direction_of_a_single_pair_is_that_of_the_names(tmp_path):
     assert find_direction(data, "test", None, "de") == ("en", "de")
 
 
+@pytest.mark.parametrize(
+    "pair", [("pt-br", "en"), ("en", "pt-br"), ("zh-tw", "zh"), ("zh", "zh-tw")]
+)
+def test_languages_may_have_hyphens(tmp_path, pair):
+    """As for fairseq, which wants them named."""
+    data = folder(tmp_path, *(f"test.{'-'.join(pair)}.{language}.idx" for language in pair))
+    assert find_direction(data, "test", None, None) == pair
+    assert find_direction(data, "test", pair[1], pair[0]) == pair[::-1]
+    task = {"data": str(data), "source_lang": None, "target_lang": None}
+    assert languages({"cfg": {"task": task}}) == pair
+
+
 def test_reverse_of_the_trained_direction_is_refused(tmp_path):
     data = folder(tmp_path, "test.de-en.de.idx", "test.de-en.en.idx")
     with pytest.raises(UsageError, match=r"--source-lang en .*trained to translate from de to en"):
