@@ -29,7 +29,7 @@ class FairseqBackend:
         device: `cpu`, `cuda` or `auto`.
 
     Raises:
-        UserError: it does not fit the vocabulary, or is not a model with an encoder.
+        UserError: it does not fit the vocabulary, or is not a model with an encoder; no GPU for `cuda`.
     """
 
     def __init__(
@@ -41,6 +41,9 @@ class FairseqBackend:
         threads: int,
         device: str = "auto",
     ) -> None:
+        cuda = device != "cpu" and torch.cuda.is_available()
+        if device == "cuda" and not cuda:
+            raise UserError("--device cuda: PyTorch finds no GPU here; give --device cpu or auto")
         require_fitting_vocabulary(checkpoint, data, source, target)
         torch.set_num_threads(threads)
         self.models, config, self.task = checkpoint_utils.load_model_ensemble_and_task(
@@ -51,7 +54,6 @@ class FairseqBackend:
             raise UserError(
                 f"checkpoint {checkpoint.path} is not a translation model with an encoder"
             )
-        cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
         self.device = torch.device("cuda" if cuda else "cpu")
         for model in self.models:
             model.to(self.device).prepare_for_inference_(config)

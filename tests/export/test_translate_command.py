@@ -125,10 +125,12 @@ def test_bad_calls_are_one_line_and_lose_nothing(
         ((exported, "--threads", 0), 2, "--threads 0"),
         ((exported, "--device", "tpu"), 2, "--device tpu: choose from auto, cpu, cuda"),
         ((exported, "--data", prepared), 2, "is an exported folder, which has all settings"),
+        ((word_model, "--device", "cuda"), 1, "--device cuda: PyTorch finds no GPU here"),
         ((word_model, "--data", tmp_path / "no"), 1, "data folder not found"),
         ((word_model, "--data", data_bin), 1, "has no preparation.json"),
         ((word_model, "--source-lang", "en"), 2, "the checkpoint was trained with de"),
     ]
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     for args, code, reason in cases:
         monkeypatch.setattr(sys, "stdin", None)  # nothing is read before all is checked
         found, line = fails(capsys, *args)
