@@ -34,6 +34,13 @@ def add_text_arguments(parser: argparse.ArgumentParser) -> None:
         "--aggressive-hyphens", action="store_true", help="split a-b into a @-@ b (Moses' -a)"
     )
     group.add_argument("--lowercase", action="store_true", help="the model reads lower case only")
+    group.add_argument(
+        "--tokenizer-lang",
+        action="append",
+        default=[],
+        metavar="LANG=LANG",
+        help="the first language was tokenised by the rules of the second",
+    )
 
 
 def text_options(args: argparse.Namespace) -> Any:
@@ -49,7 +56,8 @@ def text_options(args: argparse.Namespace) -> Any:
         "lowercase",
         "sentencepiece_model",
     )
-    return TextOptions(**{name: getattr(args, name) for name in names})
+    given = {name: getattr(args, name) for name in names}
+    return TextOptions(**given, tokenizer_lang=tuple(args.tokenizer_lang))
 
 
 def add_alignment_arguments(parser: argparse.ArgumentParser) -> None:

@@ -163,6 +163,7 @@ def run(args: argparse.Namespace) -> None:
 def _overrides(args: argparse.Namespace, corpus: Any) -> dict[str, Any]:
     """The fields of the corpus that options change."""
     from admin_nmt.data.corpora import SETS
+    from admin_nmt.data.tokenization import tokenizer_languages
 
     names = ("aggressive_hyphens", "lowercase", "subword", "bpe_tokens", "joined_dictionary")
     changes = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
@@ -179,16 +180,9 @@ def _overrides(args: argparse.Namespace, corpus: Any) -> dict[str, Any]:
         if value is not None
     }
     changes["cleaning"] = replace(corpus.cleaning, **cleaning)
-    rules = dict(zip(corpus.languages, corpus.tokenizer_langs, strict=True))
-    for item in args.tokenizer_lang:
-        language, _, other = item.partition("=")
-        if language not in rules or not other:
-            raise UsageError(
-                f"--tokenizer-lang {item}: write LANG=LANG with {' or '.join(corpus.languages)} "
-                "in front"
-            )
-        rules[language] = other
-    changes["tokenizer_langs"] = tuple(rules[language] for language in corpus.languages)
+    changes["tokenizer_langs"] = tokenizer_languages(
+        corpus.languages, args.tokenizer_lang, corpus.tokenizer_langs
+    )
     return changes
 
 

@@ -1,13 +1,14 @@
 """Raw text to Moses tokens and back, with sacremoses; or to raw text in a tidy form."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
 from admin_nmt.data.normalization import normalize
 from admin_nmt.data.word_tokens import WordTokens
-from admin_nmt.errors import UserError
+from admin_nmt.errors import UsageError, UserError
 
 
 @cache
@@ -52,6 +53,30 @@ def require_known_language(language: str) -> None:
             f"the Moses tokenizer knows no language {language!r} (it knows {', '.join(known)}); "
             f"to tokenise it by the rules of another, give --tokenizer-lang {language}=en"
         )
+
+
+def tokenizer_languages(
+    languages: tuple[str, str], items: Sequence[str], rules: tuple[str, str] | None = None
+) -> tuple[str, str]:
+    """Codes whose rules tokenise two languages.
+
+    Args:
+        languages: source and target.
+        items: of `--tokenizer-lang`: `LANG=LANG` tokenises the first by the rules of the second.
+        rules: of the languages that no item names; None for their own.
+
+    Raises:
+        UsageError: an item of another form, or of another language.
+    """
+    found = dict(zip(languages, rules or languages, strict=True))
+    for item in items:
+        language, _, other = item.partition("=")
+        if language not in found or not other:
+            raise UsageError(
+                f"--tokenizer-lang {item}: write LANG=LANG with {' or '.join(languages)} in front"
+            )
+        found[language] = other
+    return found[languages[0]], found[languages[1]]
 
 
 @dataclass(frozen=True)

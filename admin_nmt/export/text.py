@@ -1,13 +1,18 @@
 """The languages that a checkpoint translates, and the text processing around it: raw text to subwords and back."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from admin_nmt.data.subwords import SentencePiece, SubwordNmt, Subwords
 from admin_nmt.data.text_pipeline import FILE_NAME, TextPipeline
-from admin_nmt.data.tokenization import LineTokenizer, require_known_language
+from admin_nmt.data.tokenization import (
+    LineTokenizer,
+    require_known_language,
+    tokenizer_languages,
+)
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.json_files import read_json
 
@@ -24,6 +29,7 @@ class TextOptions:
         aggressive_hyphens: it was tokenised with hyphens split off.
         lowercase: it was lower-cased.
         sentencepiece_model: model file of SentencePiece, in place of BPE codes; the text was raw.
+        tokenizer_lang: `LANG=LANG`: the first was tokenised by the rules of the second.
     """
 
     bpe_codes: str | os.PathLike[str] | None = None
@@ -33,6 +39,7 @@ class TextOptions:
     aggressive_hyphens: bool = False
     lowercase: bool = False
     sentencepiece_model: str | os.PathLike[str] | None = None
+    tokenizer_lang: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -113,9 +120,10 @@ def _prepared(folder: Path, source: str | None, target: str | None, options: Tex
     for name, given in (
         ("--bpe-codes", options.bpe_codes),
         ("--sentencepiece-model", options.sentencepiece_model),
+        ("--tokenizer-lang", " ".join(options.tokenizer_lang)),
     ):
         if given:
-            raise UsageError(f"{name} {given}: {folder} has a {FILE_NAME} that names its subwords")
+            raise UsageError(f"{name} {given}: {folder} has a {FILE_NAME} that says so itself")
     pipeline = TextPipeline.load(folder)
     content = read_json(folder / FILE_NAME)
     first, second = content["source_lang"], content["target_lang"]
@@ -139,7 +147,7 @@ def _described(folder: Path, source: str | None, target: str | None, options: Te
             "--sentencepiece-model FILE, --source-lang and --target-lang"
         )
     tokenizers = []
-    for language in (source, target):
+    for language in tokenizer_languages((source, target), options.tokenizer_lang):
         if subwords.moses:
             require_known_language(language)
         tokenizers.append(
@@ -161,6 +169,7 @@ def _subwords(options: TextOptions) -> Subwords | None:
         for name, given in (
             ("--bpe-codes", options.bpe_codes),
             ("--aggressive-hyphens", options.aggressive_hyphens),
+            ("--tokenizer-lang", options.tokenizer_lang),
         ):
             if given:
                 raise UsageError(f"{name} does not go with --sentencepiece-model")

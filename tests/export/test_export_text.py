@@ -81,7 +81,12 @@ def test_a_folder_that_is_not_prepared_is_described_by_options(
     [
         (("de", "en"), {"source_lang": "en"}, "--source-lang en: the checkpoint was trained with"),
         (("de", "en"), {"target_lang": "fr"}, "--target-lang fr: the checkpoint was trained with"),
-        ((None, None), {"bpe_codes": "codes"}, "has a preparation.json that names its subwords"),
+        ((None, None), {"bpe_codes": "codes"}, "has a preparation.json that says so itself"),
+        (
+            (None, None),
+            {"tokenizer_lang": ("de=en",)},
+            "has a preparation.json that says so itself",
+        ),
         (("fr", "en"), {}, "was prepared for de and en, not for fr to en"),
     ],
 )
@@ -95,5 +100,25 @@ def test_contradictions_are_refused(
 def test_a_missing_folder_and_a_strange_language_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data folder not found: .*missing"):
         load_text(tmp_path / "missing")
-    with pytest.raises(UserError, match="knows no language 'xx'"):
+    with pytest.raises(UserError, match=r"knows no language 'xx' .* give --tokenizer-lang xx=en"):
         load_text(tmp_path, options=TextOptions("codes", "xx", "en"))
+    with pytest.raises(UsageError, match="--tokenizer-lang en: write LANG=LANG with xx or en in"):
+        load_text(tmp_path, options=TextOptions("codes", "xx", "en", tokenizer_lang=("en",)))
+
+
+def test_a_strange_language_is_tokenised_by_the_rules_of_another(
+    prepared_folder: Path, tmp_path: Path
+) -> None:
+    """What the message asks for; the exported folder keeps it."""
+    options = TextOptions(prepared_folder / "codes", "xx", "en", tokenizer_lang=("xx=de",))
+    (tmp_path / "other").mkdir()
+    text = load_text(tmp_path / "other", options=options)
+    assert (text.source_lang, text.pipeline.source.language) == ("xx", "de")
+    assert text.settings("codes")["tokenizer_langs"] == {"xx": "de", "en": "en"}
+    with pytest.raises(UsageError, match="--tokenizer-lang does not go with --sentencepiece-model"):
+        load_text(
+            tmp_path / "other",
+            options=TextOptions(
+                None, "xx", "en", sentencepiece_model="m", tokenizer_lang=("xx=de",)
+            ),
+        )
