@@ -78,9 +78,15 @@ train() {
         "$@" ${overrides[@]+"${overrides[@]}"}
 }
 
+# A path as a value for Hydra, which without quotes splits it at commas and refuses umlauts, brackets and more.
+quoted() {
+    local escaped=\\\'
+    printf "'%s'" "${1//\'/$escaped}"
+}
+
 train_recipe() {
-    train fairseq-hydra-train --config-name "$recipe" "task.data=$data" \
-        "checkpoint.save_dir=$checkpoints" "hydra.run.dir=$folder"
+    train fairseq-hydra-train --config-name "$recipe" "task.data=$(quoted "$data")" \
+        "checkpoint.save_dir=$(quoted "$checkpoints")" "hydra.run.dir=$(quoted "$folder")"
 }
 
 average() {

@@ -81,7 +81,7 @@ def test_each_recipe_has_its_folder_and_its_published_choice_of_checkpoint(
     commands = calls(name, "--data", str(tmp_path), "--procs", "4", ADMIN_NMT_RECIPE=recipe)
     out = tmp_path / "outputs" / name
     assert f"--config-name {recipe} " in commands[0]
-    assert f"checkpoint.save_dir={out}/{recipe}/checkpoints" in commands[0]
+    assert f"checkpoint.save_dir='{out}/{recipe}/checkpoints'" in commands[0]
     saving = yaml.safe_load(config.read_text())["checkpoint"]
     path = "averaged.pt"
     if saving.get("best_checkpoint_metric") == "bleu" or "keep_last_epochs" not in saving:
@@ -91,6 +91,22 @@ def test_each_recipe_has_its_folder_and_its_published_choice_of_checkpoint(
         assert f" --num-epoch-checkpoints {saving['keep_last_epochs']} " in averaged
     assert f"--path {out}/{recipe}/{path} --output {out}/{recipe}/scores" in commands[1]
     assert len(commands) == 2
+
+
+def test_hydra_reads_folders_of_any_name(calls: Callable[..., list[str]], tmp_path: Path) -> None:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    data, output = tmp_path / "Träume, it's (1)=2", tmp_path / "größe"
+    data.mkdir()
+    train = calls("iwslt14-de-en", "--data", str(data), "--output", str(output), "--procs", "1")[0]
+    options = re.findall(r"\S+='.*?(?<!\\)'", train)
+    read = OverridesParser.create().parse_overrides(options)
+    folder = output / "iwslt14_de_en_admin"
+    assert {option.key_or_group: option.value() for option in read} == {
+        "task.data": str(data),
+        "checkpoint.save_dir": str(folder / "checkpoints"),
+        "hydra.run.dir": str(folder),
+    }
 
 
 def test_an_unknown_recipe_is_named(tmp_path: Path) -> None:
