@@ -10,8 +10,8 @@ import datetime
 import shlex
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from admin_nmt.errors import UserError
 from admin_nmt.json_files import read_json, write_json
-from studies.study import BIN, call
+from studies.study import BIN, call, call_all
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,4 @@ def run_all(chains: Mapping[Path, Sequence[Step]], jobs: int = 1) -> None:
     Raises:
         UserError: a program failed.
     """
-    with ThreadPoolExecutor(jobs) as pool:
-        waiting = [pool.submit(run, steps, folder) for folder, steps in chains.items()]
-        for future in waiting:
-            future.result()
+    call_all([partial(run, steps, folder) for folder, steps in chains.items()], jobs)

@@ -21,8 +21,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from admin_nmt.analysis.training_log import Curve, read_curve
-from admin_nmt.errors import UserError
+from admin_nmt.errors import UserError, require_at_least_one
 from admin_nmt.files import atomic_write
 from admin_nmt.installed import machine
 from admin_nmt.json_files import read_json, write_json
@@ -238,6 +239,36 @@ def complete(run: Run, args: argparse.Namespace, deadline: float | None) -> None
     shutil.rmtree(folder / "checkpoints")
 
 
+def call_all(
+    functions: Sequence[Callable[[], object]],
+    jobs: int,
+    done: Callable[[], object] = lambda: None,
+) -> None:
+    """Call the functions in order, `jobs` at a time; one that fails leaves the others running.
+
+    Args:
+        functions: take no arguments.
+        jobs: how many at a time.
+        done: told when one has ended.
+
+    Raises:
+        UsageError: `jobs` is below 1.
+        Exception: of the first that failed, when all have ended.
+        KeyboardInterrupt: those that had not begun are left out.
+    """
+    require_at_least_one("--jobs", jobs)
+    with ThreadPoolExecutor(jobs) as pool:
+        futures = [pool.submit(function) for function in functions]
+        try:
+            for _ in as_completed(futures):
+                done()
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    for future in futures:
+        future.result()
+
+
 def conduct(runs: Sequence[Run], args: argparse.Namespace) -> None:
     """All runs that have no result yet, in order; `args` as `parser` makes them.
 
@@ -260,10 +291,8 @@ def conduct(runs: Sequence[Run], args: argparse.Namespace) -> None:
         except OutOfTimeError:
             over.set()
 
-    with ThreadPoolExecutor(args.jobs) as pool, tqdm(total=len(chosen), unit=" runs") as bar:
-        for future in [pool.submit(attempt, run) for run in chosen]:
-            future.result()
-            bar.update()
+    with tqdm(total=len(chosen), unit=" runs") as bar:
+        call_all([partial(attempt, run) for run in chosen], args.jobs, bar.update)
 
 
 def results(args: argparse.Namespace, runs: Sequence[Run]) -> list[dict[str, Any]]:
@@ -292,7 +321,7 @@ def last_mean(found: dict[str, list], count: int = 2) -> float:
 
 
 def exit_status(conduct: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
-    """0, or that of a mistake, which is told in one line.
+    """0, or that of a mistake or an interrupt, which is told in one line.
 
     Logs are for warnings: fairseq sets the level of all libraries to DEBUG.
     """
@@ -302,6 +331,9 @@ def exit_status(conduct: Callable[[argparse.Namespace], None], args: argparse.Na
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -1,16 +1,21 @@
 """Chains of programs (compose, heads, reproduce): run once, resumed, recorded; their small parts."""
 
+import argparse
 import csv
 import json
+import os
 import re
 import shlex
+import signal
+import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from admin_nmt.errors import UserError
+from admin_nmt.errors import UsageError, UserError
 from studies import chain, compose, effects, heads, reproduce, study
 from studies.chain import step
 
@@ -243,6 +248,23 @@ def test_effects_trains_translates_compares_and_goes_on(
     assert [row["setting"] for row in rows] == ["ls", "a5"] and rows[1]["passes_update"] == "30"
     for name in ("BLEU-by-update", "by-minute", "training-loss", "validation-loss"):
         assert (output / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_interrupt_leaves_out_what_has_not_begun() -> None:
+    """As the terminal sends it: to the program that waits and to those that it runs."""
+    begun: list[int] = []
+
+    def interrupted(number: int) -> None:
+        begun.append(number)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.5)
+
+    functions = [partial(interrupted, number) for number in range(3)]
+    args = argparse.Namespace(jobs=1)
+    assert study.exit_status(lambda args: study.call_all(functions, args.jobs), args) == 130
+    assert begun == [0]
+    with pytest.raises(UsageError, match="--jobs 0"):
+        study.call_all(functions, jobs=0)
 
 
 def test_one_chain_that_fails_leaves_the_others_running(tmp_path: Path) -> None:
