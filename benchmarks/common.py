@@ -87,10 +87,10 @@ def shape_name(shape: Shape) -> str:
     return "{}L-{}L D={}".format(*shape)
 
 
-def build(data: str, shape: Shape, *extra: str) -> tuple[Any, Any, Any]:
-    """Task, model and criterion from the options of `fairseq-train`: FFN 4 D, 4 heads, dropout 0.1,
-    label smoothing 0.1, shared embeddings; `extra` has `--arch` and `--criterion`."""
-    from fairseq import options, tasks
+def configuration(data: str, shape: Shape, *extra: str) -> Any:
+    """fairseq's configuration from options of `fairseq-train`: FFN 4 D, 4 heads, dropout 0.1, label
+    smoothing 0.1, shared embeddings, Adam; `extra` has `--arch` and `--criterion`."""
+    from fairseq import options
     from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 
     encoder_layers, decoder_layers, dim = shape
@@ -102,9 +102,16 @@ def build(data: str, shape: Shape, *extra: str) -> tuple[Any, Any, Any]:
         "--dropout", "0.1", "--attention-dropout", "0.1", "--activation-dropout", "0.1",
         "--label-smoothing", "0.1", *extra,
     ]  # fmt: skip
-    cfg = convert_namespace_to_omegaconf(
+    return convert_namespace_to_omegaconf(
         options.parse_args_and_arch(options.get_training_parser(), args)
     )
+
+
+def build(data: str, shape: Shape, *extra: str) -> tuple[Any, Any, Any]:
+    """Task, model and criterion of a `configuration`."""
+    from fairseq import tasks
+
+    cfg = configuration(data, shape, *extra)
     torch.manual_seed(1)
     task = tasks.setup_task(cfg.task)
     return task, task.build_model(cfg.model), task.build_criterion(cfg.criterion)

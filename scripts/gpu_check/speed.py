@@ -56,6 +56,7 @@ _GRAPHS = ["--cuda-graphs"]
 VARIANTS |= {
     "ours, CUDA graphs": [*_OURS, *_GRAPHS],
     "ours, fused norm, CUDA graphs": [*_OURS, "--fused-residual-norm", *_GRAPHS],
+    "ours, separate float32 weights, CUDA graphs": [*_OURS, "--fp16-no-flatten-grads", *_GRAPHS],
     "RealFormer, CUDA graphs": [*_OURS, "--residual-attention", "all", *_GRAPHS],
 }
 _REPLAYED = (STOCK, "ours", *(name for name in VARIANTS if name.endswith("CUDA graphs")))

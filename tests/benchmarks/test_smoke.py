@@ -30,6 +30,7 @@ COMMANDS = dict(
 #: What the tables must show: a heading, and how many figures at least.
 TABLES = {
     "train_step": ("fairseq s", 6),
+    "update": ("one flat copy ms", 6),
     "bpe_dropout": ("drawing, first epoch", 2 * 4 + 4),
     "rdrop": ("training step", 14 + 10),
     "residual_attention": ("score tensors below naive", 7 + 5),

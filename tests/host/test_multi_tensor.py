@@ -85,6 +85,18 @@ def test_a_gradient_that_was_never_there_is_zero(
     assert not served.fp32_params[1].grad.any()
 
 
+def test_the_norm_of_many_numbers_is_exact(parse: Callable[..., Any]) -> None:
+    """Added up in float32 one after the other, 10 million squares lose 4e-4 of their norm."""
+    from fairseq import optim
+
+    weight = nn.Parameter(torch.zeros(10_000_000))
+    optimizer = optim.build_optimizer(parse().optimizer, [weight])
+    multi_tensor.serve(optimizer)
+    weight.grad = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)) * 1e-3
+    expected = weight.grad.double().norm()
+    torch.testing.assert_close(optimizer.clip_grad_norm(0).double(), expected, rtol=2e-6, atol=0)
+
+
 class Count(TorchDispatchMode):
     """Counts operations."""
 
