@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from admin_nmt.host import flat_weights
-from tests.host.test_multi_tensor import SHAPES, update
+from tests.support.training import train
+from tests.support.training import weights as weights_of
+from tests.support.updates import SHAPES, update
 
 APART = ("--fp16-no-flatten-grads",)
 
@@ -146,10 +148,8 @@ def test_what_cannot_be_flat_stays_one_by_one(parse: Callable[..., Any]) -> None
 
 
 def test_a_run_goes_on_with_copies_one_by_one_and_back(data_bin: Path, tmp_path: Path) -> None:
-    from tests.host.test_exact_resume import train, weights
-
     train(data_bin, tmp_path / "whole", 9, "--bf16")
     for updates, options in ((3, ()), (6, APART), (9, ())):
         train(data_bin, tmp_path / "parts", updates, "--bf16", *options)
-    for name, value in weights(tmp_path / "whole").items():
-        torch.testing.assert_close(weights(tmp_path / "parts")[name], value)
+    for name, value in weights_of(tmp_path / "whole").items():
+        torch.testing.assert_close(weights_of(tmp_path / "parts")[name], value)

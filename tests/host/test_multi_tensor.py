@@ -5,12 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from admin_nmt.host import multi_tensor
-
-SHAPES = [(3, 4), (5,), (1,), (2, 3, 2), (7,)]
+from tests.support.updates import SHAPES, update
 
 
 def optimizer_of(
@@ -28,21 +27,6 @@ def optimizer_of(
     masters = FP16Optimizer.build_fp32_params(cfg.optimizer, weights, flatten=flat)
     inner = optim.build_optimizer(cfg.optimizer, [masters] if flat else masters)
     return FP16Optimizer(cfg, weights, inner, masters), weights
-
-
-def update(optimizer: Any, weights: list[nn.Parameter], seed: int) -> list[Tensor]:
-    """One update as the trainer makes it; norm and new weights."""
-    generator = torch.Generator().manual_seed(seed)
-    for number, weight in enumerate(weights):
-        missing = number == 1 or not weight.requires_grad
-        grad = torch.randn(weight.shape, generator=generator)
-        weight.grad = None if missing else grad.to(weight.dtype)
-    optimizer._needs_sync = True
-    optimizer.multiply_grads(0.25)
-    norm = optimizer.clip_grad_norm(0.5)
-    optimizer.step()
-    optimizer.zero_grad()
-    return [norm, *(weight.detach().clone() for weight in weights)]
 
 
 @pytest.mark.parametrize("freed", [False, True], ids=["cleared", "freed"])
