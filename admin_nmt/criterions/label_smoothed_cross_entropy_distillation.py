@@ -73,10 +73,14 @@ def load_teacher(path: str, task: Any) -> _TeacherModel:
 
     Raises:
         UserError: no such file, no checkpoint, or of another vocabulary.
-        UsageError: it has no linear output layer.
+        UsageError: it has no linear output layer, or the task is no translation between two languages.
     """
     from fairseq import checkpoint_utils
 
+    if getattr(task.cfg, "source_lang", None) is None:  # tasks without a dataclass have no `cfg`
+        raise UsageError(
+            f"--teacher {path}: distillation is for --task translation, not {type(task).__name__}"
+        )
     data = str(task.cfg.data).split(os.pathsep)[0]
     languages = {"source_lang": task.cfg.source_lang, "target_lang": task.cfg.target_lang}
     checkpoint = Checkpoint.open(path)

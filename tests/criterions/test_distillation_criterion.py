@@ -3,12 +3,14 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from admin_nmt.checkpoints import Checkpoint
+from admin_nmt.criterions.label_smoothed_cross_entropy_distillation import load_teacher
 from admin_nmt.errors import UsageError, UserError
 from tests.reference import distillation as reference
 from tests.support.criterions import OURS, SMOOTH, STILL
@@ -113,6 +115,8 @@ def test_wrong_teachers_are_refused_before_training(
     torch.save(state, tmp_path / "other.pt")
     with pytest.raises(UserError, match="does not fit the vocabulary"):
         criterion(*KD, "--teacher", str(tmp_path / "other.pt")).check_model(model)
+    with pytest.raises(UsageError, match="for --task translation, not SimpleNamespace"):
+        load_teacher(str(teacher), SimpleNamespace(cfg=None))
     for option, value in (("weight", "1.5"), ("weight", "-1"), ("temperature", "0")):
         with pytest.raises(UsageError, match=f"--distillation-{option} must be"):
             criterion(*KD, f"--distillation-{option}={value}")
