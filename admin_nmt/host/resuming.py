@@ -83,8 +83,9 @@ def record_languages(saved: Any, used: Any) -> None:
 
 
 def require_same_function(model: Any, path: str) -> None:
-    """Refuse to go on from an `admin_transformer` whose weights would compute something else: with other
-    factors on shortcuts, without its carried scores, or with all of its masked heads.
+    """Refuse to go on from a Transformer whose weights would compute something else: with heads of another
+    size; from an `admin_transformer` also with other factors on shortcuts, without its carried scores, or
+    with all of its masked heads.
 
     Weights of a model without omegas may become an ADMIN model with omega = 1, which is equal.
 
@@ -93,7 +94,8 @@ def require_same_function(model: Any, path: str) -> None:
         path: a checkpoint; one that is not there passes.
 
     Raises:
-        UserError: naming both values of `--init-type`, or the option of attention that is missing.
+        UserError: naming both values of `--init-type`, or the option of attention that is missing or
+            differs.
     """
     from admin_nmt.checkpoints.checkpoint import Checkpoint
     from admin_nmt.models.admin_transformer import AdminTransformerModel
@@ -103,10 +105,13 @@ def require_same_function(model: Any, path: str) -> None:
     if not isinstance(model, AdminTransformerModel) or not Path(path).is_file():
         return
     checkpoint = Checkpoint.open(path)
-    if checkpoint.family != "admin_transformer":
+    if checkpoint.family not in ("admin_transformer", "transformer"):
         return  # names of its tensors tell
     settings = model_settings(checkpoint)
     config = to_config(settings)
+    _require_same_head_sizes(config, model.cfg, path)
+    if checkpoint.family != "admin_transformer":
+        return
     theirs, ours = map(_factors, (config, model.cfg))
     if len(theirs) != len(ours):
         return  # another depth: names of its tensors tell
@@ -119,6 +124,18 @@ def require_same_function(model: Any, path: str) -> None:
         )
     _require_same_scores(config, model.cfg, path)
     _require_a_choice_of_mask(config, model.cfg, path)
+
+
+def _require_same_head_sizes(theirs: Any, ours: Any, path: str) -> None:
+    """Refuse to go on with another number of heads of the same width: the shapes are equal."""
+    for stack in ("encoder", "decoder"):
+        there, here = (getattr(cfg, stack) for cfg in (theirs, ours))
+        if there.embed_dim == here.embed_dim and there.attention_heads != here.attention_heads:
+            raise UserError(
+                f"checkpoint {path} was trained with --{stack}-attention-heads {there.attention_heads}: "
+                f"with {here.attention_heads} attention would compute something else; give "
+                f"--{stack}-attention-heads {there.attention_heads}, or start from scratch"
+            )
 
 
 def _require_same_scores(theirs: Any, ours: Any, path: str) -> None:

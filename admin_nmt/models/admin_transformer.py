@@ -162,8 +162,10 @@ class AdminTransformerModel(TransformerModelBase):
 
         Raises:
             UserError: it is a plain one, and this model has other constants on its shortcuts, or
-                the checkpoint's model has other heads.
+                the checkpoint's model has other sizes or heads.
         """
+        if strict:
+            self._require_same_sizes(state_dict)
         require_same_heads(state_dict, self.cfg)
         omegas = {
             f"{name}.omega": residual.omega
@@ -178,6 +180,31 @@ class AdminTransformerModel(TransformerModelBase):
         result = super().load_state_dict(state_dict, strict, model_cfg, args)
         self.omegas_ready = True
         return result
+
+    def _require_same_sizes(self, state_dict: dict[str, Tensor]) -> None:
+        """Refuse another depth or width by its option: PyTorch would list all tensors, and heads of another
+        width would look like another number of heads."""
+        differing = []
+        for stack in ("encoder", "decoder"):
+            places = (name.split(".")[:3] for name in state_dict)
+            found = {
+                "layers": len({place[2] for place in places if place[:2] == [stack, "layers"]})
+            }
+            for option, name in (("embed_dim", "fc2"), ("ffn_embed_dim", "fc1")):
+                bias = state_dict.get(f"{stack}.layers.0.{name}.bias")
+                if bias is not None:
+                    found[option] = len(bias)
+            ours = getattr(self.cfg, stack)
+            differing += [
+                (f"--{stack}-{option.replace('_', '-')}", theirs, getattr(ours, option))
+                for option, theirs in found.items()
+                if theirs and theirs != getattr(ours, option)
+            ]
+        if differing:
+            theirs, mine = (
+                ", ".join(f"{row[0]} {row[column]}" for row in differing) for column in (1, 2)
+            )
+            raise UserError(f"the checkpoint is of a model with {theirs}; this one has {mine}")
 
     def _require_plain_shortcuts(self) -> None:
         for _, residual in self.residuals():

@@ -161,6 +161,35 @@ def test_attention_goes_on_as_it_was_trained(
         require_same_function(model, str(path))
 
 
+@pytest.mark.parametrize("arch", ["admin_transformer_tiny", "transformer_tiny"])
+def test_heads_go_on_in_their_number(saved: Callable[..., tuple[Any, Path]], arch: str) -> None:
+    """Shapes do not tell them: 4 heads of 16 and 8 of 8 have the same matrices."""
+    sizes = ("--encoder-embed-dim", "64", "--decoder-embed-dim", "64")
+    model = saved(*sizes)[0]
+    for stack in ("encoder", "decoder"):
+        heads = [x for side in ("encoder", "decoder")
+                 for x in (f"--{side}-attention-heads", "8" if side == stack else "4")]  # fmt: skip
+        path = saved("--arch", arch, *sizes, *heads)[1]
+        with pytest.raises(UserError, match=f"with --{stack}-attention-heads 8: with 4 attention"):
+            require_same_function(model, str(path))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--encoder-embed-dim", "48"), "--encoder-embed-dim 48, --decoder-embed-dim 48; this one"),
+        (("--decoder-ffn-embed-dim", "16"), "--decoder-ffn-embed-dim 16; this one has .* 64$"),
+        (("--encoder-layers", "3"), "of a model with --encoder-layers 3; this one has .* 2$"),
+    ],
+)
+def test_weights_of_other_sizes_are_refused_by_option(
+    build: Callable[..., Any], options: tuple[str, ...], message: str
+) -> None:
+    """Heads of another width are not taken for more heads."""
+    with pytest.raises(UserError, match=message):
+        build().load_state_dict(build(*options).state_dict())
+
+
 def test_a_mask_is_not_lost_silently(saved: Callable[..., tuple[Any, Path]]) -> None:
     """`fairseq-hydra-train` does not take it over from the checkpoint, as `fairseq-train` does."""
     masked, path = saved("--head-mask", "E:1:2")
