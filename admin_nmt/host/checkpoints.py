@@ -1,12 +1,15 @@
 """Checkpoints on today's PyTorch: read safely, written whole, sent between ranks."""
 
+import errno
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from admin_nmt.checkpoints.reading import CHECKPOINT_GLOBALS, unreadable_checkpoint
 from admin_nmt.checkpoints.validation import require_sound
@@ -89,16 +92,18 @@ def _copy_whole(copy: Callable) -> Callable:
         if "://" in dst_path or (not overwrite and Path(dst_path).exists()):
             return copy(src_path, dst_path, overwrite)
         temporary = f"{dst_path}.tmp"  # as fairseq names what it has not written whole
-        copied = copy(src_path, temporary, overwrite=True)
-        if copied:
-            Path(temporary).replace(dst_path)
+        with _nothing_partial(dst_path, temporary):
+            copied = copy(src_path, temporary, overwrite=True)
+            if copied:
+                Path(temporary).replace(dst_path)
         return copied
 
     return staticmethod(wrapped)  # type: ignore[return-value]
 
 
 def _checked_save(save: Callable) -> Callable:
-    """Refuse to start writing a checkpoint that the disk cannot hold.
+    """Refuse to start writing a checkpoint that the disk cannot hold, and leave nothing of one that
+    cannot be written to its end.
 
     fairseq tries three times, logs a traceback for each and leaves a partial temporary file.
     """
@@ -107,28 +112,55 @@ def _checked_save(save: Callable) -> Callable:
     def torch_persistent_save(obj: Any, filename: str, *args: Any, **kwargs: Any) -> Any:
         folder = Path(filename).parent
         if folder.is_dir():
-            # Parameters that share memory are written once: half is a safe lower bound.
-            needed, free = _tensor_bytes(obj) // 2, shutil.disk_usage(folder).free
+            needed, free = _storage_bytes(obj, set()), shutil.disk_usage(folder).free
             if free < needed:
                 raise UserError(
-                    f"disk full: checkpoint {filename} needs at least {needed / 2**20:.0f} MiB, "
-                    f"{free / 2**20:.0f} MiB are free; free some space and run the command again"
+                    f"disk full: checkpoint {filename} needs at least {needed / 2**20:.1f} MiB, "
+                    f"{free / 2**20:.1f} MiB are free; {_FREE}"
                 )
-        return save(obj, filename, *args, **kwargs)
+        with _nothing_partial(filename, f"{filename}.tmp"):
+            return save(obj, filename, *args, **kwargs)
 
     return torch_persistent_save
 
 
-def _tensor_bytes(value: Any) -> int:
-    """Bytes of all tensors inside nested containers; shared storage counts as often as it shows."""
-    if hasattr(value, "untyped_storage"):
-        return value.numel() * value.element_size()
+_FREE = "free some space and run the command again"
+
+
+@contextmanager
+def _nothing_partial(path: str, temporary: str) -> Iterator[None]:
+    """Where `path` cannot be written the temporary file is removed, and a full disk (or quota) is one line."""
+    try:
+        yield
+    except Exception as error:
+        Path(temporary).unlink(missing_ok=True)
+        cause: BaseException | None = error
+        while cause is not None:  # PyTorch's own error comes on top of that of the system
+            if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise UserError(f"disk full: {path} cannot be written; {_FREE}") from error
+            cause = cause.__context__
+        raise
+
+
+def _storage_bytes(value: Any, seen: set[int]) -> int:
+    """Bytes that PyTorch writes for the tensors inside nested containers: each storage once and whole.
+
+    Args:
+        value: tensor, container, or anything else, which counts nothing.
+        seen: addresses of storages that are counted already; extended.
+    """
+    if isinstance(value, Tensor):
+        storage = value.untyped_storage()
+        if storage.data_ptr() in seen:
+            return 0
+        seen.add(storage.data_ptr())
+        return storage.nbytes()
     children: Iterable[Any] = ()
     if isinstance(value, dict):
         children = value.values()
     elif isinstance(value, list | tuple):
         children = value
-    return sum(_tensor_bytes(child) for child in children)
+    return sum(_storage_bytes(child, seen) for child in children)
 
 
 PATCHES = (

@@ -1,10 +1,12 @@
 """Bad input at fairseq's front door: one clear line, the right exit code, no traceback."""
 
 import argparse
+import errno
 import os
 import pickle
 import subprocess
 from pathlib import Path
+from typing import IO
 
 import pytest
 import torch
@@ -187,8 +189,45 @@ def test_full_disk_is_noticed_before_anything_is_written(
             {"model": {"w": torch.zeros(10000)}}, str(tmp_path / "checkpoint.pt")
         )
     assert list(tmp_path.iterdir()) == []
-    checkpoint_utils.torch_persistent_save({"w": torch.zeros(10)}, str(tmp_path / "small.pt"))
-    assert torch.load(tmp_path / "small.pt", weights_only=True)["w"].shape == (10,)
+    # Three names of one table of 800 bytes, which is written once.
+    shared = torch.zeros(200)
+    tied = {"a": shared, "b": shared, "c": shared.view(10, 20)}
+    checkpoint_utils.torch_persistent_save({"model": tied}, str(tmp_path / "tied.pt"))
+    assert torch.load(tmp_path / "tied.pt", weights_only=True)["model"]["c"].shape == (10, 20)
+    part = torch.zeros(10000)[:10]  # PyTorch writes all of what it is a part of
+    with pytest.raises(UserError, match=r"disk full.* 0\.0 MiB are free; free some space"):
+        checkpoint_utils.torch_persistent_save({"w": part}, str(tmp_path / "part.pt"))
+
+
+def test_nothing_is_left_of_a_checkpoint_for_which_the_disk_did_not_suffice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fairseq import checkpoint_utils
+    from fairseq.file_io import PathManager
+
+    def half(source: object, target: str) -> None:
+        Path(target).write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device", str(source))
+
+    def partial(obj: object, stream: IO[bytes]) -> None:
+        stream.write(b"half")
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        except OSError:
+            raise RuntimeError("unexpected pos 64 vs 0")  # noqa: B904  (as PyTorch does)
+
+    (tmp_path / "checkpoint1.pt").write_text("whole")
+    monkeypatch.setattr("shutil.copyfile", half)
+    monkeypatch.setattr(checkpoint_utils.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(torch, "save", partial)
+    last = str(tmp_path / "checkpoint_last.pt")
+    for write in (
+        lambda: PathManager.copy(str(tmp_path / "checkpoint1.pt"), last, overwrite=True),
+        lambda: checkpoint_utils.torch_persistent_save({}, last),
+    ):
+        with pytest.raises(UserError, match=f"disk full: {last} cannot be written; free some"):
+            write()
+        assert [path.name for path in tmp_path.iterdir()] == ["checkpoint1.pt"]
 
 
 def training(data: Path, *options: str) -> None:
