@@ -11,6 +11,9 @@ from admin_nmt.export.backend import output_limit
 from admin_nmt.export.search import Alignment, Hypothesis, Search, Sentence
 from admin_nmt.json_files import read_json
 
+#: Beginning of a sentence and padding, which are not part of a text: large beams find them.
+SILENT = ("<s>", "<blank>")
+
 
 class CTranslate2Backend:
     """CTranslate2 on a converted model.
@@ -106,8 +109,8 @@ class CTranslate2Backend:
                 "sampling_topk": min(search.sampling.topk, self._vocabulary_size),
                 "sampling_topp": search.sampling.topp,
                 "sampling_temperature": search.sampling.temperature,
-                # No beam finds these, but label smoothing gives them some probability.
-                "suppress_sequences": [["<s>"], ["<blank>"]],
+                # Label smoothing gives them some probability.
+                "suppress_sequences": [[token] for token in SILENT],
             }
         started: list[Any] = self.engine.translate_batch(
             batch,
@@ -146,13 +149,15 @@ class CTranslate2Backend:
         result = started.result()
         hypotheses: list[Hypothesis] = []
         for rank, (tokens, score) in enumerate(zip(result.hypotheses, result.scores, strict=True)):
+            # Suppressed in a beam, they would change the scores of all others.
+            written = [place for place, token in enumerate(tokens) if token not in SILENT]
             attended = None
             if result.attention:
                 weights = result.attention[rank]  # (T, S), without the ends of both sentences
                 if first_word is not None:
                     weights = [*first_word.result().attention[0], *weights[1:]][: len(weights)]
-                attended = [row.index(max(row)) for row in weights]
-            hypotheses.append(Hypothesis(tokens, score, attended))
+                attended = [weights[place].index(max(weights[place])) for place in written]
+            hypotheses.append(Hypothesis([tokens[place] for place in written], score, attended))
         return hypotheses
 
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from admin_nmt.data.odd_lines import SHOWN_WARNINGS
 from admin_nmt.errors import UsageError
 from admin_nmt.export.backend import output_limit
+from admin_nmt.export.ctranslate2_backend import CTranslate2Backend
 from admin_nmt.export.search import Alignment, Hypothesis, Sampling, Search, Sentence
 from admin_nmt.export.translator import Translation, Translator, batch_by_tokens
 
@@ -145,6 +147,16 @@ def test_alignments_count_words_of_the_whole_line() -> None:
     first = [(3 - t, t) for t in range(4)] + [(0, 4)]
     second = [(7 - t, 5 + t) for t in range(4)] + [(4, 9)]
     assert long == [tuple(sorted(first + second))] * 2
+
+
+def test_a_large_beam_writes_no_special_symbols() -> None:
+    """The n-th best translation may have them."""
+    attention = [[[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]]]
+    result = SimpleNamespace(hypotheses=[["a", "<s>", "b"]], scores=[-1.0], attention=attention)
+    started = SimpleNamespace(result=lambda: result)
+    assert CTranslate2Backend._result(started, None) == [Hypothesis(["a", "b"], -1.0, [0, 0])]
+    result.hypotheses, result.attention = [["<blank>", "a"]], []
+    assert CTranslate2Backend._result(started, None) == [Hypothesis(["a"], -1.0)]
 
 
 def test_samples_are_seeded_once_and_come_in_smaller_batches() -> None:
