@@ -1,5 +1,6 @@
 """Values of fairseq's options on data and generation that its own code does not understand."""
 
+import ast
 import inspect
 from collections.abc import Callable
 from functools import wraps
@@ -79,6 +80,38 @@ def _of_a_task(get_validation_parser: Callable) -> Callable:
     return wrapped
 
 
+def require_dictionary(option: str, value: str) -> None:
+    """Refuse a value that is not a dictionary in Python's notation.
+
+    Raises:
+        UsageError: it is not.
+
+    >>> require_dictionary("--model-overrides", "{'dropout': 0.1}")
+    """
+    try:
+        readable = isinstance(ast.literal_eval(value), dict)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        readable = False
+    if not readable:
+        raise UsageError(
+            f"{option} {value}: give a dictionary as Python writes it, such as \"{{'dropout': 0.1}}\""
+        )
+
+
+def _overrides_in_one_line(parse: Callable) -> Callable:
+    """`--model-overrides` with another thing than a dictionary ends in one line, before anything is
+    loaded."""
+
+    @wraps(parse)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        parsed = parse(*args, **kwargs)
+        found = parsed[0] if isinstance(parsed, tuple) else parsed
+        require_dictionary("--model-overrides", getattr(found, "model_overrides", None) or "{}")
+        return parsed
+
+    return wrapped
+
+
 _DATA_UTILS = "fairseq.data.data_utils"
 PATCHES = (
     Patch(_DATA_UTILS, "_find_extra_valid_paths", _by_subset, Scope.FAILURES),
@@ -90,5 +123,6 @@ PATCHES = (
     ),
     Patch("fairseq.tasks.translation", "load_langpair_dataset", _once_by_default, Scope.FAILURES),
     Patch("fairseq.utils", "load_align_dict", _without_a_file, Scope.FAILURES),
+    Patch("fairseq.options", "parse_args_and_arch", _overrides_in_one_line, Scope.ERRORS),
     Patch("fairseq.options", "get_validation_parser", _of_a_task, Scope.FAILURES),
 )

@@ -61,3 +61,13 @@ def test_unknown_words_are_replaced_without_a_dictionary(tmp_path: Path) -> None
     assert utils.load_align_dict("@@ ") == {} and utils.load_align_dict("") == {}
     assert utils.load_align_dict(None) is None
     assert utils.load_align_dict(str(tmp_path / "dict.txt")) == {"Haus": "house"}
+
+
+@pytest.mark.parametrize("value", ["{", "[1]", "dropout=0.1", "{'dropout': no_name}"])
+def test_overrides_that_are_no_dictionary_are_one_line(value: str, data_bin: Path) -> None:
+    from fairseq import options
+
+    words = [str(data_bin), "--path", "absent.pt", "--model-overrides"]
+    options.parse_args_and_arch(options.get_generation_parser(), [*words, "{'dropout': 0.1}"])
+    with pytest.raises(UsageError, match="give a dictionary as Python writes it"):
+        options.parse_args_and_arch(options.get_generation_parser(), [*words, value])
