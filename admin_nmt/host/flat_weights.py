@@ -34,10 +34,11 @@ def flat_copy(parameters: Sequence[Tensor]) -> nn.Parameter:
 
 def _wants_flat_copy(cfg: Any, parameters: Sequence[Tensor]) -> bool:
     """Whether a training's float32 weights can be flat, and fairseq would not make them so itself."""
+    if not is_our_architecture(getattr(getattr(cfg, "model", None), "_name", None)):
+        return False
     distributed = cfg.distributed_training
     return (
-        is_our_architecture(getattr(cfg.model, "_name", None))
-        and len({p.device for p in parameters}) == 1
+        len({p.device for p in parameters}) == 1
         and (cfg.common.bf16 or parameters[0].device.type == "cpu")
         and not cfg.common.fp16_no_flatten_grads
         and distributed.zero_sharding != "os"
