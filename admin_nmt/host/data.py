@@ -1,4 +1,4 @@
-"""Data folders, checked before fairseq stumbles over them."""
+"""Data folders: checked before fairseq stumbles over them, and read in the formats before `mmap`, too."""
 
 import os
 from collections.abc import Callable
@@ -89,8 +89,28 @@ def _checked_load(load_dataset: Callable) -> Callable:
     return wrapped
 
 
+def _read_before(getitem: Callable) -> Callable:
+    """Data that was binarised with `--dataset-impl lazy` or `cached` is read without that option, and by
+    `admin-nmt`: fairseq takes a cache for it, asks it for a sentence before it has filled it, and ends in
+    a KeyError."""
+
+    @wraps(getitem)
+    def wrapped(self: Any, index: int) -> Any:
+        if index not in self.cache_index:
+            self.prefetch(range(len(self)))
+        return getitem(self, index)
+
+    return wrapped
+
+
 _TASK = "fairseq.tasks.translation:TranslationTask"
 PATCHES = (
+    Patch(
+        "fairseq.data.indexed_dataset:IndexedCachedDataset",
+        "__getitem__",
+        _read_before,
+        Scope.FAILURES,
+    ),
     Patch(_TASK, "setup_task", _checked_setup, Scope.ERRORS),
     Patch(_TASK, "load_dataset", _checked_load, Scope.ERRORS),
 )

@@ -5,7 +5,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from admin_nmt.errors import UsageError
 
@@ -71,3 +73,20 @@ def test_overrides_that_are_no_dictionary_are_one_line(value: str, data_bin: Pat
     options.parse_args_and_arch(options.get_generation_parser(), [*words, "{'dropout': 0.1}"])
     with pytest.raises(UsageError, match="give a dictionary as Python writes it"):
         options.parse_args_and_arch(options.get_generation_parser(), [*words, value])
+
+
+def test_data_of_the_formats_before_mmap_is_read_from_any_place(tmp_path: Path) -> None:
+    """fairseq reads what `--dataset-impl lazy` wrote through a cache, which somebody has to fill."""
+    from fairseq.data import indexed_dataset
+
+    stem = str(tmp_path / "train.de-en.de")
+    builder = indexed_dataset.make_builder(f"{stem}.bin", "lazy")
+    for length in range(1, 6):
+        builder.add_item(torch.arange(4, 4 + length, dtype=torch.int32))
+    builder.finalize(f"{stem}.idx")
+    assert indexed_dataset.infer_dataset_impl(stem) == "cached"
+    data = indexed_dataset.make_dataset(stem, "cached", fix_lua_indexing=True)
+    data.prefetch([0, 2])
+    assert [data[np.int64(place)].tolist()[-1] for place in (3, 0, 4)] == [7, 4, 8]
+    with pytest.raises(IndexError):
+        data[5]
