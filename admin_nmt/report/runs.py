@@ -92,11 +92,14 @@ def read_run(path: str | os.PathLike[str], label: str) -> Run:
 
 
 def save_dir_of(path: Path, log: TrainingLog) -> Path | None:
-    """`--save-dir` as a log shows it, from here or from the log's folder; None if it is not there."""
+    """`--save-dir` as a log shows it, from the log's folder or from here; None if it is not there.
+
+    Beside the log first: `checkpoints`, fairseq's default, may be there in any folder.
+    """
     name = log.settings.get("save_dir")
     if not isinstance(name, str):
         return None
-    return next((place for place in (Path(name), path.parent / name) if place.is_dir()), None)
+    return next((place for place in (path.parent / name, Path(name)) if place.is_dir()), None)
 
 
 def result_folders(folder: Path | None) -> list[Path]:

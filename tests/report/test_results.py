@@ -186,6 +186,20 @@ def test_results_lie_in_the_runs_folder_or_the_logs_save_dir(tmp_path: Path) -> 
         read_run(home, "r")
 
 
+def test_the_save_dir_beside_a_log_comes_before_one_of_the_same_name_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    log = Path("a") / "train.log"
+    write_log(log, 0.1)
+    _, progress = log.read_text().split("\n", 1)
+    log.write_text("Namespace(save_dir='checkpoints')\n" + progress)
+    write_evaluation(Path("checkpoints") / "another-training", 20.0, "x")
+    assert [found.name for found in read_run(log, "a").evaluations] == ["another-training"]
+    write_evaluation(Path("a") / "checkpoints" / "its-own", 21.0, "x")
+    assert [found.name for found in read_run(log, "a").evaluations] == ["its-own"]
+
+
 def test_an_unreadable_checkpoint_does_not_cost_the_report(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
