@@ -40,6 +40,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="tokens in a batch; a longer sentence is one of its own (default: %(default)s)",
     )
     parser.add_argument(
+        "--tokenize",
+        metavar="NAME",
+        help="sacreBLEU's tokeniser for BLEU (default: its own for the target language, zh for Chinese, "
+        "13a for most)",
+    )
+    parser.add_argument(
         "--comet",
         metavar="DIR",
         help="COMET as well, with the model in this folder (downloads nothing)",
@@ -80,6 +86,7 @@ def run(args: argparse.Namespace) -> int:
         output=args.output,
         options=options,
         comet=args.comet,
+        tokenize=args.tokenize,
     )
     sys.stdout.write(evaluation_report(result) + "\n")
     return 0

@@ -25,6 +25,7 @@ from admin_nmt.evaluation.generation import translate
 from admin_nmt.evaluation.preparation import Preparation, read_preparation
 from admin_nmt.evaluation.scoring import (
     Score,
+    build_metrics,
     compound_split_bleu,
     detokenized_scores,
     score_table,
@@ -91,6 +92,7 @@ def evaluate(
     output: str | os.PathLike[str] | None = None,
     options: SearchOptions | None = None,
     comet: str | os.PathLike[str] | None = None,
+    tokenize: str | None = None,
 ) -> Evaluation:
     """Translate, score, and keep everything in one folder.
 
@@ -106,6 +108,7 @@ def evaluate(
         output: folder for the results; None is `default_directory`.
         options: how to search.
         comet: folder of a COMET model (`evaluation.comet`); None leaves that measure out.
+        tokenize: sacreBLEU's tokeniser for BLEU; None is its default for the target language.
 
     Raises:
         UserError: anything given that does not exist or does not fit; found before translating
@@ -116,6 +119,7 @@ def evaluate(
         require_comet(comet)
     checkpoints = [Checkpoint.open(name) for name in path.split(os.pathsep)]
     source, target = find_direction(data, subset, source, target, checkpoints[0].languages)
+    build_metrics(tokenize=tokenize, target=target)  # a tokeniser that is not there is found now
     for checkpoint in checkpoints:
         require_fitting_vocabulary(checkpoint, data, source, target)
     preparation = read_preparation(data)
@@ -134,7 +138,9 @@ def evaluate(
     # Before scoring: whatever goes wrong there, the translation is not lost.
     _keep(directory, texts)
     origins = [each.origin for each in chosen]
-    scores = score_all(texts, origins, lowercase=preparation.lowercase)
+    scores = score_all(
+        texts, origins, lowercase=preparation.lowercase, tokenize=tokenize, target=target
+    )
     if comet is not None:
         sets = [texts[name] for name in _reference_files(len(chosen))]
         scores.append(comet_score(comet, texts[SOURCES], texts[HYPOTHESES], sets, cpu=options.cpu))
@@ -210,7 +216,12 @@ def _reference_file(number: str) -> str:
 
 
 def score_all(
-    texts: dict[str, list[str]], origins: Sequence[str], *, lowercase: bool
+    texts: dict[str, list[str]],
+    origins: Sequence[str],
+    *,
+    lowercase: bool,
+    tokenize: str | None = None,
+    target: str = "",
 ) -> list[Score]:
     """All scores of sacreBLEU that `texts` allows: tokenised ones need the tokenised reference.
 
@@ -218,6 +229,8 @@ def score_all(
         texts: file name -> lines, of what is kept.
         origins: what each reference is.
         lowercase: ignore case.
+        tokenize: as in `evaluate`.
+        target: language code.
 
     Raises:
         UserError: no reference at all, or not parallel.
@@ -232,7 +245,12 @@ def score_all(
     for origin, lines in zip(origins, references, strict=True):
         require_equal_counts("the translation", hypotheses, origin, lines)
     scores = detokenized_scores(
-        hypotheses, references[0], more_references=references[1:], lowercase=lowercase
+        hypotheses,
+        references[0],
+        more_references=references[1:],
+        lowercase=lowercase,
+        tokenize=tokenize,
+        target=target,
     )
     if TOKENIZED_REFERENCES in texts:
         tokenized = texts[TOKENIZED_HYPOTHESES], texts[TOKENIZED_REFERENCES]

@@ -41,14 +41,20 @@ class Score:
 
 
 def build_metrics(
-    names: Sequence[str] = METRICS, *, lowercase: bool = False, tokenize: str | None = None
+    names: Sequence[str] = METRICS,
+    *,
+    lowercase: bool = False,
+    tokenize: str | None = None,
+    target: str = "",
 ) -> "dict[str, Metric]":
     """sacreBLEU's metric objects, with the settings of its own command line.
 
     Args:
         names: some of `METRICS`.
         lowercase: ignore case in BLEU and chrF (TER always does, unless told otherwise).
-        tokenize: sacreBLEU's tokeniser for BLEU; None is its default, `13a`.
+        tokenize: sacreBLEU's tokeniser for BLEU; None is its default for the target language: `zh`,
+            `ja-mecab` and `ko-mecab` for Chinese, Japanese and Korean, `13a` for all others.
+        target: language code; empty where it is not known.
 
     Raises:
         UsageError: an unknown name or tokeniser.
@@ -63,10 +69,11 @@ def build_metrics(
     for name in names:
         if name == "bleu":
             try:
-                metrics["BLEU"] = BLEU(lowercase=lowercase, tokenize=tokenize)
+                metrics["BLEU"] = BLEU(lowercase=lowercase, tokenize=tokenize, trg_lang=target)
             except (ImportError, RuntimeError, OSError) as error:
                 reason = " ".join(str(error).split())
-                raise UserError(f"--tokenize {tokenize} cannot be used here: {reason}") from error
+                name = tokenize or f"(the default for {target})"
+                raise UserError(f"--tokenize {name} cannot be used here: {reason}") from error
         elif name == "chrf":
             metrics["CHRF"] = CHRF(lowercase=lowercase)
         elif name == "chrf++":
@@ -85,6 +92,7 @@ def detokenized_scores(
     more_references: Sequence[Sequence[str]] = (),
     lowercase: bool = False,
     tokenize: str | None = None,
+    target: str = "",
 ) -> list[Score]:
     """sacreBLEU, chrF2, chrF2++ and TER of plain text.
 
@@ -99,8 +107,9 @@ def detokenized_scores(
             chrF and TER take for each sentence the reference that scores best.
         lowercase: as in `build_metrics`.
         tokenize: as in `build_metrics`.
+        target: as in `build_metrics`.
     """
-    metrics = build_metrics(lowercase=lowercase, tokenize=tokenize)
+    metrics = build_metrics(lowercase=lowercase, tokenize=tokenize, target=target)
     sets = [references, *more_references]
     return [_corpus_score(metric, hypotheses, sets) for metric in metrics.values()]
 

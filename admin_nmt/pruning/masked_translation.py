@@ -87,7 +87,7 @@ class TestSet:
         self.lowercase = preparation.lowercase
         self.given = choose_reference(reference, preparation, subset, target)
         self.folder = make_directory(folder)
-        self.metric = build_metrics(("bleu",), lowercase=self.lowercase)["BLEU"]
+        self.metric = build_metrics(("bleu",), lowercase=self.lowercase, target=target)["BLEU"]
         self.references: list[str] = []
         require_same_settings(
             self.folder / SETTINGS,

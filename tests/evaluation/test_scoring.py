@@ -88,6 +88,17 @@ def test_missing_tokeniser_support_is_one_line(monkeypatch):
         monkeypatch.delitem(sys.modules, module)
     with pytest.raises(UserError, match=r"--tokenize ja-mecab cannot be used here: [^\n]+$"):
         build_metrics(tokenize="ja-mecab")
+    with pytest.raises(UserError, match=r"--tokenize \(the default for ja\) cannot be used here"):
+        build_metrics(target="ja")
+
+
+def test_the_tokeniser_is_that_of_the_target_language():
+    def bleu(**options):
+        return detokenized_scores(["我 喜欢 红色的花。"], ["我喜欢红色的花。"], **options)[0]
+
+    assert bleu(target="zh").score > 99 and "tok:zh" in bleu(target="zh").signature
+    assert bleu().score == 0 and "tok:13a" in bleu(target="de").signature
+    assert "tok:char" in bleu(target="zh", tokenize="char").signature
 
 
 def sacrebleu(references, hypotheses, *options):
