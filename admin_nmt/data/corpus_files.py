@@ -99,6 +99,8 @@ def _compiles(substitution: tuple[str, str]) -> tuple[str, str]:
         re.compile(expression).sub(replacement, "")
     except re.error as error:
         raise ValueError(f"bad regular expression: {error}") from error
+    if len(f".{replacement}.".splitlines()) > 1 or r"\n" in replacement:
+        raise ValueError(f"the replacement {replacement!r} would make two lines of one")
     return substitution
 
 

@@ -142,6 +142,8 @@ def test_a_new_corpus_needs_only_a_file(tmp_path):
             "1 <= min_length <= max_length, not 9 and 3",
         ),
         ({"rules": {"r": {"substitute": [["(", ""]]}}}, "bad regular expression"),
+        ({"rules": {"r": {"substitute": [["x", "a\nb"]]}}}, "would make two lines of one"),
+        ({"text": {"substitute": {"train": [["x", r"\n"]]}}}, "would make two lines of one"),
         (
             {"rules": {"r": {"substitute": ["x"]}}},
             "rules.r.substitute.0: it should be a valid array, not 'x'",
