@@ -16,7 +16,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import Shape, build, interleaved, medians, parse, parse_shapes, shape_name, show
+from common import (
+    Shape,
+    add_shapes,
+    build,
+    interleaved,
+    medians,
+    parse,
+    shape_name,
+    shapes_of,
+    show,
+)
 from train_step import WARM_UP, step
 
 import admin_nmt  # noqa: F401
@@ -32,12 +42,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("data", metavar="DATA", help="data-bin of a folder of 'admin-nmt prepare'")
     parser.add_argument("--bpe-dropout", type=float, metavar="P", help="default 0.1")
     parser.add_argument("--subword-regularization", type=float, metavar="ALPHA")
-    parser.add_argument(
-        "--shape",
-        action="append",
-        metavar="ENC-DEC-DIM",
-        help="encoder layers, decoder layers, D; repeatable (default 3-3-256 and 6-6-512)",
-    )
+    add_shapes(parser, "3-3-256", "6-6-512")
     parser.add_argument("--max-tokens", type=int, default=4000)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--batches", type=int, default=8, help="of the training step")
@@ -106,7 +111,7 @@ def main() -> None:
     args = parse_arguments()
     logging.disable(logging.INFO)
     torch.set_num_threads(args.threads)
-    shapes = parse_shapes(args.shape or ("3-3-256", "6-6-512"))
+    shapes = shapes_of(args)
     arch = ("--arch", "admin_transformer", "--criterion", "label_smoothed_cross_entropy")
     task, _, _ = build(args.data, shapes[0], *arch, *options(args))
     task.load_dataset("train")

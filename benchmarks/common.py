@@ -73,6 +73,22 @@ def show(
     write_json(args.json, content)
 
 
+def add_shapes(parser: argparse.ArgumentParser, *default: str) -> None:
+    """`--shape`, for `shapes_of`."""
+    parser.add_argument(
+        "--shape",
+        action="append",
+        metavar="ENC-DEC-DIM",
+        help=f"encoder layers, decoder layers, D; repeatable (default: {' '.join(default)})",
+    )
+    parser.set_defaults(default_shapes=default)
+
+
+def shapes_of(args: argparse.Namespace) -> list[Shape]:
+    """The shapes of `--shape`, or the default ones."""
+    return parse_shapes(args.shape or args.default_shapes)
+
+
 def parse_shapes(texts: Sequence[str]) -> list[Shape]:
     """`ENC-DEC-DIM` -> encoder layers, decoder layers, D."""
     found = []

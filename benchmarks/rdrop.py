@@ -23,13 +23,14 @@ from typing import Any
 import torch
 from common import (
     Shape,
+    add_shapes,
     batches,
     build,
     interleaved,
     medians,
     parse,
-    parse_shapes,
     shape_name,
+    shapes_of,
     show,
 )
 from torch import Tensor, nn
@@ -46,10 +47,7 @@ def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", metavar="DATA", help="folder made by fairseq-preprocess")
-    parser.add_argument(
-        "--shape", action="append", metavar="ENC-DEC-DIM",
-        help="encoder layers, decoder layers, D; repeatable (default 3-3-256 and 6-6-512)",
-    )  # fmt: skip
+    add_shapes(parser, "3-3-256", "6-6-512")
     parser.add_argument(
         "--vocabulary", type=int, action="append", metavar="V",
         help="also measure projection and loss with random targets of V types; repeatable",
@@ -268,7 +266,7 @@ def main() -> None:
     """Measure and print two tables."""
     args = parse_arguments()
     be_quiet(args)
-    shapes = parse_shapes(args.shape or ("3-3-256", "6-6-512"))
+    shapes = shapes_of(args)
     note = f"{args.max_tokens} tokens a batch, {args.threads} threads, medians of {args.batches}"
     rows = [
         row

@@ -28,13 +28,14 @@ from unittest import mock
 import torch
 from common import (
     Shape,
+    add_shapes,
     batches,
     build,
     interleaved,
     medians,
     parse,
-    parse_shapes,
     shape_name,
+    shapes_of,
     show,
 )
 from torch import Tensor
@@ -51,13 +52,7 @@ def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", metavar="DATA", help="folder made by fairseq-preprocess")
-    parser.add_argument(
-        "--shape",
-        action="append",
-        metavar="ENC-DEC-DIM",
-        help="encoder layers, decoder layers, D; repeatable "
-        "(default 6-6-256, 6-6-512 and 60-12-64)",
-    )
+    add_shapes(parser, "6-6-256", "6-6-512", "60-12-64")
     parser.add_argument(
         "--depth", action="append", type=int, help="layers of both stacks for the memory table"
     )
@@ -173,7 +168,7 @@ def main() -> None:
     args = parse_arguments()
     logging.disable(logging.INFO)
     torch.set_num_threads(args.threads)
-    shapes = parse_shapes(args.shape or ("6-6-256", "6-6-512", "60-12-64"))
+    shapes = shapes_of(args)
     note = f"{args.max_tokens} tokens a batch, {args.threads} threads, medians of {args.batches}"
     headers = ["seconds", *KINDS, "residual/plain", "residual/fairseq", "residual/naive"]
     rows = [measure_time(args, shape) for shape in shapes]

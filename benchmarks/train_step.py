@@ -16,13 +16,14 @@ from typing import Any
 import torch
 from common import (
     Shape,
+    add_shapes,
     batches,
     build,
     interleaved,
     medians,
     parse,
-    parse_shapes,
     shape_name,
+    shapes_of,
     show,
 )
 
@@ -37,12 +38,7 @@ def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", metavar="DATA", help="folder made by fairseq-preprocess")
-    parser.add_argument(
-        "--shape",
-        action="append",
-        metavar="ENC-DEC-DIM",
-        help="encoder layers, decoder layers, D; repeatable (default 6-6-256 and 60-12-64)",
-    )
+    add_shapes(parser, "6-6-256", "60-12-64")
     parser.add_argument("--max-tokens", type=int, default=4000)
     parser.add_argument("--batches", type=int, default=12)
     parser.add_argument("--threads", type=int, default=2)
@@ -87,7 +83,7 @@ def main() -> None:
     args = parse_arguments()
     logging.disable(logging.INFO)
     torch.set_num_threads(args.threads)
-    shapes = parse_shapes(args.shape or ("6-6-256", "60-12-64"))
+    shapes = shapes_of(args)
     rows = [measure(args, shape) for shape in shapes]
     headers = ["shape", "ours s", "fairseq s", "ratio"]
     headers += ["optimizer, ours s", "torch s", "optimizer, ratio"]

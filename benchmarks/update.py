@@ -19,13 +19,14 @@ from typing import Any
 import torch
 from common import (
     Shape,
+    add_shapes,
     build,
     configuration,
     interleaved,
     medians,
     parse,
-    parse_shapes,
     shape_name,
+    shapes_of,
     show,
 )
 
@@ -39,12 +40,7 @@ def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", metavar="DATA", help="folder made by fairseq-preprocess")
-    parser.add_argument(
-        "--shape",
-        action="append",
-        metavar="ENC-DEC-DIM",
-        help="encoder layers, decoder layers, D; repeatable (default 60-12-64 and 6-6-512)",
-    )
+    add_shapes(parser, "60-12-64", "6-6-512")
     parser.add_argument("--optimizer", default="radam", help="of fairseq-train (default: radam)")
     parser.add_argument("--updates", type=int, default=20)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
@@ -100,7 +96,7 @@ def main() -> None:
     args = parse_arguments()
     logging.disable(logging.INFO)
     torch.set_num_threads(args.threads)
-    shapes = parse_shapes(args.shape or ("60-12-64", "6-6-512"))
+    shapes = shapes_of(args)
     rows = [measure(args, shape) for shape in shapes]
     headers = ["shape", "parameters", "numbers", "fairseq ms", "copies one by one ms"]
     headers += ["one flat copy ms", "ratio"]
