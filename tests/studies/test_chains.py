@@ -8,7 +8,7 @@ import re
 import shlex
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -250,6 +250,15 @@ def test_effects_trains_translates_compares_and_goes_on(
         assert (output / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.fixture
+def _interruptible() -> Iterator[None]:
+    """Shells start what runs in the background with interrupts ignored, and Python leaves that so."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
 def test_an_interrupt_leaves_out_what_has_not_begun() -> None:
     """As the terminal sends it: to the program that waits and to those that it runs."""
     begun: list[int] = []
