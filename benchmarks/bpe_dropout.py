@@ -18,8 +18,10 @@ import numpy as np
 import torch
 from common import (
     Shape,
+    add_cpu_time,
     add_shapes,
     build,
+    clock_of,
     interleaved,
     medians,
     parse,
@@ -47,9 +49,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--batches", type=int, default=8, help="of the training step")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument(
-        "--cpu-time", action="store_true", help="count CPU seconds: for a machine that others use"
-    )
+    add_cpu_time(parser)
     return parse(
         parser, shape=["1-1-16"], max_tokens=100, epochs=2, batches=2, threads=1, bpe_dropout=0.3
     )
@@ -102,7 +102,7 @@ def measure_step(
         step(model, criterion, optimizer, samples[kind][number])
 
     runs = [lambda number, kind=kind: run(kind, number) for kind in (0, 1)]
-    clock = time.process_time if args.cpu_time else time.perf_counter
+    clock = clock_of(args)
     return medians(interleaved(runs, args.batches, WARM_UP, clock))
 
 

@@ -89,6 +89,18 @@ def shapes_of(args: argparse.Namespace) -> list[Shape]:
     return parse_shapes(args.shape or args.default_shapes)
 
 
+def add_cpu_time(parser: argparse.ArgumentParser) -> None:
+    """`--cpu-time`, for `clock_of`."""
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="count CPU seconds: for a machine that others use"
+    )
+
+
+def clock_of(args: argparse.Namespace) -> Callable[[], float]:
+    """The clock that `--cpu-time` chooses."""
+    return time.process_time if args.cpu_time else time.perf_counter
+
+
 def parse_shapes(texts: Sequence[str]) -> list[Shape]:
     """`ENC-DEC-DIM` -> encoder layers, decoder layers, D."""
     found = []

@@ -12,13 +12,12 @@ batch.
 
 import argparse
 import logging
-import time
 from argparse import Namespace
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from common import interleaved, medians, parse, show
+from common import add_cpu_time, clock_of, interleaved, medians, parse, show
 
 import admin_nmt  # noqa: F401
 from admin_nmt.pruning.measuring import gate_gradients
@@ -47,9 +46,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--length", type=int, default=32, help="tokens of a sentence")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument(
-        "--cpu-time", action="store_true", help="count CPU seconds: for a machine that others use"
-    )
+    add_cpu_time(parser)
     return parse(
         parser,
         dim=16,
@@ -132,7 +129,7 @@ Run = Callable[[int], None]
 
 def seconds(runs: list[Run], args: argparse.Namespace) -> list[float]:
     """Median seconds of each, after one round of warming up."""
-    clock = time.process_time if args.cpu_time else time.perf_counter
+    clock = clock_of(args)
     return medians(interleaved(runs, args.rounds, 1, clock))
 
 

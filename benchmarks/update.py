@@ -12,15 +12,16 @@ model is that of the host's work for each parameter; a GPU waits for it.
 import argparse
 import copy
 import logging
-import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from common import (
     Shape,
+    add_cpu_time,
     add_shapes,
     build,
+    clock_of,
     configuration,
     interleaved,
     medians,
@@ -45,7 +46,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--updates", type=int, default=20)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--cpu-time", action="store_true", help="of this process, not of the clock")
+    add_cpu_time(parser)
     return parse(parser, shape=["1-1-16"], updates=2, threads=1)
 
 
@@ -85,7 +86,7 @@ def measure(args: argparse.Namespace, shape: Shape) -> list[Any]:
         updates_of(cfg, parameters, served)
         for cfg, served in ((apart, False), (apart, True), (flat, True))
     ]
-    clock = time.process_time if args.cpu_time else time.perf_counter
+    clock = clock_of(args)
     found = [1e3 * t for t in medians(interleaved(runs, args.updates, WARM_UP, clock))]
     size = sum(p.numel() for p in parameters)
     return [shape_name(shape), len(parameters), size, *found, found[0] / found[2]]

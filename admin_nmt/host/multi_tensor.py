@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 
+from admin_nmt.host.master_weights import masters
 from admin_nmt.host.ours import is_ours
 from admin_nmt.host.patch import Patch, Scope
 
@@ -134,10 +135,7 @@ def clear_gradients(optimizer: Any) -> None:
     """fairseq's `zero_grad` of 16-bit trainings; large float32 gradients on GPUs are freed."""
     for p in optimizer.fp16_params:
         p.grad = None
-    if optimizer.has_flat_params:
-        held = list(optimizer.fp32_params.values())
-    else:
-        held = list(optimizer.fp32_params)
+    held = masters(optimizer)
     for p32 in held:
         if _freed(p32):
             p32.grad = None
