@@ -28,7 +28,8 @@ def find_direction(
             checkpoint's.
     """
     pairs = pairs_of(data, subset, option)
-    directions = [pair for a, b in pairs for pair in ((a, b), (b, a))]
+    # Each once: a folder can hold files for both directions.
+    directions = dict.fromkeys(pair for a, b in pairs for pair in ((a, b), (b, a)))
     wanted = [
         pair for pair in directions if source in (None, pair[0]) and target in (None, pair[1])
     ]

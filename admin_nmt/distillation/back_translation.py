@@ -20,7 +20,6 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ import torch
 from torch import Tensor
 
 from admin_nmt.data.archives import read_lines
-from admin_nmt.data.binarised import NUM_SPECIAL_SYMBOLS, num_sentences, subsets
+from admin_nmt.data.binarised import NUM_SPECIAL_SYMBOLS, joined_subsets, num_sentences
 from admin_nmt.distillation.translating import (
     PART_SENTENCES,
     SUBSET,
@@ -145,7 +144,7 @@ def back_translate(
     left_out: Counter[str] = Counter()
     pairs = _pairs(targets, parts, (source, target), clean_ratio, left_out)
     result = _write(data, output / "data-bin", languages, (source, target), pairs, tag, left_out)
-    num_genuine = num_sentences(data, SUBSET, *languages) or 0
+    num_genuine = num_sentences(data, SUBSET, *languages[::-1]) or 0
     found = BackTranslated(
         data=output / "data-bin",
         source_lang=languages[1],
@@ -244,10 +243,10 @@ def _write(
     left_out: Counter[str],
 ) -> tuple[str, int]:
     """The new data folder; name of its new training set, and the number of pairs there."""
-    there = subsets(data)
-    subset = next(name for name in (f"{SUBSET}{k}" for k in count(1)) if name not in there)
+    genuine = joined_subsets(data, SUBSET, *languages[::-1])
+    subset = f"{SUBSET}{len(genuine)}"
     # Named as the genuine ones: fairseq infers the direction from any file of the folder.
-    (pair,) = there[SUBSET] & {"-".join(languages), "-".join(languages[::-1])}
+    pair = genuine[0].removeprefix(f"{SUBSET}.")
     with atomic_folder(folder) as made:
         shutil.copytree(data, made, dirs_exist_ok=True)
         if tag is not None:

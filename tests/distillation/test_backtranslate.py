@@ -12,6 +12,7 @@ from fairseq.data import Dictionary
 
 from admin_nmt.checkpoints import Checkpoint
 from admin_nmt.cli.main import main
+from admin_nmt.data.binarised import joined_subsets, num_sentences
 from admin_nmt.distillation import back_translate
 from admin_nmt.distillation.back_translation import _add_tag
 from admin_nmt.errors import UsageError, UserError
@@ -151,6 +152,20 @@ def test_it_goes_on_where_it_was_interrupted_and_refuses_other_work(
     assert {german for _, german in pairs(out / "data-bin", "train1")} == {
         translator.text.encode("Haus.")
     }
+
+
+def test_both_directions_and_other_languages_in_one_folder(
+    prepared: Path, exported: Path, text: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data-bin"
+    shutil.copytree(prepared / "data-bin", data)
+    for path in data.glob("valid.de-en.*"):
+        shutil.copy(path, data / path.name.replace("valid.de-en", "train.en-de"))
+        shutil.copy(path, data / path.name.replace("valid.de-en", "train1.fr-en"))
+    made = back_translate(exported, data, text, tmp_path / "out", threads=1)
+    # What fairseq joins to `train` for `-s en -t de`.
+    assert joined_subsets(made.data, "train", "en", "de") == ["train.en-de", "train1.en-de"]
+    assert made.num_genuine == num_sentences(data, "valid", "de", "en")
 
 
 def test_bad_input_is_one_line(prepared: Path, exported: Path, text: Path, tmp_path: Path) -> None:

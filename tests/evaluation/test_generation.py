@@ -130,6 +130,14 @@ def test_direction_follows_the_checkpoint_unless_told_otherwise(tmp_path):
     assert find_direction(data, "test", None, None, ("fr", "en")) == ("de", "en")
 
 
+def test_a_folder_with_files_for_both_directions(tmp_path):
+    data = folder(tmp_path, "test.de-en.de.idx", "test.en-de.de.idx")
+    assert find_direction(data, "test", None, None, ("en", "de")) == ("en", "de")
+    assert find_direction(data, "test", "en", None) == ("en", "de")
+    with pytest.raises(UsageError, match="holds test for de-en, en-de: give --source-lang"):
+        find_direction(data, "test", None, None)
+
+
 @pytest.mark.parametrize(
     ("names", "direction"),
     [
