@@ -104,6 +104,10 @@ def parse_arguments() -> argparse.Namespace:
     if not re.fullmatch(r"[1-9]\d*-[1-9]\d*", args.layers):
         parser.error(f"--layers {args.layers}: give encoder and decoder layers such as 60-12")
     args.layers = tuple(int(number) for number in args.layers.split("-"))
+    for option in ("updates", "pairs"):
+        number = getattr(args, option)
+        if number is not None and number < 1:
+            parser.error(f"--{option} {number}: give a number above 0")
     args.output = args.output or Path("quickstart-output" + ("-corpus" if args.corpus else ""))
     return args
 
@@ -118,7 +122,7 @@ def prepare(args: argparse.Namespace) -> Path:
     corpus = args.corpus
     if corpus is None:
         corpus = args.output / "corpus"
-        if not (corpus / "test.en").exists():
+        if not (corpus / "train.en").exists():  # the file that is written last
             say("making a German-English corpus from our own grammar")
             held_out = min(500, max(args.pairs // 40, 10))
             write_corpus(
@@ -155,10 +159,10 @@ def first_model(args: argparse.Namespace) -> Model:
     if args.corpus:
         updates = args.updates or 3000
         size = {"embed_dim": 256, "max_tokens": 3000, "lr": 1e-3, "dropout": 0.2}
-        return Model(**shape, **size, updates=updates, warmup=min(400, updates // 3))
+        return Model(**shape, **size, updates=updates, warmup=max(1, min(400, updates // 3)))
     updates = args.updates or 1400
     size = {"embed_dim": 64, "max_tokens": 1000, "lr": 7e-4}
-    return Model(**shape, **size, updates=updates, warmup=min(400, updates // 2))
+    return Model(**shape, **size, updates=updates, warmup=max(1, min(400, updates // 2)))
 
 
 def train(args: argparse.Namespace, data: Path) -> list[Training]:

@@ -62,6 +62,13 @@ def test_quickstart_makes_scores_and_plots_and_resumes(
 ) -> None:
     run = request.getfixturevalue("forking") if programs == "forked" else quickstart
     options = ("--layers", "2-1", "--updates", "10", "--pairs", "400", "--seed", "3")
+    for number in ("--updates", "--pairs"):
+        wrong = run(tmp_path / "out", number, "0")
+        assert wrong.returncode == 2 and f"{number} 0: give a number above 0" in wrong.stderr
+    corpus = tmp_path / "out" / "corpus"  # of a run that was interrupted while it made it
+    corpus.mkdir(parents=True)
+    for name in ("test.de", "test.en"):
+        (corpus / name).touch()
     first = run(tmp_path / "out", *options)
     assert first.returncode == 0, first.stdout + first.stderr
     assert re.search(r"for \d+ updates.*: (about \d+ minutes|less than a minute)", first.stdout)
