@@ -26,6 +26,7 @@ from admin_nmt.ops.residual_attention import residual_attention
 from admin_nmt.ops.residual_norm import residual_norm
 from gpu_check.data import data_folder
 from gpu_check.floor import Shape
+from gpu_check.report import described
 from gpu_check.stage import Context
 
 Gradients = tuple[str, Tensor]
@@ -200,7 +201,7 @@ def attempt(
         passed, note = error <= bound, ""
     except Exception as problem:
         error, bound, passed = "", "", False
-        note = f"{type(problem).__name__}: {(str(problem).splitlines() or [''])[0]}"[:160]
+        note = described(problem)
     context.report.check(table, what, passed, **about, error=error, bound=bound, note=note)
 
 
@@ -436,10 +437,12 @@ def check_tests(context: Context) -> None:
         return
     root = Path(__file__).resolve().parents[2]
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
-    command += ["--timeout", "0", "--device", "cuda", str(root / "tests" / "ops" / "triton")]
+    command += ["--device", "cuda", str(root / "tests" / "ops" / "triton")]
+    # Not `--timeout 0`, which pytest refuses where pytest-timeout is missing.
+    environment = os.environ | {"PYTEST_TIMEOUT": "0"}
     try:
         result = subprocess.run(
-            command, capture_output=True, text=True, cwd=root, env=os.environ,
+            command, capture_output=True, text=True, cwd=root, env=environment,
             timeout=context.seconds_left - 5,
         )  # fmt: skip
     except subprocess.TimeoutExpired:

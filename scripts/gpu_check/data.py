@@ -9,7 +9,8 @@ from gpu_check.stage import Context
 
 
 def data_folder(context: Context) -> Path:
-    """Binarised data with a joined dictionary; prepared once, kept in the output folder.
+    """Binarised data with a joined dictionary; prepared once, kept in the output folder, each kind in a
+    folder of its own.
 
     Raises:
         UserError: Multi30k is not where ADMIN_NMT_MULTI30K says, or preparation failed.
@@ -18,25 +19,24 @@ def data_folder(context: Context) -> Path:
         return context.data
     from trainings import BIN, run
 
-    output = context.output / "prepared"
     multi30k = os.environ.get("ADMIN_NMT_MULTI30K")
     command: list[str | Path] = [BIN / "admin-nmt", "prepare"]
     if multi30k:
         if not (Path(multi30k) / "train.de.gz").exists():
             raise UserError(f"ADMIN_NMT_MULTI30K={multi30k}: no train.de.gz there")
         command += ["multi30k", "--archives", Path(multi30k)]
-        merges = 8000
+        kind, merges = "multi30k", 8000
     else:
-        corpus = context.output / "corpus"
+        kind, merges = ("small", 300) if context.smoke else ("generated", 4000)
+        corpus = context.output / f"corpus-{kind}"
         command += ["custom", "--corpus", corpus, "--source-lang", "de", "--target-lang", "en"]
         command += ["--joined-dictionary"]
-        merges = 300 if context.smoke else 4000
-        if not (corpus / "test.en").exists():
+        if not (corpus / "train.en").exists():  # the file that is written last
             from corpus.grammar import write_corpus
 
             pairs, held_out = (400, 20) if context.smoke else (20000, 500)
             write_corpus(corpus, num_train=pairs, num_valid=held_out, num_test=held_out, seed=1)
-    make_directory(context.output)
+    output = make_directory(context.output) / f"prepared-{kind}"
     run([*command, "--bpe-tokens", str(merges), "--output", output], context.output / "prepare.log")
     return output / "data-bin"
 

@@ -6,6 +6,8 @@ translations are as long as the limit allows.
 """
 
 import re
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from statistics import median
 
@@ -62,22 +64,37 @@ def generate(context: Context, data: Path, path: Path, known: bool) -> tuple[flo
 
 
 def run(context: Context) -> None:
-    """Table `fairseq-generate`: medians over rounds in turn."""
+    """Tables `runs`, rounds in turn, and `fairseq-generate`, their medians. A model that fails does not
+    keep the other one from being measured."""
     data = data_folder(context)
     ours, known = checkpoint(context, data)
-    paths = {"fairseq": folded(context, ours), "ours": ours}
+    paths: dict[str, Callable[[], Path]] = {
+        "fairseq": cache(partial(folded, context, ours)), "ours": lambda: ours
+    }  # fmt: skip
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in paths}
     rounds = 1 if context.smoke else 3
     for number in range(rounds):
         if number and context.seconds_left < 20:
             break
-        for name, path in paths.items():
-            found[name].append(generate(context, data, path, known))
-    stock = median(sentences for sentences, _ in found["fairseq"])
-    for name, rates in found.items():
-        sentences = median(rate for rate, _ in rates)
+        for name, path in [*paths.items()]:
+            try:
+                sentences, tokens = generate(context, data, path(), known)
+            except UserError as error:
+                del paths[name]
+                context.report.fail(name)
+                context.report.row("runs", model=name, note=str(error)[:200])
+                continue
+            found[name].append((sentences, tokens))
+            context.report.row("runs", model=name, **{"sentences/s": sentences, "tokens/s": tokens})
+    medians = {
+        name: [median(column) for column in zip(*rates, strict=True)]
+        for name, rates in found.items()
+        if rates
+    }
+    for name, (sentences, tokens) in medians.items():
         context.report.row(
-            "fairseq-generate", model=name, rounds=len(rates),
-            **{"sentences/s": sentences, "tokens/s": median(rate for _, rate in rates)},
-            ratio=sentences / stock, note="" if known else "untrained: limited length",
+            "fairseq-generate", model=name, rounds=len(found[name]),
+            **{"sentences/s": sentences, "tokens/s": tokens},
+            ratio=sentences / medians["fairseq"][0] if "fairseq" in medians else "",
+            note="" if known else "untrained: limited length",
         )  # fmt: skip

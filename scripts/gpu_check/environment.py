@@ -23,7 +23,10 @@ def driver() -> str:
     if program is None:
         return "no nvidia-smi"
     query = ["--query-gpu=name,driver_version,memory.total,power.limit", "--format=csv,noheader"]
-    result = subprocess.run([program, *query], capture_output=True, text=True, timeout=30)
+    try:
+        result = subprocess.run([program, *query], capture_output=True, text=True, timeout=30)
+    except subprocess.TimeoutExpired:
+        return "nvidia-smi has not answered in 30 s"
     return result.stdout.strip() or f"nvidia-smi failed: {result.stderr.strip()[:200]}"
 
 

@@ -8,6 +8,7 @@ that of the three products (logits, gradients of features and weight); memory is
 above what it started with, gradients included.
 """
 
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +23,7 @@ from admin_nmt.ops.label_smoothing import LabelSmoothing
 from admin_nmt.ops.linear_loss import linear_rdrop
 from gpu_check import rates
 from gpu_check.data import data_folder
+from gpu_check.report import described
 from gpu_check.stage import Context
 from gpu_check.trainers import quiet
 
@@ -68,13 +70,12 @@ def criterion_step(data: str, name: str, model: Any) -> Step:
 def function_step(model: Any, function: Callable[..., Any]) -> Step:
     """A step of `function(features, weight, target)`, which returns the loss."""
     weight = model.output_projection.weight
+    return lambda sample: function(features_of(sample), weight, sample["target"]).backward()
 
-    def step(sample: Any) -> None:
-        features = sample["net_input"]["src_tokens"]
-        weight.grad = features.grad = None
-        function(features, weight, sample["target"]).backward()
 
-    return step
+def features_of(sample: Any) -> Any:
+    """The input of the output projection."""
+    return sample["net_input"]["src_tokens"]
 
 
 def chunked(case: Case, pad: int, chunk_tokens: int) -> Callable[..., Any]:
@@ -93,7 +94,9 @@ def liger(pad: int) -> Callable[..., Any] | None:
     """Liger's function, or None where it is not installed."""
     try:
         from liger_kernel.ops.fused_linear_cross_entropy import LigerFusedLinearCrossEntropyFunction
-    except ImportError:
+    except Exception as error:  # it may also not go with this PyTorch or Triton
+        if not isinstance(error, ModuleNotFoundError):
+            traceback.print_exception(error)
         return None
 
     def function(features: Any, weight: Any, target: Any) -> Any:
@@ -108,8 +111,8 @@ def liger(pad: int) -> Callable[..., Any] | None:
 class Measured:
     """A step as a function of the round, with the peak of its memory above its start."""
 
-    def __init__(self, device: str, step: Step, samples: list[Any]) -> None:
-        self.device, self.step, self.samples = device, step, samples
+    def __init__(self, device: str, model: Any, step: Step, samples: list[Any]) -> None:
+        self.device, self.model, self.step, self.samples = device, model, step, samples
         self.peak = 0
         self.failure = ""
 
@@ -117,6 +120,9 @@ class Measured:
         if self.failure:
             return
         sample = self.samples[number % len(self.samples)]
+        # Those of the step before, which was another one's, belong to its memory.
+        self.model.zero_grad(set_to_none=True)
+        features_of(sample).grad = None
         cuda = self.device == "cuda"
         if cuda:
             torch.cuda.reset_peak_memory_stats()
@@ -125,7 +131,8 @@ class Measured:
             self.step(sample)
         # Out of memory, or a kernel of others that does not run here: the rest of the table counts.
         except Exception as error:
-            self.failure = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"[:200]
+            traceback.print_exception(error)
+            self.failure = described(error)
         if cuda:
             self.peak = max(self.peak, torch.cuda.max_memory_allocated() - before)
 
@@ -154,7 +161,7 @@ def measure(context: Context, data: str, case: Case, best: float) -> None:
     )
     pad = small(data, STOCK[0])[0].target_dictionary.pad()
     steps = variants(context, data, case, model, pad)
-    runners = [Measured(context.device, step, samples) for step in steps.values()]
+    runners = [Measured(context.device, model, step, samples) for step in steps.values()]
     # Each batch comes twice, and the second time counts: kernels are chosen by shape.
     times = interleaved(runners, rounds, rounds, partial(rates.clock, context.device))
     flops = [
@@ -166,6 +173,8 @@ def measure(context: Context, data: str, case: Case, best: float) -> None:
             "loss": "R-Drop" if case.rdrop else "smoothing", "variant": name,
         }  # fmt: skip
         if runner.failure:
+            if name.startswith("ours"):
+                context.report.fail(", ".join(map(str, about.values())))
             context.report.row("projection and loss", **about, note=runner.failure)
             continue
         rate = median(f / s for f, s in zip(flops, seconds, strict=True))

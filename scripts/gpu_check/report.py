@@ -12,6 +12,19 @@ from admin_nmt.json_files import read_json, write_json
 PASSED, FAILED, SKIPPED, OUT_OF_TIME = "passed", "failed", "skipped", "out of time"
 
 
+def described(error: BaseException) -> str:
+    """An exception in one line, with the one that it came from: what is raised while another one is
+    handled, such as at the end of a recording, says little."""
+    first = error
+    while first.__context__ is not None and not first.__suppress_context__:
+        first = first.__context__
+    lines = [
+        f"{type(found).__name__}: {(str(found).splitlines() or [''])[0]}"[:200]
+        for found in (error, first)
+    ]
+    return lines[0] if error is first else f"{lines[1]}; then {lines[0]}"
+
+
 class Report:
     """What a stage has found so far; whole on disk at any moment.
 
@@ -36,8 +49,12 @@ class Report:
     def check(self, table: str, what: str, passed: bool, **values: Any) -> None:
         """Add a row that says whether `what` is as it must be; one that is not fails the stage."""
         if not passed:
-            self.failures.append(what)
+            self.fail(what)
         self.row(table, check=what, ok="yes" if passed else "NO", **values)
+
+    def fail(self, what: str) -> None:
+        """Go on, but the stage will have failed because of `what`."""
+        self.failures.append(what)
 
     def finish(self) -> None:
         """The stage has come to its end."""

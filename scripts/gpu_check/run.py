@@ -55,8 +55,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--minutes", type=float, default=10.0, help="for all stages together (default 10)"
     )
     parser.add_argument(
-        "--output", type=Path, default=Path("gpu-check-output"), metavar="DIR",
-        help="where results go (default gpu-check-output)",
+        "--output", type=Path, metavar="DIR",
+        help="where results go (default gpu-check-output, with --smoke gpu-check-output-smoke)",
     )  # fmt: skip
     parser.add_argument(
         "--stage", action="append", choices=list(SHARES), metavar="NAME",
@@ -72,6 +72,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "names its folder, else a generated corpus)",
     )  # fmt: skip
     args = parser.parse_args(arguments)
+    # What a rehearsal has trained is no model to measure.
+    args.output = args.output or Path("gpu-check-output" + "-smoke" * args.smoke)
     if not args.minutes > 0:
         raise UsageError(f"--minutes {args.minutes}: give a number above 0")
     if args.data is not None and not list(args.data.glob("dict.*.txt")):

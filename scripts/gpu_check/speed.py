@@ -12,6 +12,7 @@ PyTorch does not count as a model's tensors, is left out.
 import gc
 import os
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +26,7 @@ from gpu_check import rates
 from gpu_check.breakdown import CLASSES, profiled
 from gpu_check.data import data_folder, with_types
 from gpu_check.floor import BIG, DEEP, IWSLT, Shape, Work, floor_seconds
+from gpu_check.report import described
 from gpu_check.stage import Context
 from gpu_check.trainers import (
     OPTIMIZER,
@@ -40,6 +42,8 @@ from gpu_check.trainers import (
 _FAIRSEQ = ["--arch", "transformer"]
 _OURS = ["--arch", "admin_transformer", "--init-type", "admin", "--optimizer", "admin_fused_adam"]
 STOCK = "fairseq"
+#: What is said of a variant for which the memory does not suffice.
+FULL = "out of memory"
 #: What is compared, in the order of the table; the first is what the ratios refer to.
 VARIANTS = {
     STOCK: [*_FAIRSEQ, "--optimizer", "adam"],
@@ -129,31 +133,58 @@ def criterion_options(variant: str, rdrop: bool) -> list[str]:
     return ["--criterion", *options, "--label-smoothing", "0.1"]
 
 
+def failure_of(error: Exception) -> str:
+    """Why a variant is left out, in one line; the traceback goes to the log."""
+    if isinstance(error, OutOfMemoryError | torch.OutOfMemoryError):
+        return FULL
+    traceback.print_exception(error)
+    return described(error)
+
+
+def release(device: str) -> None:
+    """Give memory that nothing needs any more back to the device."""
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.empty_cache()
+
+
 class Models:
     """The trainers of one group, built when they are needed."""
 
     def __init__(self, context: Context, data: Any, group: Group) -> None:
         self.context, self.data, self.group = context, data, group
         self.trainers: dict[str, Any] = {}
+        #: Why a variant has none.
+        self.failures: dict[str, str] = {}
         #: Bytes that a model, its gradients and its optimizer hold between updates.
         self.static: dict[str, int] = {}
         self._criterions: dict[str, list[str]] = {}
 
     def get(self, variant: str, case: Case) -> Any:
-        """A trainer with the criterion of `case`."""
-        if variant not in self.trainers:
-            before = allocated(self.context.device)
-            trainer = build_trainer(
-                self.data, self.context.device, self._options(variant, case), case.tokens, fast=True
-            )
-            self.trainers[variant] = trainer
-            update(trainer, batches(trainer, min(case.tokens, 1024), 1)[0])
-            self.static[variant] = allocated(self.context.device) - before
+        """A trainer with the criterion of `case`; None where it cannot be built, or not make one update."""
+        if variant not in self.trainers and variant not in self.failures:
+            try:
+                self._build(variant, case)
+            except Exception as error:
+                self.failures[variant] = failure_of(error)
+            if variant in self.failures:
+                release(self.context.device)
+        if variant in self.failures:
+            return None
         trainer, criterion = self.trainers[variant], criterion_options(variant, case.rdrop)
         if self._criterions.setdefault(variant, criterion) != criterion:
             self._criterions[variant] = criterion
             set_criterion(trainer, criterion)
         return trainer
+
+    def _build(self, variant: str, case: Case) -> None:
+        device = self.context.device
+        before = allocated(device)
+        options = self._options(variant, case)
+        trainer = build_trainer(self.data, device, options, case.tokens, fast=True)
+        update(trainer, batches(trainer, min(case.tokens, 1024), 1)[0])
+        self.trainers[variant] = trainer
+        self.static[variant] = allocated(device) - before
 
     def _options(self, variant: str, case: Case) -> list[str]:
         options = [*VARIANTS[variant], *criterion_options(variant, case.rdrop), *OPTIMIZER]
@@ -185,20 +216,22 @@ class Runner:
     def __init__(self, device: str, trainer: Any, samples: list[Any], static: int) -> None:
         self.device, self.trainer, self.samples, self.static = device, trainer, samples, static
         self.peak = 0
-        self.full = False
+        #: Why its updates have ended.
+        self.failure = ""
 
     def __call__(self, number: int) -> None:
-        if self.full:
+        if self.failure:
             return
         cuda, before = self.device == "cuda", allocated(self.device)
         if cuda:
             torch.cuda.reset_peak_memory_stats()
         try:
             update(self.trainer, self.samples[number])
-        except OutOfMemoryError:
-            self.full = True
+        except Exception as error:
+            self.failure = failure_of(error)
+        if self.failure:
             self.trainer.zero_grad()
-            torch.cuda.empty_cache()
+            release(self.device)
             return
         if cuda:
             used = torch.cuda.max_memory_allocated() - before + self.static
@@ -206,10 +239,21 @@ class Runner:
 
 
 def measure(context: Context, models: Models, case: Case, floors: Callable[[Work], float]) -> None:
-    """Rows of one case."""
+    """Rows of one case. A variant that fails has a row with the reason, and fails the stage unless the
+    memory was full; the others are measured."""
     one_shape = models.group.one_shape
+    about = {
+        "model": models.group.name, "tokens": case.tokens,
+        "loss": "R-Drop" if case.rdrop else "smoothing",
+    }  # fmt: skip
     trainers = {variant: models.get(variant, case) for variant in case.variants}
-    some = partial(batches, trainers[case.variants[0]], case.tokens)
+    trainers = {variant: trainer for variant, trainer in trainers.items() if trainer is not None}
+    for variant in case.variants:
+        if variant not in trainers:
+            left_out(context, models.failures[variant], **about, variant=variant)
+    if not trainers:
+        return
+    some = partial(batches, next(iter(trainers.values())), case.tokens)
     if one_shape:
         rounds, warm_up = (2, 3) if context.smoke else (12, 6)
         samples = some(rounds + warm_up, one_shape)
@@ -218,36 +262,45 @@ def measure(context: Context, models: Models, case: Case, floors: Callable[[Work
         # by shape and loaded when they are first used, which takes up to seconds.
         rounds = warm_up = 2 if context.smoke else 8
         samples = some(rounds) * 2
-    runners = [
-        Runner(context.device, trainer, samples, models.static[variant])
+    runners = {
+        variant: Runner(context.device, trainer, samples, models.static[variant])
         for variant, trainer in trainers.items()
-    ]
-    times = interleaved(runners, rounds, warm_up, partial(rates.clock, context.device))
+    }
+    clock = partial(rates.clock, context.device)
+    times = dict(
+        zip(runners, interleaved(list(runners.values()), rounds, warm_up, clock), strict=True)
+    )
     works = [work_of(sample) for sample in samples[warm_up:]]
     passes = 2 if case.rdrop else 1
     floor = median(floors(work.times(passes)) for work in works)
-    for variant, runner, seconds in zip(case.variants, runners, times, strict=True):
-        about = {
-            "model": models.group.name, "tokens": case.tokens,
-            "loss": "R-Drop" if case.rdrop else "smoothing", "variant": variant,
-        }  # fmt: skip
-        if runner.full:
-            context.report.row("updates", **about, note="out of memory")
+    stock = runners.get(case.variants[0])
+    for variant, runner in runners.items():
+        if runner.failure:
+            left_out(context, runner.failure, **about, variant=variant)
             continue
+        seconds = times[variant]
         counted = runner.peak > 0 and not set(_GRAPHS) & set(VARIANTS[variant])
+        compared = stock is not None and not stock.failure
         context.report.row(
-            "updates", **about,
+            "updates", **about, variant=variant,
             **{
                 "tokens/s": round(median(w.tokens / s for w, s in zip(works, seconds, strict=True))),
                 "ms": 1e3 * median(seconds),
-                "ratio": "" if runners[0].full else median(
-                    a / b for a, b in zip(times[0], seconds, strict=True)
-                ),
+                "ratio": median(
+                    a / b for a, b in zip(times[case.variants[0]], seconds, strict=True)
+                ) if compared else "",
                 "peak GiB": runner.peak / 2**30 if counted else "",
-                "memory": runner.peak / runners[0].peak if counted and runners[0].peak else "",
+                "memory": runner.peak / stock.peak if counted and compared else "",
                 "floor ms": 1e3 * floor, "of floor": floor / median(seconds),
             },
         )  # fmt: skip
+
+
+def left_out(context: Context, failure: str, **about: Any) -> None:
+    """The row of a variant that has failed."""
+    if failure != FULL:
+        context.report.fail(", ".join(map(str, about.values())))
+    context.report.row("updates", **about, note=failure)
 
 
 def work_of(sample: Any) -> Work:
@@ -264,6 +317,9 @@ def profile_steps(context: Context, models: Models, case: Case) -> None:
         if context.seconds_left < 15:
             return
         trainer = models.get(variant, case)
+        if trainer is None:
+            continue
+        about = {"model": models.group.name, "tokens": case.tokens, "variant": variant}
         (sample,) = batches(trainer, case.tokens, 1, models.group.one_shape)
         step = partial(update, trainer, sample)
         try:
@@ -271,11 +327,13 @@ def profile_steps(context: Context, models: Models, case: Case) -> None:
             found = profiled(
                 step, partial(rates.synchronize, context.device), context.device == "cuda"
             )
-        except OutOfMemoryError:
+        except Exception as error:
+            context.report.row("where the time goes", **about, note=failure_of(error))
+            release(context.device)
             continue
         names = (*CLASSES, "gaps", "all")
         context.report.row(
-            "where the time goes", model=models.group.name, tokens=case.tokens, variant=variant,
+            "where the time goes", **about,
             **{f"{name} ms": 1e3 * found[name] for name in names}, launches=found["launches"],
         )  # fmt: skip
 
@@ -307,20 +365,17 @@ def run(context: Context) -> None:
     for group in SMOKE_GROUPS if context.smoke else GROUPS:
         folder = context.output / "speed" / f"types-{group.shape.types}"
         models = Models(context, with_types(data, folder, group.shape.types), group)
-        steps = [partial(measure, context, models, case) for case in group.cases]
         floors: Any = None
-        for number, (case, step) in enumerate(zip(group.cases, steps, strict=True)):
+        for number, case in enumerate(group.cases):
             loss = "R-Drop" if case.rdrop else "smoothing"
             if context.seconds_left < longest:
                 context.report.row("left out", model=group.name, tokens=case.tokens, loss=loss)
                 continue
             start = time.monotonic()
             floors = floors or floors_of(context, group, found)
-            step(floors)
+            measure(context, models, case, floors)
             if number == 0:
                 profile_steps(context, models, case)
             longest = max(longest, time.monotonic() - start)
-        del models, steps
-        gc.collect()
-        if context.device == "cuda":
-            torch.cuda.empty_cache()
+        del models  # the last thing that holds them
+        release(context.device)

@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 from admin_nmt.errors import UserError
-from gpu_check.report import FAILED, SKIPPED, Report
+from gpu_check.report import FAILED, SKIPPED, Report, described
 
 
 class SkippedError(Exception):
@@ -64,7 +64,6 @@ def main(arguments: Sequence[str]) -> int:
         report.end(FAILED, str(error))
     except Exception as error:
         traceback.print_exc()
-        first = (str(error).splitlines() or [""])[0]
-        report.end(FAILED, f"{type(error).__name__}: {first}"[:300])
+        report.end(FAILED, described(error))
     print(f"{args.stage}: {report.content['status']} {report.content['reason']}")
     return int(report.content["status"] == FAILED)

@@ -7,7 +7,7 @@ schedule gets as many updates. Scores are those of the last weights, nothing ave
 
 import math
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -127,32 +127,37 @@ def report_curves(context: Context, trainings: list[Trained]) -> None:
 
 
 def run(context: Context) -> None:
-    """Tables `models` and `curves`."""
+    """Tables `models`, `curves` and `scores`, which come last: both trainings are of more worth."""
     data = data_folder(context)
     seconds = TRAINING_SHARE * context.seconds_left
     trainings: list[Trained] = []
     for init_type in ("admin", "default"):
-        model = Model(**{**vars(size(context)), "init_type": init_type})
+        model = replace(size(context), init_type=init_type)
         if trainings:
-            updates = trainings[0].curve("ppl").updates[-1]
-            model = Model(**{**vars(model), "updates": updates})
+            model = replace(model, updates=trainings[0].curve("ppl").updates[-1])
         folder = context.output / "train" / init_type
         try:
             trained = train(data, model, folder, context, seconds * (1.3 if trainings else 1.0))
+            perplexity, speed = trained.curve("ppl"), trained.curve("wps").values
         except UserError as error:
             if not trainings:
                 raise
             context.report.row("models", model=f"{model.label} {model.name}", note=str(error)[:200])
             continue
         trainings.append(trained)
-        perplexity, speed = trained.curve("ppl"), trained.curve("wps").values
         last = mean_of_last(perplexity.values)
         context.report.row(
             "models", model=f"{model.label} {model.name}", updates=perplexity.updates[-1],
             **{"tokens/s": round(mean_of_last(speed)), "training ppl": last},
-            **evaluate(data, trained, context),
         )  # fmt: skip
         if init_type == "admin":
             learnt = math.isfinite(last) and last < perplexity.values[0]
             context.report.check("checks", "ADMIN's perplexity falls", learnt)
     report_curves(context, trainings)
+    for trained in trainings:
+        name = f"{trained.model.label} {trained.model.name}"
+        try:
+            context.report.row("scores", model=name, **evaluate(data, trained, context))
+        except UserError as error:
+            context.report.fail(f"scores of {name}")
+            context.report.row("scores", model=name, note=str(error)[:200])

@@ -80,6 +80,9 @@ def build_trainer(
     trainer.get_train_iterator(epoch=1)
     trainer.cuda_env = None  # it would reset the peak of memory after every update
     trainer._log_oom = _refuse_to_go_on
+    # After an error it would write `crash.pt`, whatever --no-save says, and fail where there is no folder
+    # for that: then this would be the error that is told.
+    trainer.save_checkpoint = _keep_nothing
     if rehearsed:
         graphs.install(trainer, CpuRecorder())
     return trainer
@@ -115,6 +118,10 @@ def update(trainer: Any, batch: Any) -> None:
 
 def _refuse_to_go_on(error: RuntimeError) -> None:
     raise OutOfMemoryError(str(error).splitlines()[0])
+
+
+def _keep_nothing(*_: Any, **__: Any) -> None:
+    """In place of `Trainer.save_checkpoint`."""
 
 
 def losses(trainer: Any, samples: Sequence[Any]) -> list[float]:

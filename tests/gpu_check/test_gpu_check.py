@@ -6,16 +6,18 @@ import re
 import subprocess
 import sys
 import time
+import weakref
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from admin_nmt.errors import UserError
-from gpu_check import correct, run
+from gpu_check import correct, data, decode, loss, run, speed, train
 from gpu_check.breakdown import STEP, breakdown, class_of
 from gpu_check.floor import (
     Shape,
@@ -26,7 +28,7 @@ from gpu_check.floor import (
     least_bytes,
     peak_bytes,
 )
-from gpu_check.report import Report
+from gpu_check.report import Report, described
 from gpu_check.stage import Context
 
 ROOT = Path(__file__).parents[2]
@@ -205,6 +207,32 @@ def test_without_a_gpu_the_check_says_so(monkeypatch: pytest.MonkeyPatch) -> Non
         run.require_gpu("cuda")
 
 
+def test_each_kind_of_data_has_a_folder_and_is_made_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another run may have left data of another kind, or have been interrupted."""
+    monkeypatch.setattr("trainings.run", lambda *_: None)
+    archives = tmp_path / "archives"
+    archives.mkdir()
+    (archives / "train.de.gz").touch()
+    found = []
+    for smoke, multi30k in ((True, ""), (False, str(archives))):
+        monkeypatch.setenv("ADMIN_NMT_MULTI30K", multi30k)
+        found.append(
+            data.data_folder(Context(Report(tmp_path, "x"), tmp_path, "cpu", smoke, None, 0))
+        )
+    assert len(set(found)) == 2
+    for name in ("valid.de", "train.de", "train.en"):
+        (tmp_path / "corpus-small" / name).unlink()
+    monkeypatch.setenv("ADMIN_NMT_MULTI30K", "")
+    data.data_folder(Context(Report(tmp_path, "x"), tmp_path, "cpu", True, None, 0))
+    assert len((tmp_path / "corpus-small" / "train.en").read_text().splitlines()) == 400
+
+
+def test_a_rehearsal_has_another_folder() -> None:
+    assert run.parse_arguments([]).output != run.parse_arguments(["--smoke"]).output
+
+
 def test_a_failed_check_fails_its_stage(tmp_path: Path) -> None:
     report = Report(tmp_path, "correct")
     report.check("kernels", "loss", True)
@@ -287,10 +315,14 @@ def test_rehearsal_of_training_translation_and_export(rehearsed: dict[str, Any])
     assert [(row["model"], row["updates"]) for row in models] == [
         ("ADMIN 2L-1L", 12), ("post-LN 2L-1L", 12),
     ]  # fmt: skip
-    assert all(row["tokens/s"] > 0 and row["BLEU"] >= 0 for row in models)
+    assert all(row["tokens/s"] > 0 for row in models)
+    scores = found["train"]["scores"]
+    assert [row["model"] for row in scores] == [row["model"] for row in models]
+    assert all(row["BLEU"] >= 0 for row in scores)
     assert found["train"]["checks"][0]["ok"] == "yes"
     assert all({"ppl ADMIN", "ppl post-LN"} <= row.keys() for row in found["train"]["curves"])
     searches = found["decode"]["fairseq-generate"]
+    assert [row["model"] for row in found["decode"]["runs"]] == ["fairseq", "ours"]
     assert [row["model"] for row in searches] == ["fairseq", "ours"]
     assert all(row["sentences/s"] > 0 and row["note"] == "" for row in searches)  # of stage `train`
     (exported,) = found["export"]["CTranslate2"]
@@ -303,7 +335,6 @@ def test_fairseq_takes_the_command_of_a_card(tmp_path: Path) -> None:
     from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 
     import admin_nmt  # noqa: F401
-    from gpu_check import train
 
     report = Report(tmp_path, "train")
     context = Context(report, tmp_path, "cuda", smoke=False, data=None, end=0.0)
@@ -333,6 +364,243 @@ def test_compiled_layers_are_compared_with_eager_ones_on_a_card(
     assert [(row["check"].split(":")[0], row["ok"]) for row in tables["compiled"]] == [
         ("ADMIN, fp32", "NO"), ("R-Drop, bf16", "yes"),
     ]  # fmt: skip
+
+
+def test_an_error_is_told_with_the_one_that_it_came_from() -> None:
+    assert described(ValueError("bad\nmore")) == "ValueError: bad"
+    try:
+        try:
+            raise KeyError("kernel")
+        except KeyError:
+            raise RuntimeError("capture was invalid") from None
+    except RuntimeError as error:
+        assert described(error) == "RuntimeError: capture was invalid"
+        error.__suppress_context__ = False
+        assert described(error) == "KeyError: 'kernel'; then RuntimeError: capture was invalid"
+
+
+def test_an_error_in_an_update_is_its_own_and_writes_nothing(
+    data_bin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """fairseq's trainer would save `crash.pt`, and where there is no folder for it, fail in that."""
+    from gpu_check import trainers
+
+    class KernelError(Exception):
+        """As Triton's, which are no RuntimeError."""
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise KernelError("too many registers")
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    options = ["--arch", "admin_transformer_tiny", *trainers.OPTIMIZER, "--optimizer", "radam"]
+    options += ["--criterion", "admin_label_smoothed_cross_entropy"]
+    trainer = trainers.build_trainer(data_bin, "cpu", options, 300)
+    (batch,) = trainers.batches(trainer, 300, 1)
+    trainer.get_model().encoder.forward = broken
+    with pytest.raises(KernelError, match="too many registers"):
+        trainers.update(trainer, batch)
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
+class Stub:
+    """A trainer that makes updates, or fails: when it is built, at its first, or at a later one."""
+
+    def __init__(self, options: list[str]) -> None:
+        self.fails_after = 10**6
+        if "--fused-residual-norm" in options:
+            self.fails_after = 2
+        elif "--residual-attention" in options:
+            self.fails_after = 0
+        elif "--compile" in options:
+            raise ValueError("no compiler")
+
+    def update(self, _: Any) -> None:
+        self.fails_after -= 1
+        if self.fails_after < 0:
+            raise RuntimeError("bad kernel")
+
+    def zero_grad(self) -> None:
+        pass
+
+
+@pytest.fixture
+def stubs(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = torch.ones(2, 3)
+    sample = {"net_input": {"src_tokens": tokens}, "target": tokens, "ntokens": 6}
+    monkeypatch.setattr(speed, "build_trainer", lambda _, __, options, *___, **____: Stub(options))
+    monkeypatch.setattr(speed, "batches", lambda _, __, count, *___: [sample] * count)
+    monkeypatch.setattr(speed, "update", lambda trainer, batch: trainer.update(batch))
+    monkeypatch.setattr(speed, "set_criterion", lambda *_: None)
+    monkeypatch.setattr(speed, "release", lambda _: None)  # which looks at everything in memory
+
+
+@pytest.mark.usefixtures("stubs")
+def test_a_variant_that_fails_leaves_the_others_their_rows(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    report = Report(tmp_path, "speed")
+    context = Context(report, tmp_path, "cpu", True, None, time.monotonic() + 1000)
+    group = speed.Group(Shape("tiny", 1, 1, 8, 8, 1, 9), "fp32", ())
+    models = speed.Models(context, tmp_path, group)
+    variants = ("fairseq", "RealFormer", "ours, compiled", "ours, fused norm", "ours")
+    case = speed.Case(300, variants=variants)
+    speed.measure(context, models, case, lambda _: 1.0)
+    speed.measure(context, models, speed.Case(300, variants=variants[1:3]), lambda _: 1.0)
+    speed.profile_steps(context, models, speed.Case(300, variants=variants[1:4]))
+    report.finish()
+    rows = [(row["variant"], row.get("note")) for row in report.content["tables"]["updates"]]
+    assert rows[:5] == [
+        ("RealFormer", "RuntimeError: bad kernel"), ("ours, compiled", "ValueError: no compiler"),
+        ("fairseq", None), ("ours, fused norm", "RuntimeError: bad kernel"), ("ours", None),
+    ]  # fmt: skip
+    assert rows[5:] == rows[:2]  # built once, told each time
+    last = report.content["tables"]["updates"][4]
+    assert last["tokens/s"] > 0 and last["ratio"] > 0 and last["memory"] == ""
+    (profiled,) = report.content["tables"]["where the time goes"]
+    assert profiled["note"] == "RuntimeError: bad kernel"
+    assert report.content["status"] == "failed"
+    assert report.content["reason"].startswith("5 failed: tiny, fp32, 300, smoothing, RealFormer; ")
+    assert "Traceback" in capfd.readouterr().err
+
+
+@pytest.mark.usefixtures("stubs")
+def test_memory_that_does_not_suffice_fails_a_variant_but_not_the_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def update(trainer: Stub, _: Any) -> None:
+        raise speed.OutOfMemoryError("2 GiB")
+
+    monkeypatch.setattr(speed, "update", update)
+    report = Report(tmp_path, "speed")
+    context = Context(report, tmp_path, "cpu", True, None, time.monotonic() + 1000)
+    models = speed.Models(context, tmp_path, speed.SMOKE_GROUPS[0])
+    speed.measure(context, models, speed.Case(300, variants=("fairseq",)), lambda _: 1.0)
+    report.finish()
+    assert report.content["tables"]["updates"][0]["note"] == "out of memory"
+    assert report.content["status"] == "passed"
+
+
+@pytest.mark.usefixtures("stubs")
+def test_the_models_of_a_group_are_gone_before_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else they take the memory of the next ones, and are freed while that is counted."""
+    alive: list[int] = []
+    made: list[weakref.ref] = []
+
+    class Watched(speed.Models):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            made.append(weakref.ref(self))
+
+    def release(_: str) -> None:
+        alive.append(sum(model() is not None for model in made))
+
+    for name, function in (
+        ("Models", Watched), ("release", release), ("data_folder", lambda _: tmp_path),
+        ("with_types", lambda *_: tmp_path), ("floors_of", lambda *_: lambda _: 1.0),
+        ("profile_steps", lambda *_: None),
+    ):  # fmt: skip
+        monkeypatch.setattr(speed, name, function)
+    monkeypatch.setattr("gpu_check.rates.measure", lambda *_: {})
+    end = time.monotonic() + 1000
+    speed.run(Context(Report(tmp_path, "speed"), tmp_path, "cpu", True, None, end))
+    assert len(made) == 2 and alive[-1] == 0 and max(alive) == 1, alive
+
+
+def test_gradients_of_another_loss_are_no_part_of_ones_own_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = torch.nn.Linear(2, 3)
+    model.output_projection = model  # type: ignore[assignment]
+    features = torch.ones(4, 2, requires_grad=True)
+    sample = {"net_input": {"src_tokens": features}, "target": None}
+
+    def allocated() -> int:
+        return sum(x.numel() for x in (features.grad, model.weight.grad) if x is not None)
+
+    for name in ("memory_allocated", "max_memory_allocated"):
+        monkeypatch.setattr(f"torch.cuda.{name}", allocated)
+    monkeypatch.setattr("torch.cuda.reset_peak_memory_stats", lambda: None)
+    step = loss.function_step(model, lambda features, weight, _: (features @ weight.T).sum())
+    runners = [loss.Measured("cuda", model, step, [sample]) for _ in range(2)]
+    for runner in runners:
+        runner(0)
+        assert runner.failure == "" and runner.peak == 4 * 2 + 3 * 2
+
+
+def test_a_model_that_does_not_translate_leaves_the_other_its_rates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def folded(*_: Any) -> Path:
+        raise UserError("cannot be folded")
+
+    monkeypatch.setattr(decode, "folded", folded)
+    monkeypatch.setattr(decode, "checkpoint", lambda *_: (tmp_path / "ours.pt", True))
+    monkeypatch.setattr(decode, "data_folder", lambda _: tmp_path)
+    monkeypatch.setattr(decode, "generate", lambda *_: (2.0, 30.0))
+    report = Report(tmp_path, "decode")
+    decode.run(Context(report, tmp_path, "cuda", False, None, time.monotonic() + 1000))
+    report.finish()
+    tables = report.content["tables"]
+    assert [row["model"] for row in tables["runs"]] == ["fairseq", *["ours"] * 3]
+    assert tables["runs"][0]["note"] == "cannot be folded"
+    (row,) = tables["fairseq-generate"]
+    assert (row["model"], row["rounds"], row["sentences/s"]) == ("ours", 3, 2.0)
+    assert report.content["reason"] == "1 failed: fairseq"
+
+
+def test_scores_that_fail_leave_both_trainings_their_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+
+    def run_training(
+        data: Path, model: Any, folder: Path, context: Context, seconds: float
+    ) -> train.Trained:
+        calls.append(model.init_type)
+        folder.mkdir(parents=True)
+        lines = [{"ppl": str(9 - n), "wps": "5", "num_updates": str(n)} for n in (1, 2)]
+        log = "".join(f"| train_inner | {json.dumps(line)}\n" for line in lines)
+        (folder / "train.log").write_text(log)
+        return train.Trained(model, folder)
+
+    def evaluate(data: Path, trained: train.Trained, context: Context) -> dict[str, float]:
+        calls.append("evaluate")
+        if trained.model.init_type == "admin":
+            raise UserError("generation failed")
+        return {"BLEU": 1.0}
+
+    monkeypatch.setattr(train, "data_folder", lambda _: tmp_path)
+    monkeypatch.setattr(train, "train", run_training)
+    monkeypatch.setattr(train, "evaluate", evaluate)
+    monkeypatch.setattr(train, "find_spec", lambda _: None)
+    report = Report(tmp_path, "train")
+    train.run(Context(report, tmp_path, "cuda", False, None, time.monotonic() + 1000))
+    report.finish()
+    assert calls == ["admin", "default", "evaluate", "evaluate"]
+    tables = report.content["tables"]
+    assert [row["updates"] for row in tables["models"]] == [2, 2]
+    assert len(tables["curves"]) == 2
+    assert [row.get("note", row.get("BLEU")) for row in tables["scores"]] == [
+        "generation failed", 1.0,
+    ]  # fmt: skip
+    assert report.content["reason"] == "1 failed: scores of ADMIN 60L-12L"
+
+
+def test_the_kernels_tests_run_where_only_pytest_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def started(command: list[str], **given: Any) -> subprocess.CompletedProcess[str]:
+        assert not any(word.startswith("--timeout") for word in command)
+        assert given["env"]["PYTEST_TIMEOUT"] == "0"
+        return subprocess.CompletedProcess(command, 0, "3 passed", "")
+
+    monkeypatch.setattr(subprocess, "run", started)
+    report = Report(tmp_path, "correct")
+    correct.check_tests(Context(report, tmp_path, "cuda", False, None, time.monotonic() + 100))
+    assert report.content["tables"]["tests"][0]["note"] == "3 passed"
 
 
 def needed(name: str, without: frozenset[str]) -> set[str]:
