@@ -6,15 +6,16 @@
 # Where there is no .venv yet, one is made: from the wheels in luggage/ if that folder is there (no
 # network; PyTorch is then taken from the python3 of the machine), else by scripts/install.sh.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+root=$(unset CDPATH && cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 venv=${ADMIN_NMT_VENV:-.venv}
+[[ $venv == /* ]] || venv=$root/$venv # as install.sh takes it
 if [ ! -x "$venv/bin/python" ]; then
-    if [ -d luggage ]; then
-        bash scripts/gpu_check/unpack.sh "$venv"
+    if [ -d "$root/luggage" ]; then
+        bash "$root/scripts/gpu_check/unpack.sh" "$venv"
     else
-        bash scripts/install.sh
+        bash "$root/scripts/install.sh"
     fi
 fi
-export PYTHONPATH="$PWD/scripts${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
+export PYTHONPATH="$root/scripts${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 exec "$venv/bin/python" -m gpu_check "$@"

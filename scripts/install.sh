@@ -3,8 +3,8 @@
 # there is kept. On x86-64 Linux with Python 3.11 or 3.12 nothing is compiled; elsewhere fairseq is, for
 # about three minutes, with the C++ compiler that this needs.
 #
-#   PYTHON             interpreter to use (default: the first that works of python3.12, python3.11,
-#                      python3); 3.11 or newer
+#   PYTHON             interpreter to make it with (default: the first that works of python3.12,
+#                      python3.11, python3); 3.11 or newer
 #   ADMIN_NMT_TORCH    requirement for PyTorch (default: the tested torch==2.13.0)
 #   ADMIN_NMT_VENV     place of the environment (default: .venv)
 #
@@ -25,7 +25,16 @@ if [ $# -gt 0 ]; then
 fi
 
 VENV=${ADMIN_NMT_VENV:-.venv}
-if [ -z "${PYTHON:-}" ]; then
+own=$VENV/bin/python
+there=
+"$own" -c '' 2>/dev/null && there=yes # not where its interpreter is gone
+stamp=$VENV/.admin_nmt_installed
+if [ -n "$there" ] && [ -f "$stamp" ] && [ ! pyproject.toml -nt "$stamp" ] && [ ! constraints.txt -nt "$stamp" ]; then
+    exit 0
+fi
+if [ -n "$there" ]; then
+    PYTHON=$own # what is there is kept
+elif [ -z "${PYTHON:-}" ]; then
     # Each is tried: the shim of a version manager can be on PATH and still fail.
     for PYTHON in python3.12 python3.11 python3; do
         "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break
@@ -34,26 +43,29 @@ fi
 TORCH=${ADMIN_NMT_TORCH:-torch==2.13.0}
 
 "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || {
-    echo "install.sh: error: $PYTHON does not run or is older than Python 3.11; set PYTHON to another one" >&2
+    [ -n "$there" ] && remedy="remove $VENV" || remedy="set PYTHON to another one"
+    echo "install.sh: error: $PYTHON does not run or is older than Python 3.11; $remedy" >&2
     exit 1
 }
-stamp=$VENV/.admin_nmt_installed
-if [ -f "$stamp" ] && [ ! pyproject.toml -nt "$stamp" ] && [ ! constraints.txt -nt "$stamp" ]; then
-    exit 0
-fi
 compiled=$("$PYTHON" -c 'import platform, sys
 ready = sys.version_info[:2] in ((3, 11), (3, 12)) and (sys.platform, platform.machine()) == ("linux", "x86_64")
 print("" if ready else ", compiling fairseq for three minutes")')
 echo "== installing into $VENV with $("$PYTHON" --version), some minutes, most of them downloads$compiled"
-[ -x "$VENV/bin/python" ] || "$PYTHON" -m venv "$VENV"
+if [ -z "$there" ]; then
+    # What an interpreter that is gone has left does not serve another one.
+    [ -f "$VENV/pyvenv.cfg" ] && clear=--clear || clear=
+    "$PYTHON" -m venv "$VENV" ${clear:+"$clear"}
+fi
 if [ "${ADMIN_NMT_UV:-1}" != 0 ] && uv --version >/dev/null 2>&1; then
     # The build for this machine's GPU or none, unless the user says which PyTorch.
     [ -n "${ADMIN_NMT_TORCH:-}" ] || export UV_TORCH_BACKEND=${UV_TORCH_BACKEND:-auto}
     # Compiled as pip does it: else the first start of each program is slow and, from Python 3.12 on,
     # shows warnings about fairseq's source.
-    pip_install() { uv pip install --compile-bytecode --python "$VENV/bin/python" --constraint constraints.txt "$@"; }
+    pip_install() { uv pip install --compile-bytecode --python "$own" --constraint constraints.txt "$@"; }
 else
-    pip_install() { "$VENV/bin/python" -m pip --disable-pip-version-check install --constraint constraints.txt "$@"; }
+    # Missing where making the environment was interrupted, or failed for want of the package python3-venv.
+    "$own" -c 'import pip' 2>/dev/null || "$own" -m ensurepip
+    pip_install() { "$own" -m pip --disable-pip-version-check install --constraint constraints.txt "$@"; }
     pip_install --quiet --upgrade pip
 fi
 # A heading, and behind it the seconds that installing took.
@@ -72,9 +84,9 @@ quiet=--quiet
 step "PyTorch" ${quiet:+"$quiet"} "$TORCH"
 step "tools to build with" --quiet setuptools wheel cython numpy
 # Of an environment of an earlier version: both bring the package `fairseq`.
-if "$VENV/bin/python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' &&
+if "$own" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' &&
     [ -n "$(find "$VENV" -maxdepth 5 -iname 'fairseq_fixed-*' -print -quit)" ]; then
-    "$VENV/bin/python" -m pip uninstall --quiet --yes fairseq-fixed
+    "$own" -m pip uninstall --quiet --yes fairseq-fixed
 fi
 step "fairseq, admin_nmt and what they need" --quiet --no-build-isolation --editable ".[test]"
 touch "$stamp"

@@ -246,8 +246,8 @@ def test_a_failed_check_fails_its_stage(tmp_path: Path) -> None:
 def test_the_script_runs_a_stage_and_keeps_its_results(data_bin: Path, tmp_path: Path) -> None:
     result = subprocess.run(
         ["bash", ROOT / "scripts" / "gpu-check.sh", "--device", "cpu", "--smoke",
-         "--data", data_bin, "--output", tmp_path / "out", "--stage", "environment"],
-        capture_output=True, text=True, timeout=200,
+         "--data", data_bin, "--output", "out", "--stage", "environment"],
+        capture_output=True, text=True, timeout=200, cwd=tmp_path,
         env=os.environ | {"OMP_NUM_THREADS": "1", "ADMIN_NMT_VENV": sys.prefix},
     )  # fmt: skip
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-2000:]

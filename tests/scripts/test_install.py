@@ -74,6 +74,42 @@ def test_no_interpreter_is_one_line(project: Path) -> None:
     assert not calls and not (project / ".venv").exists()
 
 
+def test_an_installed_environment_needs_no_other_interpreter(project: Path) -> None:
+    install(project, {"python3": WORKS})
+    assert install(project, {})[0] == ""
+    own = project / ".venv" / "bin" / "python"
+    (project / ".venv" / "pyvenv.cfg").touch()
+    own.unlink()
+    own.symlink_to("/nowhere/python3.11")  # of a system that has been upgraded
+    _, calls = install(project, {"python3": WORKS}, ADMIN_NMT_UV="0")
+    assert "python3 -m venv .venv --clear" in calls
+
+
+def test_an_environment_without_pip_gets_it(project: Path) -> None:
+    """As `python3 -m venv` leaves one where Debian's python3-venv is missing."""
+    without = WORKS.replace("exit 0", "[ \"$2\" != 'import pip' ]")
+    _, calls = install(project, {"python3": without}, ADMIN_NMT_UV="0")
+    assert calls.index("python -m ensurepip") < next(
+        place for place, call in enumerate(calls) if call.startswith("python -m pip ")
+    )
+
+
+@pytest.mark.parametrize("name", ["quickstart.sh", "reproduce.sh"])
+def test_folders_on_the_command_line_are_those_of_the_caller(project: Path, name: str) -> None:
+    (project / "scripts" / "install.sh").write_text("")
+    shutil.copy(SCRIPT.with_name(name), project / "scripts")
+    python = project / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\necho "$PWD" "$@"\n')
+    python.chmod(0o755)
+    found = subprocess.run(
+        ["bash", project / "scripts" / name, "--corpus", "mine"], capture_output=True, text=True,
+        cwd=project / "bin",
+    )  # fmt: skip
+    assert found.stdout.split()[0] == str(project / "bin"), found.stderr
+    assert found.stdout.endswith(" --corpus mine\n")
+
+
 def test_uv_installs_where_it_is(project: Path) -> None:
     _, calls = install(project, {"python3.12": WORKS, "uv": WORKS})
     assert sum(call.startswith("uv pip install ") for call in calls) == 3
