@@ -4,5 +4,5 @@
 #   --output DIR     another place
 #   --archives DIR   take train, val and test_2016_flickr (.de.gz, .en.gz) from there, no network
 set -euo pipefail
-PATH="$(dirname "${BASH_SOURCE[0]}")/../.venv/bin:$PATH"
+PATH="${ADMIN_NMT_VENV:-$(dirname "${BASH_SOURCE[0]}")/../.venv}/bin:$PATH"
 exec admin-nmt prepare multi30k --output prepared/multi30k "$@"

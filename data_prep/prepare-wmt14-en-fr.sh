@@ -6,5 +6,5 @@
 #   --archives DIR        take the archives from there and use no network
 #   --joined-dictionary   one vocabulary, for --share-all-embeddings
 set -euo pipefail
-PATH="$(dirname "${BASH_SOURCE[0]}")/../.venv/bin:$PATH"
+PATH="${ADMIN_NMT_VENV:-$(dirname "${BASH_SOURCE[0]}")/../.venv}/bin:$PATH"
 exec admin-nmt prepare wmt14-en-fr --output prepared/wmt14-en-fr "$@"

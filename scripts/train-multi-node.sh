@@ -12,7 +12,7 @@ COMMAND is `fairseq-train DATA OPTIONS...` or `fairseq-hydra-train --config-name
   --nodes N        machines (default: SLURM_NNODES, else 1)
   --node-rank R    this machine, 0 to N-1 (default: SLURM_NODEID, else 0)
   --master HOST    machine 0, as all others can reach it (default port: 29500)
-  --procs P        processes on each machine (default: its number of GPUs)
+  --procs P        processes on each machine (default: its GPUs, or those of CUDA_VISIBLE_DEVICES)
   --cpu            train on the CPU over gloo
   --help           this text
 
@@ -51,6 +51,20 @@ if [[ ${1:-} == --rank ]]; then
     exec "$program" "$@" "${options[@]}"
 fi
 
+# The number of GPUs that PyTorch will see. Slurm sets CUDA_VISIBLE_DEVICES, also on machines where
+# nvidia-smi lists the GPUs of other jobs.
+count_gpus() {
+    local visible=()
+    case ${CUDA_VISIBLE_DEVICES-all} in
+        all) nvidia-smi --list-gpus 2>/dev/null | grep -c '^GPU ' || true ;; # slices of MIG have lines, too
+        '' | -1 | NoDevFiles) echo 0 ;;
+        *)
+            IFS=, read -ra visible <<<"$CUDA_VISIBLE_DEVICES"
+            echo "${#visible[@]}"
+            ;;
+    esac
+}
+
 nodes=${SLURM_NNODES:-1} node_rank=${SLURM_NODEID:-0} master='' procs='' device=gpu
 while [[ $# -gt 0 && $1 != -- ]]; do
     case $1 in
@@ -72,7 +86,7 @@ shift
 
 if [[ -z $procs ]]; then
     [[ $device == gpu ]] || die "--cpu needs --procs"
-    procs=$(nvidia-smi --list-gpus 2>/dev/null | wc -l) || true
+    procs=$(count_gpus)
     [[ $procs -gt 0 ]] || die "no GPU found; use --cpu --procs P"
 fi
 if [[ $nodes == 1 ]]; then

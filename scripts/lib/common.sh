@@ -11,8 +11,9 @@
 #                    checkpoint where that has the lower loss on DATA's validation set
 set -euo pipefail
 
+unset CDPATH # with it, cd may go elsewhere and print where
 scripts=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-command -v admin-nmt >/dev/null || PATH="$scripts/../.venv/bin:$PATH"
+command -v admin-nmt >/dev/null || PATH="${ADMIN_NMT_VENV:-$scripts/../.venv}/bin:$PATH"
 
 die() {
     echo "$(basename "$0"): error: $1 (see --help)" >&2

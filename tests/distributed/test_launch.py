@@ -13,6 +13,7 @@ from tests.support.programs import BIN
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PATH": f"{BIN}:{os.environ['PATH']}"}
+ENVIRONMENT.pop("CUDA_VISIBLE_DEVICES", None)
 TRAIN = [
     "--arch", "admin_transformer_tiny", "--share-all-embeddings", "--max-tokens", "150",
     "--optimizer", "radam", "--lr", "1e-3", "--max-update", "2", "--disable-validation",
@@ -69,6 +70,37 @@ def test_wrong_command_lines_end_in_one_line(options: list[str], message: str) -
     result = run(SCRIPTS / "train-multi-node.sh", *options)
     assert result.returncode == 2
     assert message in result.stderr and result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("visible", "listed", "procs"),
+    [
+        (
+            None,
+            ["GPU 0: H100", "  MIG 1g.10gb Device 0:", "  MIG 1g.10gb Device 1:", "GPU 1: H100"],
+            2,
+        ),
+        ("2,5,7", ["GPU 0: H100"] * 8, 3),  # as Slurm says which of a machine's GPUs are this job's
+        ("", ["GPU 0: H100"], 0),
+        ("-1", ["GPU 0: H100"], 0),
+        (None, [], 0),
+    ],
+)
+def test_one_process_for_each_gpu_that_may_be_used(
+    visible: str | None, listed: list[str], procs: int, tmp_path: Path
+) -> None:
+    lines = " ".join(f"'{line}'" for line in listed)
+    executable(tmp_path / "nvidia-smi", f"printf '%s\\n' {lines}\n" if listed else "exit 9\n")
+    executable(tmp_path / "torchrun", "echo torchrun $@\n")
+    given = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+    result = run(
+        SCRIPTS / "train-multi-gpu.sh", "--", "fairseq-train", "DATA",
+        PATH=f"{tmp_path}:{ENVIRONMENT['PATH']}", **given,
+    )  # fmt: skip
+    if procs:
+        assert f" --nproc-per-node {procs} " in result.stdout
+    else:
+        assert result.returncode == 2 and "no GPU found" in result.stderr
 
 
 @pytest.fixture
@@ -135,7 +167,7 @@ def test_a_slurm_job_keeps_the_batch_of_its_recipe(data_bin: Path, tmp_path: Pat
     executable(tmp_path / "scontrol", "echo 127.0.0.1\necho 127.0.0.2\n")
     executable(
         tmp_path / "srun",
-        'while [[ $1 == --* ]]; do shift; done\nSLURM_NODEID=1 "$@" >/dev/null 2>&1 &\n'
+        f'echo "$@" >{tmp_path}/srun.txt\nwhile [[ $1 == --* ]]; do shift; done\nSLURM_NODEID=1 "$@" >/dev/null 2>&1 &\n'
         'SLURM_NODEID=0 "$@"\nwait $!\n',
     )
     with socket.socket() as server:  # the script adds 20000 to the job number
@@ -147,9 +179,11 @@ def test_a_slurm_job_keeps_the_batch_of_its_recipe(data_bin: Path, tmp_path: Pat
         f"task.data={data_bin}", f"checkpoint.save_dir={tmp_path}/saved",
         PATH=f"{tmp_path}:{ENVIRONMENT['PATH']}", SLURM_SUBMIT_DIR=str(SCRIPTS.parent),
         SLURM_JOB_NODELIST="n[1-2]", SLURM_JOB_ID=str(job), SLURM_NNODES="2",
+        SLURM_CPUS_PER_TASK="32",
         ADMIN_NMT_LAUNCH="--cpu --procs 1",
     )  # fmt: skip
     assert result.returncode == 0, (result.stdout + result.stderr)[-4000:]
+    assert "--cpus-per-task=32 bash " in (tmp_path / "srun.txt").read_text()
     assert "'distributed_world_size': 2," in result.stdout + result.stderr
     assert "'update_freq': [4]" in result.stdout + result.stderr
     assert (tmp_path / "saved" / "checkpoint_last.pt").exists()
