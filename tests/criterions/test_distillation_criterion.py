@@ -76,6 +76,28 @@ def test_objective_is_the_papers(
         torch.testing.assert_close(found[name], p.grad, rtol=1e-3, atol=1e-5 * scale, msg=name)
 
 
+@pytest.mark.parametrize("reduce", [True, False], ids=["fused", "plain"])
+def test_ignored_prefix_is_left_out_of_both_terms_and_accuracy_is_reported(
+    build: Callable[..., Any],
+    criterion: Callable[..., Any],
+    batch: Any,
+    teacher: Path,
+    reduce: bool,
+) -> None:
+    """As if the first two tokens of every target were padding."""
+    model = build(*SHARED, *STILL).train()
+    options = (*KD, "--teacher", str(teacher), "--report-accuracy")
+    padded = {**batch, "target": batch["target"].clone()}
+    padded["target"][:, :2] = 1
+    loss, _, log = criterion(*options, "--ignore-prefix-size", "2")(model, batch, reduce)
+    same, _, expected = criterion(*options)(model, padded, reduce)
+    whole = criterion(*options)(model, batch)[2]
+    assert loss.sum().item() == pytest.approx(same.sum().item(), rel=1e-5)
+    for name in ("nll_loss", "teacher_kl", "n_correct", "total"):
+        assert float(log[name]) == pytest.approx(float(expected[name]), rel=1e-4), name
+    assert 0 < float(log["teacher_kl"]) < float(whole["teacher_kl"])
+
+
 def test_validation_is_that_of_the_student_alone(
     build: Callable[..., Any], criterion: Callable[..., Any], batch: Any, teacher: Path
 ) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from admin_nmt.criterions.output_layer import linear_output_layer, log_probabilities
+from admin_nmt.ops.label_smoothing import CONVENTIONS
 from tests.support.criterions import OURS, STILL, STOCK
 from tests.support.models import on_device
 
@@ -127,6 +128,24 @@ def test_options_mean_what_they_mean_in_fairseq(
     for name, value in expected_log.items():
         assert float(log[name]) == pytest.approx(float(value), rel=1e-5), name
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("over", CONVENTIONS)
+def test_the_mass_of_label_smoothing_goes_where_the_option_says(
+    build: Callable[..., Any], criterion: Callable[..., Any], batch: Any, over: str
+) -> None:
+    """Shared by all types or by all but the true one, in the fused loss and in the plain one."""
+    model = build(*STILL).train()
+    ours = criterion(*OURS, "--label-smoothing", "0.4", "--label-smoothing-over", over)
+    lprobs = model(**batch["net_input"])[0].double().log_softmax(-1)
+    target = batch["target"][..., None]
+    likelihood, all_types = lprobs.gather(-1, target), lprobs.sum(-1, keepdim=True)
+    num_types = lprobs.shape[-1]
+    shared = {"all": all_types / num_types, "others": (all_types - likelihood) / (num_types - 1)}
+    each = -(0.6 * likelihood + 0.4 * shared[over])[target != 1]
+    for reduce in (True, False):
+        loss = ours(model, batch, reduce)[0].sum()
+        assert loss.item() == pytest.approx(each.sum().item(), rel=1e-5)
 
 
 def test_unreduced_loss_is_per_token_and_zero_at_padding(
