@@ -13,6 +13,7 @@ from admin_nmt.modules.multihead_attention import (
     fuse_projections,
     split_projections,
 )
+from admin_nmt.ops.attention import attention_weights
 from tests.support.memory import kept_for_backward, num_bytes
 
 D, H, B, T, S = 24, 3, 4, 5, 7
@@ -207,6 +208,13 @@ def test_half_precision_is_near_float32(device: str, dtype: torch.dtype, toleran
     out, _ = ours.to(dtype)(x.to(dtype), need_weights=True)
     error = (out.float() - expected).norm() / expected.norm()
     assert error < tolerance
+
+
+def test_scores_are_scaled_before_they_could_leave_the_range_of_float16(device: str) -> None:
+    """q k^T is 230,400, of which an eighth is left; float16 ends at 65,504."""
+    q = torch.full((1, 1, 2, 64), 60.0, dtype=torch.float16, device=device)
+    weights = attention_weights(q, q, None, scale=64**-0.5)
+    assert torch.equal(weights, torch.full_like(weights, 0.5))
 
 
 @pytest.mark.parametrize(("length", "kernel"), [(20, False), (300, True)])

@@ -35,13 +35,15 @@ def test_layers_share_it_until_a_mask_changes() -> None:
     future, padding = masks()
     first = attention_bias(future, padding, torch.float32)
     assert attention_bias(future, padding, torch.float32) is first
-    for changed in (
-        attention_bias(None, padding, torch.float32),
-        attention_bias(future, padding, torch.float64),
-        attention_bias(future.clone(), padding, torch.float32),
-        attention_bias(future, padding.clone(), torch.float32),
+    for other in (
+        (None, padding, torch.float32),
+        (future, padding, torch.float64),
+        (future.clone(), padding, torch.float32),
+        (future, padding.clone(), torch.float32),
     ):
-        assert changed is not first
+        kept = attention_bias(future, padding, torch.float32)
+        changed = attention_bias(*other)
+        assert changed is not None and changed is not kept and changed.dtype == other[2]
     padding[1, 2] = True
     after = attention_bias(future, padding, torch.float32)
     assert after is not None and after[1, 0, 2].tolist() == [0, 0, -INF]

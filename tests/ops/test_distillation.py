@@ -94,6 +94,7 @@ def test_equals_the_papers_written_as_loops(
     keep = target.view(-1) != PAD
     right = (logits[0].argmax(-1) == target.view(-1)) & keep
     for sums in (found, same):
+        assert not sums.nll.requires_grad and not sums.kl.requires_grad
         assert sums.loss.item() == pytest.approx(loss.item(), rel=1e-12)
         assert sums.nll.item() == pytest.approx(nll, rel=1e-12)
         assert sums.kl.item() == pytest.approx(kl, rel=1e-11)

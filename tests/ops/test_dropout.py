@@ -25,6 +25,14 @@ def test_kept_values_make_the_mean_exact(device: str, p: float) -> None:
     assert kept[0].item() * (1 - threshold / 2**16) == pytest.approx(1.0, rel=1e-6)
 
 
+def test_exactly_the_levels_below_the_threshold_are_dropped() -> None:
+    """One level too many would drop 16 of a million, and none would be left of the highest."""
+    torch.manual_seed(0)
+    shape = torch.Size([1 << 20])
+    assert keep_mask(shape, 0).all()
+    assert 0 < keep_mask(shape, (1 << 16) - 1).sum() < 48  # 16 are expected
+
+
 def test_gradient_uses_the_mask_of_the_forward(device: str) -> None:
     x = torch.randn(7, 11, device=device, requires_grad=True)
     out = dropout(x, 0.4)
