@@ -41,15 +41,18 @@ class Trainer:
 
 @settings(deadline=None, max_examples=60)
 @given(
-    values=st.lists(st.sampled_from([0.0, 9.9, 10.0, 20.5, 20.51, 100.0]), min_size=1, max_size=9),
+    values=st.lists(
+        st.sampled_from([-3.0, 0.0, 9.9, 10.0, 20.5, 20.51, 100.0]), min_size=1, max_size=9
+    ),
     most=st.integers(1, 4),
     maximize=st.booleans(),
     no_last=st.booleans(),
     resumed_before=st.integers(0, 9),
+    suffix=st.sampled_from(["", "-shard0"]),
 )
 def test_the_n_best_stay_and_the_best_is_among_them(
     tmp_path_factory: pytest.TempPathFactory, values: list[float], most: int, maximize: bool,
-    no_last: bool, resumed_before: int,
+    no_last: bool, resumed_before: int, suffix: str,
 ) -> None:  # fmt: skip
     folder = tmp_path_factory.mktemp("run")
     cfg = OmegaConf.structured(
@@ -60,6 +63,7 @@ def test_the_n_best_stay_and_the_best_is_among_them(
         )
     )  # fmt: skip
     trainer: Any = Trainer()
+    trainer.checkpoint_suffix = suffix
     iterator = SimpleNamespace(epoch=1, end_of_epoch=lambda: True, state_dict=dict)
     forget_best()
     with pytest.MonkeyPatch.context() as patch:
@@ -81,11 +85,43 @@ def test_the_n_best_stay_and_the_best_is_among_them(
             files = {path.name: int(path.read_text()) for path in folder.glob("checkpoint.best*")}
             assert sorted(files.values()) == sorted(expected[-most:])
             assert files == {
-                best_checkpoints.name_of("bleu", values[number - 1], number): number
+                best_checkpoints.name_of("bleu", values[number - 1], number, suffix): number
                 for number in expected[-most:]
             }
-            assert int((folder / "checkpoint_best.pt").read_text()) == expected[-1]
+            assert int((folder / f"checkpoint_best{suffix}.pt").read_text()) == expected[-1]
     assert cfg.keep_best_checkpoints == most
+
+
+@pytest.mark.parametrize(
+    ("change", "kept_by"),
+    [
+        ({}, "ours"),
+        ({"keep_best_checkpoints": -1}, "fairseq"),
+        ({"write_checkpoints_asynchronously": True}, "fairseq"),
+        ({"no_save": True}, None),
+        ({"val_loss": None}, None),
+        ({"should_save_checkpoint_on_current_rank": False}, None),
+    ],
+    ids=str,
+)
+def test_who_keeps_the_best(
+    change: dict[str, Any], kept_by: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody where nothing is saved: without a validation, and on ranks other than the first."""
+    monkeypatch.setattr(best_checkpoints, "is_ours", lambda trainer: True)
+    keepers = []
+    monkeypatch.setattr(best_checkpoints, "_keep", lambda *_: keepers.append("ours"))
+
+    def fairseqs(cfg: Any, *_: Any) -> None:
+        if cfg.keep_best_checkpoints == asked["keep_best_checkpoints"]:
+            keepers.append("fairseq")
+
+    asked = {"keep_best_checkpoints": 2, "write_checkpoints_asynchronously": False, "no_save": False,
+             "val_loss": 1.0, "should_save_checkpoint_on_current_rank": True} | change  # fmt: skip
+    both: Any = SimpleNamespace(**asked)
+    best_checkpoints._the_best(fairseqs)(both, both, None, asked["val_loss"])
+    assert keepers == ([kept_by] if kept_by else [])
+    assert both.keep_best_checkpoints == asked["keep_best_checkpoints"]
 
 
 def test_a_resumed_training_keeps_the_best(data_bin: Path, tmp_path: Path) -> None:

@@ -89,15 +89,16 @@ def test_moments_of_either_form_load_into_the_other(
 
 
 def test_a_parameter_without_state_has_moments_of_zero() -> None:
-    parameters = [torch.zeros(2), torch.zeros(1, 3)]
+    parameters = [torch.zeros(2), torch.zeros(1, 3), torch.zeros(1)]
+    moments = {n: torch.full_like(parameters[n], n) for n in (1, 2)}
     state = {
-        "state": {1: {"step": 4, "exp_avg": torch.ones(1, 3)}},
-        "param_groups": [{"lr": 1.0, "params": [0, 1]}],
+        "state": {n: {"step": 3 + n, "exp_avg": moment} for n, moment in moments.items()},
+        "param_groups": [{"lr": 1.0, "params": [0, 1, 2]}],
         "loss_scale": 2.0,
     }
     joined = flat_weights.moments_of_all(state, parameters)
-    assert joined["state"][0]["step"] == 4 and joined["loss_scale"] == 2.0
-    assert joined["state"][0]["exp_avg"].tolist() == [0, 0, 1, 1, 1]
+    assert joined["state"][0]["step"] == 5 and joined["loss_scale"] == 2.0
+    assert joined["state"][0]["exp_avg"].tolist() == [0, 0, 1, 1, 1, 2]
     assert joined["param_groups"] == [{"lr": 1.0, "params": [0]}]
 
 
@@ -145,6 +146,18 @@ def test_what_cannot_be_flat_stays_one_by_one(parse: Callable[..., Any]) -> None
     ):
         optimizer, weights = build(parse("--bf16", *options))
         assert len(optimizer.fp32_params) == len(weights), options
+    for group, name, value in (
+        ("distributed_training", "ddp_backend", "fully_sharded"),
+        ("optimizer", "_name", "composite"),
+    ):
+        cfg = parse("--bf16")
+        assert flat_weights._wants_flat_copy(cfg, weights)
+        cfg[group][name] = value
+        assert not flat_weights._wants_flat_copy(cfg, weights), value
+    elsewhere = nn.Parameter(weights[0].detach().to("meta"))
+    assert not flat_weights._wants_flat_copy(parse("--bf16"), [*weights, elsewhere])
+    weights[1].optim_overrides = {}  # type: ignore[attr-defined]
+    assert not flat_weights._wants_flat_copy(parse("--bf16"), weights)
 
 
 def test_a_run_goes_on_with_copies_one_by_one_and_back(data_bin: Path, tmp_path: Path) -> None:

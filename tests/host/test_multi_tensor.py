@@ -50,6 +50,7 @@ def test_updates_equal_fairseqs(
         expected, found = update(stock, theirs, seed), update(served, ours, seed)
         for one, other in zip(found, expected, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-6 * (not one.dim()), atol=0)
+    assert all(weight.grad is None for weight in ours)
     gradients = [p.grad for p in served.fp32_optimizer.params if p.grad is not None]
     assert bool(gradients) == (not freed)
     assert not any(gradient.any() for gradient in gradients)
@@ -67,6 +68,69 @@ def test_a_gradient_that_was_never_there_is_zero(
     served._sync_fp16_grads_to_fp32()
     assert served.fp32_params[0].grad.eq(1).all()
     assert not served.fp32_params[1].grad.any()
+
+
+def test_a_new_gradient_of_the_flat_copy_is_the_one_that_is_filled(
+    parse: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served, weights = optimizer_of(parse("--bf16"), torch.bfloat16, True, monkeypatch)
+    multi_tensor.serve(served)
+    (flat,) = served.fp32_params.values()
+    for number in (1, 2, 3):
+        for weight in weights:
+            weight.grad = torch.full_like(weight, number)
+        served._needs_sync = True
+        served._sync_fp16_grads_to_fp32()
+        assert flat.grad.eq(number).all()
+        flat.grad = torch.zeros_like(flat)  # as somebody else may give it one
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("max_norm", [0.0, 1.0, 1e9])
+def test_norm_and_clipping_without_a_float32_copy_are_fairseqs(
+    parse: Callable[..., Any], dtype: torch.dtype, max_norm: float
+) -> None:
+    """Float32 weights, and 16-bit ones without a copy, whose norm is beyond float16's range; with
+    what ranks make of the norm together."""
+    from fairseq import optim
+
+    found = []
+    for served in (False, True):
+        generator = torch.Generator().manual_seed(0)
+        weights = [nn.Parameter(torch.zeros(s, dtype=dtype)) for s in ((300, 300), (5,))]
+        optimizer = optim.build_optimizer(parse("--optimizer", "adam").optimizer, weights)
+        if served:
+            multi_tensor.serve(optimizer)
+        for weight in weights:
+            weight.grad = (300 * torch.randn(weight.shape, generator=generator)).to(dtype)
+        norm = optimizer.clip_grad_norm(max_norm, lambda norm: 2 * norm)
+        found.append([norm, *(weight.grad for weight in weights)])
+    assert found[0][0] > 1e5
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-3, atol=1e-6)  # float16's rounding
+
+
+def test_gradients_of_several_types_and_experts_are_left_to_fairseq(
+    parse: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fairseq import optim
+
+    def refused(*_: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(multi_tensor, "clip_gradients", refused)
+    weights = [nn.Parameter(torch.zeros(3, dtype=d)) for d in (torch.float32, torch.bfloat16)]
+    optimizer = optim.build_optimizer(parse("--optimizer", "adam").optimizer, weights)
+    multi_tensor.serve(optimizer)
+    optimizer.clip_grad_norm(1.0)  # no gradient at all
+    for weight in weights:
+        weight.grad = torch.ones_like(weight)
+    assert optimizer.clip_grad_norm(0.0).item() == pytest.approx(6**0.5)
+    weights[1].grad = None
+    weights[1].expert = True  # type: ignore[attr-defined]
+    experts = optim.build_optimizer(parse("--optimizer", "adam").optimizer, weights)
+    multi_tensor.serve(experts)
+    assert experts.clip_grad_norm(0.0).item() == pytest.approx(3**0.5)
 
 
 def test_the_norm_of_many_numbers_is_exact(parse: Callable[..., Any]) -> None:

@@ -30,11 +30,11 @@ def set_gradients(step: int, *groups: list[torch.nn.Parameter]) -> None:
             parameter.grad = gradient.to(parameter.dtype)
 
 
-@pytest.mark.parametrize("beta2", [0.98, 0.999])
-def test_step_equals_pytorchs_radam(beta2: float) -> None:
+@pytest.mark.parametrize(("beta2", "eps"), [(0.98, 1e-8), (0.999, 1e-8), (0.98, 0.1)])
+def test_step_equals_pytorchs_radam(beta2: float, eps: float) -> None:
     """Before and after the variance becomes tractable (the sixth step)."""
     ours, theirs = parameters(), parameters()
-    options = OPTIONS | {"betas": (0.9, beta2)}
+    options = OPTIONS | {"betas": (0.9, beta2), "eps": eps}
     optimizers = RAdam(ours, **options), torch.optim.RAdam(theirs, **options)
     for step in range(40):
         set_gradients(step, ours, theirs)
