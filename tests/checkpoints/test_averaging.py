@@ -114,6 +114,14 @@ def test_sum_is_bitwise_that_of_newest_to_oldest(tmp_path):
     assert averaged(paths)["model"]["w"].item() == expected.item()
 
 
+def test_averaging_leaves_its_arguments_as_they_were(tmp_path):
+    models = [{"w": torch.full((2,), value), "n": torch.tensor([3])} for value in (1.0, 4.0)]
+    opened = [Checkpoint.open(path) for path in write(tmp_path, models)]
+    assert average(opened).weights["w"].tolist() == [2.5, 2.5]
+    for checkpoint, model in zip(opened, models, strict=True):
+        assert all(torch.equal(checkpoint.weights[name], model[name]) for name in model)
+
+
 def test_other_state_comes_from_the_first_file(tmp_path):
     for number in (1, 2):
         state = checkpoint({"w": torch.ones(1)}, extra_state={"epoch": number})
@@ -276,6 +284,23 @@ def test_models_that_differ_in_settings_only_are_refused(tmp_path):
     with pytest.raises(
         UserError, match=r"2.pt is not of .*: init_type deepnorm instead of default"
     ):
+        averaged([tmp_path / "1.pt", tmp_path / "2.pt"])
+    averaged([tmp_path / "1.pt", tmp_path / "3.pt"])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "encoder_attention_heads", "decoder_attention_heads", "encoder_normalize_before",
+        "decoder_normalize_before", "activation_fn",
+    ],
+)  # fmt: skip
+def test_settings_of_fairseqs_that_no_shape_shows_are_compared(tmp_path, name):
+    for number, value in ((1, "one"), (2, "other"), (3, "one")):
+        state = checkpoint(BASE)
+        setattr(state["cfg"]["model"], name, value)
+        torch.save(state, tmp_path / f"{number}.pt")
+    with pytest.raises(UserError, match=f"{name} other instead of one"):
         averaged([tmp_path / "1.pt", tmp_path / "2.pt"])
     averaged([tmp_path / "1.pt", tmp_path / "3.pt"])
 

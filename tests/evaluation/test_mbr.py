@@ -113,7 +113,8 @@ def test_the_command_writes_one_line_for_each_list(tmp_path, capsysbinary):
     assert main(["mbr", str(path), *output, "--utility", "bleu", "--temperature", "0.5"]) == 0
     assert (tmp_path / "out").read_text(encoding="utf-8") == "x y\n\ngrün\n"
     assert main(["mbr", str(path), *output]) == 1
-    assert main(["mbr", str(path), *output, "--force", "--temperature", "0"]) == 2
+    for temperature in ("0", "nan"):
+        assert main(["mbr", str(path), *output, "--force", "--temperature", temperature]) == 2
     assert main(["mbr", str(tmp_path / "none")]) == 1
     errors = capsysbinary.readouterr().err.decode()
     assert "exists: give another name, or --force" in errors

@@ -118,6 +118,21 @@ def test_the_seed_decides_and_the_environment_is_left_as_it_was(monkeypatch):
 
     assert means(3) == means(3) != means(4)
     assert os.environ["SACREBLEU_SEED"] == "1"
+    monkeypatch.delenv("SACREBLEU_SEED")
+    means(3)
+    assert "SACREBLEU_SEED" not in os.environ
+
+
+def test_case_and_tokenisation_are_those_asked_for():
+    systems = {"a": ["One two three-four five."] * 3, "b": ["one two three-four five ."] * 3}
+    few = {"num_bootstrap": 5, "num_randomisation": 5}
+
+    def difference(**options):
+        found = compare_systems(systems, systems["b"], metrics=["bleu"], **few, **options)
+        return found.results[1].difference
+
+    assert difference() > 0 and difference(tokenize="none", lowercase=True) > 0
+    assert difference(lowercase=True) == 0
 
 
 @pytest.mark.parametrize(
