@@ -76,7 +76,16 @@ def test_factors_that_cannot_be_folded_are_refused(state: State) -> None:
         UserError, match=r"a_residual, the first sublayer .* not one positive number"
     ):
         fold_stack(state, STACK, [first, *rest])
-    rest[1] = rest[1].clone()
-    rest[1][:2] = 0
-    with pytest.raises(UserError, match=r"2 of 6 components of c_residual\.omega are zero"):
-        fold_stack(state, STACK, [1.0, *rest])
+    with pytest.raises(UserError, match=r"a_residual, .* not one positive number"):
+        fold_stack(state, STACK, [-2.0, *rest])
+    for value, what in ((0.0, "zero"), (float("inf"), "not finite"), (float("nan"), "not finite")):
+        bad = rest[1].clone()
+        bad[:2] = value
+        with pytest.raises(UserError, match=rf"2 of 6 components of c_residual\.omega are {what}"):
+            fold_stack(state, STACK, [1.0, rest[0], bad])
+    half = {name: value.half() for name, value in state.items()}
+    for value, name in ((1e-6, r"c\.in"), (1e6, r"b\.norm")):
+        with pytest.raises(
+            UserError, match=rf"{name}\.weight would leave the range of torch\.float16"
+        ):
+            fold_stack(half, STACK, [1.0, rest[0], torch.full((SIZE,), value)])

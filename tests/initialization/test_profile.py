@@ -210,6 +210,19 @@ def test_checkpointing_and_layer_drop_do_not_change_the_profile(
         assert measure_profile(model, [batch], seed=1).sublayers == expected, options
 
 
+def test_what_cannot_be_measured_is_refused(build: Callable[..., Any], batch: Any) -> None:
+    from admin_nmt.initialization.profile import measure_profile, profile_batches
+
+    model = build()
+    with torch.no_grad():
+        model.encoder.layers[1].fc2.weight[0, 0] = float("nan")
+    with pytest.raises(UserError, match=r"not finite at encoder\.layers\.1\.ffn_residual"):
+        measure_profile(model, [batch], seed=1)
+    for empty in (SimpleNamespace(frozen_batches=[]), SimpleNamespace()):
+        with pytest.raises(UserError, match="no training batches to profile on"):
+            profile_batches(empty, 1, 1, lambda batch: batch)
+
+
 def test_profile_batches_are_drawn_without_repeating_one() -> None:
     from admin_nmt.initialization.profile import profile_batches
 

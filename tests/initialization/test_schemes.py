@@ -19,6 +19,27 @@ def test_logarithmic_omega_has_the_published_values(n: int, omega: float) -> Non
     assert omega_const(n) == pytest.approx(n**0.5)
 
 
+@pytest.mark.parametrize(("cross", "decoder"), [((), 3), (("--no-cross-attention",), 2)])
+@pytest.mark.parametrize(
+    ("init_type", "omega"), [("admin-log", omega_log), ("admin-const", omega_const)]
+)
+def test_analytic_omegas_are_those_of_the_sublayers_of_each_stack(
+    build: Callable[..., Any],
+    init_type: str,
+    omega: Callable[[int], float],
+    cross: tuple[str, ...],
+    decoder: int,
+) -> None:
+    """Of 2N and 3M sublayers, or 2M without encoder-decoder attention; the first is a constant."""
+    sizes = ("--encoder-layers", "4", "--decoder-layers", "1", *cross)
+    residuals = dict(build("--init-type", init_type, *sizes).residuals())
+    for stack, number in (("encoder", 8), ("decoder", decoder)):
+        first, *others = (r for name, r in residuals.items() if name.startswith(stack))
+        assert first.constant == pytest.approx(omega(number)) and len(others) == number - 1
+        for residual in others:
+            torch.testing.assert_close(residual.omega, torch.full((32,), omega(number)))
+
+
 def test_deepnorm_constants_are_the_papers() -> None:
     depth = Depth(18, 6)
     assert alpha_beta("encoder", depth) == pytest.approx(

@@ -1,5 +1,6 @@
 """Named architectures, sizes, state-dict names, and what is refused."""
 
+import re
 from argparse import Namespace
 from collections.abc import Callable
 from typing import Any
@@ -70,6 +71,15 @@ def body(encoder_layers: int, decoder_layers: int, dim: int, inner: int) -> int:
     )
 
 
+#: Of everything, of attention weights, of the FFN's activation.
+DROPOUTS = {
+    "admin_transformer": (0.1, 0.0, 0.0),
+    "admin_transformer_iwslt_de_en": (0.3, 0.1, 0.1),
+    "admin_transformer_wmt_en_(de|fr)": (0.1, 0.1, 0.1),
+    "admin_transformer_wmt_en_de_big": (0.3, 0.1, 0.0),
+}
+
+
 @pytest.mark.parametrize(
     ("arch", "sizes"),
     [
@@ -93,6 +103,11 @@ def test_named_architectures_have_the_published_sizes(
     from admin_nmt.models.admin_transformer import AdminTransformerModel
 
     cfg = parse("--arch", arch, "--share-all-embeddings").model
+    found = cfg.dropout, cfg.attention_dropout, cfg.activation_dropout
+    (published,) = (
+        d for name, d in DROPOUTS.items() if re.fullmatch(rf"{name}(_\d+l_\d+l)?", arch)
+    )
+    assert found == published
     with torch.device("meta"):
         model = task.build_model(cfg)
     assert isinstance(model, AdminTransformerModel)

@@ -286,8 +286,9 @@ def test_backward_hooks_of_modules_may_watch(
 
 
 def test_a_slice_of_the_layers_is_a_chain(build: Callable[..., Any]) -> None:
-    layers = build(*DEPTH, *ALL).encoder.layers
+    layers = build(*DEPTH, *ALL, "--encoder-layerdrop", "0.5").encoder.layers
     assert type(layers[1:]) is type(layers) and len(layers[1:]) == 2 and layers[1:][0] is layers[1]
+    assert (layers[1:].stack, layers[1:].p) == ("encoder", 0.5)
 
 
 @pytest.mark.parametrize("reduce", ["sum", "mean"])

@@ -142,6 +142,10 @@ def test_omega_one_is_fairseqs_transformer(
     stock_logits, stock_extra = stock(**batch["net_input"])
     torch.testing.assert_close(ours_logits, stock_logits, rtol=0, atol=1e-5)
     torch.testing.assert_close(ours_extra["attn"][0], stock_extra["attn"][0], rtol=0, atol=1e-6)
+    source = batch["net_input"]["src_tokens"], batch["net_input"]["src_lengths"]
+    encoded, expected = (m.encoder(*source, return_all_hiddens=True) for m in (ours, stock))
+    del encoded["fc_results"], expected["fc_results"]  # one None a layer in fairseq's
+    torch.testing.assert_close(encoded, expected, rtol=0, atol=1e-5)
     # And back: what we save under fairseq's names is what fairseq saved.
     returned = stock_state(ours)
     for name, value in stock.state_dict().items():

@@ -10,7 +10,7 @@ import torch
 
 from admin_nmt.ops import attention
 from admin_nmt.ops.attention import attention_bias
-from admin_nmt.ops.recording import recording
+from admin_nmt.ops.recording import recording, recording_number
 
 INF = float("inf")
 
@@ -38,7 +38,7 @@ def test_layers_share_it_until_a_mask_changes() -> None:
     for other in (
         (None, padding, torch.float32),
         (future, padding, torch.float64),
-        (future.clone(), padding, torch.float32),
+        (masks()[0], padding, torch.float32),
         (future, padding.clone(), torch.float32),
     ):
         kept = attention_bias(future, padding, torch.float32)
@@ -75,6 +75,15 @@ def test_a_recording_shares_its_own_and_no_others() -> None:
     with recording():
         assert attention_bias(future, padding, torch.float32) is not first
     assert attention_bias(future, padding, torch.float32) is not first
+
+
+def test_after_an_inner_recording_the_outer_one_goes_on() -> None:
+    with recording():
+        outer = recording_number()
+        with recording():
+            assert recording_number() not in (0, outer)
+        assert recording_number() == outer > 0
+    assert recording_number() == 0
 
 
 @pytest.mark.parametrize("recorded", [False, True])

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from admin_nmt.ops.dropout import dropout, keep_mask, keep_threshold
+from admin_nmt.ops.dropout import dropout, keep_mask, keep_threshold, mask_seed
+from admin_nmt.ops.recording import recording
 
 
 @pytest.mark.parametrize("p", [0.1, 0.3, 0.5, 0.9])
@@ -57,6 +58,19 @@ def test_seed_decides_and_zero_is_identity(device: str) -> None:
     assert torch.equal(first, dropout(x, 0.3))
     assert dropout(x, 0.0) is x
     assert dropout(torch.empty(0, 3, device=device), 0.3).shape == (0, 3)
+
+
+def test_seeds_of_kernels_are_new_numbers_and_in_a_recording_tensors() -> None:
+    """A replay draws them again; a number would be the same in all of them."""
+    cpu = torch.device("cpu")
+    torch.manual_seed(1)
+    numbers = [mask_seed(cpu) for _ in range(3)]
+    assert len(set(numbers)) == 3 and all(isinstance(number, int) for number in numbers)
+    torch.manual_seed(1)
+    assert mask_seed(cpu) == numbers[0]
+    with recording():
+        seed = mask_seed(cpu)
+    assert isinstance(seed, torch.Tensor) and seed.shape == (1,)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

@@ -182,6 +182,37 @@ def test_weight_gradient_is_accumulated_in_float32(device: str) -> None:
     torch.testing.assert_close(weight.grad[0].float().cpu(), expected, rtol=1e-2, atol=0)
 
 
+def test_bias_gradient_is_summed_in_float32(device: str) -> None:
+    """-750.75 has more digits than bfloat16."""
+    like = {"dtype": torch.bfloat16, "device": device}
+    bias = torch.zeros(4, device=device, requires_grad=True)
+    target = torch.zeros(1001, dtype=torch.long, device=device)
+    linear_cross_entropy(
+        torch.ones(1001, 2, **like), torch.zeros(4, 2, **like), bias, target,
+        LabelSmoothing.of(0.0, 4), chunk_tokens=1001,
+    ).loss.backward()  # fmt: skip
+    assert bias.grad is not None and bias.grad.tolist() == [-750.75, 250.25, 250.25, 250.25]
+
+
+def test_a_loss_scale_beyond_float16_leaves_small_gradients_finite(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With float16 products, as on a GPU."""
+    monkeypatch.setattr(loss_chunk, "_product_dtype", lambda features: torch.float16)
+    features, weight, _, target = problem(1, (6,), D=4, V=9)
+    (ours,) = leaves(features, dtype=torch.float16)
+    small = (weight * 1e-4).half()
+    loss = linear_rdrop(ours, small, None, target, LabelSmoothing.of(0.0, 9), 0.0, PAD).loss
+    (loss * 2.0**21).backward()
+    assert ours.grad is not None and ours.grad.isfinite().all() and ours.grad.abs().max() > 10
+
+
+def test_logits_of_all_passes_share_a_chunk() -> None:
+    for passes in (1, 2, 3):
+        tokens = default_chunk_tokens(passes, 1000, "cpu", torch.float32)
+        assert tokens == (1 << 22) // (passes * 1000)
+
+
 def test_products_are_added_to_float32_unrounded_where_the_device_can(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -354,7 +385,7 @@ def test_without_gradients_none_are_computed() -> None:
     features, weight, bias, target = problem(2, (6,), D=3, V=5)
     ours = leaves(features, weight, bias)
     smoothing = LabelSmoothing.of(0.1, 5)
-    with torch.no_grad():
+    with torch.no_grad(), mock.patch.object(torch, "mm", side_effect=AssertionError):
         quiet = linear_rdrop(*ours, target, smoothing, 1.0, PAD)
     assert not quiet.loss.requires_grad
     loud = linear_rdrop(*ours, target, smoothing, 1.0, PAD)
