@@ -171,8 +171,8 @@ def _linear_loss(
         )
     device = features.device.type
     if torch.is_autocast_enabled(device):
-        dtype = torch.get_autocast_dtype(device)
-        features, weight = features.to(dtype), weight.to(dtype)
+        # The weight is rounded for the products only: its gradient keeps the type of the weight.
+        features = features.to(torch.get_autocast_dtype(device))
     target = target.reshape(-1)
     keep, masked = None, False
     if ignore_index is not None and _leaves_out(features.device):

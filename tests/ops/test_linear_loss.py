@@ -195,11 +195,11 @@ def test_bias_gradient_is_summed_in_float32(device: str) -> None:
 
 
 def test_a_loss_scale_beyond_float16_leaves_small_gradients_finite(
-    monkeypatch: pytest.MonkeyPatch,
+    device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With float16 products, as on a GPU."""
+    """With float16 products, also on a CPU."""
     monkeypatch.setattr(loss_chunk, "_product_dtype", lambda features: torch.float16)
-    features, weight, _, target = problem(1, (6,), D=4, V=9)
+    features, weight, _, target = problem(1, (6,), D=4, V=9, device=device)
     (ours,) = leaves(features, dtype=torch.float16)
     small = (weight * 1e-4).half()
     loss = linear_rdrop(ours, small, None, target, LabelSmoothing.of(0.0, 9), 0.0, PAD).loss
@@ -356,6 +356,12 @@ def test_autocast_multiplies_in_low_precision_and_returns_full_gradients(device:
     with torch.autocast(device, dtype=torch.bfloat16):
         found = linear_rdrop(*ours, target, LabelSmoothing.of(0.1, 50), 2.0, PAD)
     found.loss.backward()
+    # All but the products is computed as without autocast.
+    rounded = [ours[0].bfloat16(), ours[1].bfloat16(), ours[2]]
+    same = linear_rdrop(*rounded, target, LabelSmoothing.of(0.1, 50), 2.0, PAD)
+    assert (found.loss, found.nll, found.kl) == (same.loss, same.nll, same.kl)
+    weight_grad = ours[1].grad
+    assert weight_grad is not None and not torch.equal(weight_grad, weight_grad.bfloat16().float())
     exact = leaves(features, weight, bias)
     loss, *_ = by_loops(*exact, target, 2.0)
     loss.backward()
