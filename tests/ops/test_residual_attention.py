@@ -241,6 +241,15 @@ def test_sixty_layers_in_half_precision_do_not_drift(dtype: torch.dtype, mean: b
     assert max(theirs[30:]) > 5 * max(ours[30:]), (max(theirs[30:]), max(ours[30:]))
 
 
+def test_autocast_changes_nothing(device: str) -> None:
+    """Products run in the type of the queries, which a projection under autocast has chosen."""
+    q, k, v, prev = inputs((2, 2, 5, 6, 4), torch.float32, device=device)
+    expected = residual_attention_with_weights(q, k, v, prev, scale=0.5, layers=2)
+    with torch.autocast(device, dtype=torch.bfloat16):
+        found = residual_attention_with_weights(q, k, v, prev, scale=0.5, layers=2)
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
 def test_a_chain_beyond_the_range_of_float16_stays_finite() -> None:
     q = torch.full((1, 1, 2, 4), 60.0, dtype=torch.float16)
     prev = torch.full((1, 1, 2, 2), 65000.0)
