@@ -147,6 +147,7 @@ def test_a_chain_in_place_equals_a_chain_out_of_place() -> None:
                 q * layer, k, v, scores, scale=0.5, layers=layer, in_place=in_place
             )
             total = total + (out * layer).sum()
+            assert not scores._is_view()  # or the next layer could not overwrite it
         results.append((total, *torch.autograd.grad(total, (q, k, v))))
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other)
@@ -209,6 +210,7 @@ def largest_errors(dtype: torch.dtype, mean: bool, chain: torch.dtype) -> list[f
 
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float16, 2e-3), (torch.bfloat16, 1.5e-2)])
 def test_half_precision_gradients_are_near_float64(dtype: torch.dtype, bound: float) -> None:
+    """That of the carried scores, which grows from layer to layer, has float32's digits."""
     shape = (2, 2, 9, 9, 16)
     q, k, v, prev = (x.detach().requires_grad_() for x in inputs(shape))
     rounded = [x.detach().to(dtype).requires_grad_() for x in (q, k, v)]
@@ -227,6 +229,9 @@ def test_half_precision_gradients_are_near_float64(dtype: torch.dtype, bound: fl
         strict=True,
     ):
         assert (one.double() - other).norm() < bound * other.norm()
+    out, _ = residual_attention(*rounded, carried, bias.to(dtype), scale=0.25, layers=2)
+    (grad,) = torch.autograd.grad(out.sum(), carried)
+    assert grad.dtype == torch.float32 and not torch.equal(grad, grad.to(dtype).float())
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
