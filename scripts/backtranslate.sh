@@ -44,7 +44,7 @@ if [[ $# -gt 0 ]]; then shift; fi
 [[ -f $text ]] || die "no file $text"
 mkdir -p "$output"
 
-[[ -d $output/reverse ]] || admin-nmt export "$reverse" "$data" --quantization int8 --output "$output/reverse"
+export_int8 "$reverse" "$data" "$output/reverse"
 admin-nmt backtranslate "$output/reverse" "$data" --input "$text" --output "$output/mixed" --device "$device" \
     "${search[@]}" ${options[@]+"${options[@]}"}
 made=$output/mixed/back-translation.json

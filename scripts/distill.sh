@@ -30,7 +30,7 @@ if [[ $# -gt 0 ]]; then shift; fi
 [[ -d $data ]] || die "$data is not a folder"
 mkdir -p "$output"
 
-[[ -d $output/teacher ]] || admin-nmt export "$teacher" "$data" --quantization int8 --output "$output/teacher"
+export_int8 "$teacher" "$data" "$output/teacher"
 admin-nmt distill "$output/teacher" "$data" --output "$output/distilled" --device "$device"
 made=$output/distilled/distillation.json
 source=$(found "$made" source_lang) target=$(found "$made" target_lang)
@@ -46,4 +46,4 @@ fairseq-train "$output/distilled/data-bin" -s "$source" -t "$target" ${cpu[@]+"$
 average_or_best "$output/checkpoints" "$output/distilled/data-bin" "$output/student.pt" ${cpu[@]+"${cpu[@]}"}
 admin-nmt evaluate "$data" --path "$teacher" --output "$output/scores-teacher" ${cpu[@]+"${cpu[@]}"}
 admin-nmt evaluate "$data" --path "$output/student.pt" --output "$output/scores-student" ${cpu[@]+"${cpu[@]}"}
-[[ -d $output/student ]] || admin-nmt export "$output/student.pt" "$data" --quantization int8 --output "$output/student"
+export_int8 "$output/student.pt" "$data" "$output/student"

@@ -6,6 +6,9 @@
 #   share_embeddings DATA SOURCE TARGET
 #                    fills the array `shared`: --share-all-embeddings where both languages have the same
 #                    dictionary; with separate ones fairseq refuses the option
+#   export_int8 CHECKPOINT DATA FOLDER
+#                    FOLDER is CHECKPOINT exported to int8; made unless it is there, and anew where it is of
+#                    another checkpoint
 #   average_or_best CHECKPOINTS DATA FILE [--cpu]
 #                    FILE is the average of the last five epochs in CHECKPOINTS, or the best single
 #                    checkpoint where that has the lower loss on DATA's validation set
@@ -31,6 +34,15 @@ found() {
 share_embeddings() {
     shared=()
     if cmp -s "$1/dict.$2.txt" "$1/dict.$3.txt"; then shared=(--share-all-embeddings); fi
+}
+
+export_int8() {
+    local force=()
+    if [[ -f $3/export.json ]]; then
+        if [[ $(found "$3/export.json" sha256) == "$(sha256sum <"$1" | cut -d ' ' -f 1)" ]]; then return; fi
+        force=(--force)
+    fi
+    admin-nmt export "$1" "$2" --quantization int8 --output "$3" ${force[@]+"${force[@]}"}
 }
 
 average_or_best() {

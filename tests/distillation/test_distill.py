@@ -19,6 +19,7 @@ from admin_nmt.distillation.translating import (
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.export import load_translator
 from admin_nmt.export.search import Search
+from admin_nmt.files import sha256
 from admin_nmt.json_files import read_json, require_same_settings, write_json
 from tests.support.binarised import read_pairs, write_dictionary
 from tests.support.programs import BIN
@@ -254,6 +255,33 @@ def test_the_script_trains_in_the_direction_of_the_teacher(dry_run: DryRun, tmp_
         assert done.returncode == 0, done.stderr
         assert calls[2].startswith("fairseq-train out/distilled/data-bin -s en -t de --cpu")
         assert ("--share-all-embeddings" in calls[2]) == shared
+
+
+def test_the_script_exports_another_checkpoint_anew(dry_run: DryRun, tmp_path: Path) -> None:
+    """A student that was trained for longer, say; or another teacher, whose translations
+    `admin-nmt distill` then refuses to mix with those of the first."""
+    made = tmp_path / "out" / "distilled"
+    (made / "data-bin").mkdir(parents=True)
+    write_json(made / "distillation.json", {"source_lang": "en", "target_lang": "de"})
+    (tmp_path / "teacher.pt").write_text("first")
+    (tmp_path / "out" / "student.pt").write_text("first")
+    for name in ("teacher", "student"):
+        checkpoint = {"file": "x.pt", "sha256": sha256(tmp_path / "teacher.pt")}
+        (tmp_path / "out" / name).mkdir()
+        write_json(tmp_path / "out" / name / "export.json", {"checkpoint": checkpoint})
+
+    def exports() -> list[str]:
+        done, calls = dry_run("distill.sh", "teacher.pt", "out", "out", "--cpu")
+        assert done.returncode == 0, done.stderr
+        return [call for call in calls if call.startswith("admin-nmt export ")]
+
+    assert exports() == []
+    (tmp_path / "out" / "student.pt").write_text("longer")
+    assert exports() == [
+        "admin-nmt export out/student.pt out --quantization int8 --output out/student --force"
+    ]
+    (tmp_path / "teacher.pt").write_text("another")
+    assert len(exports()) == 2
 
 
 @pytest.mark.slow
