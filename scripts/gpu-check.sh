@@ -3,14 +3,15 @@
 # memory against fairseq's own Transformer, a deep training, translation, export. Results go to a
 # folder as soon as they are there. See `bash scripts/gpu-check.sh --help` and docs/gpu.md.
 #
-# Where there is no .venv yet, one is made: from the wheels in luggage/ if that folder is there (no
+# Where there is no .venv yet, or half a one, it is made: from the wheels in luggage/ if that folder is there (no
 # network; PyTorch is then taken from the python3 of the machine), else by scripts/install.sh.
 set -euo pipefail
 root=$(unset CDPATH && cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 venv=${ADMIN_NMT_VENV:-.venv}
 [[ $venv == /* ]] || venv=$root/$venv # as install.sh takes it
-if [ ! -x "$venv/bin/python" ]; then
+# The last thing that is installed; not found in the current folder (-P).
+if ! "$venv/bin/python" -P -c 'import admin_nmt_autoload' 2>/dev/null; then
     if [ -d "$root/luggage" ]; then
         bash "$root/scripts/gpu_check/unpack.sh" "$venv"
     else

@@ -110,6 +110,30 @@ def test_folders_on_the_command_line_are_those_of_the_caller(project: Path, name
     assert found.stdout.endswith(" --corpus mine\n")
 
 
+@pytest.mark.parametrize("luggage", [True, False])
+def test_half_an_environment_is_completed_before_the_gpu_check(
+    project: Path, luggage: bool
+) -> None:
+    """An installation that was killed leaves its interpreter behind."""
+    scripts, whole = project / "scripts", project / "whole"
+    (scripts / "gpu_check").mkdir()
+    for place, name in ((scripts, "install.sh"), (scripts / "gpu_check", "unpack.sh")):
+        (place / name).write_text(f"echo {name}; touch {whole}\n")
+    shutil.copy(SCRIPT.with_name("gpu-check.sh"), scripts)
+    if luggage:
+        (project / "luggage").mkdir()
+    python = project / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\n[ "$1" = -P ] && exec test -e {whole}\necho "$@"\n')
+    python.chmod(0o755)
+    said = [
+        subprocess.run(["bash", scripts / "gpu-check.sh"], capture_output=True, text=True).stdout
+        for _ in range(2)
+    ]
+    made = "unpack.sh" if luggage else "install.sh"
+    assert said == [f"{made}\n-m gpu_check\n", "-m gpu_check\n"]
+
+
 def test_uv_installs_where_it_is(project: Path) -> None:
     _, calls = install(project, {"python3.12": WORKS, "uv": WORKS})
     assert sum(call.startswith("uv pip install ") for call in calls) == 3
