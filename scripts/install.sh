@@ -11,6 +11,7 @@
 # With uv on PATH packages are installed by it, which is faster and takes the build of PyTorch for this
 # machine (CPU or CUDA); ADMIN_NMT_UV=0 keeps to pip.
 set -euo pipefail
+unset CDPATH # with it, cd may go elsewhere
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 if [ $# -gt 0 ]; then

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The whole test suite, in the environment that scripts/install.sh makes. Arguments go to pytest.
 set -euo pipefail
+unset CDPATH # with it, cd may go elsewhere
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash scripts/install.sh
 # Two workers of one thread each: most tests are many small operations.

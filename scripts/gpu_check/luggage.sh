@@ -7,6 +7,7 @@
 # Without matplotlib there are no plots. CTranslate2 stays out: its wheels want the CUDA libraries of
 # one version; without it the stage `export` is skipped.
 set -euo pipefail
+unset CDPATH # with it, cd may go elsewhere
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 python=${PYTHON:-${ADMIN_NMT_VENV:-.venv}/bin/python}

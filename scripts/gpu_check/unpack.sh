@@ -5,6 +5,7 @@
 #
 #   bash scripts/gpu_check/unpack.sh VENV        PYTHON: the interpreter, with pip (default: python3)
 set -euo pipefail
+unset CDPATH # with it, cd may go elsewhere
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 venv=$1

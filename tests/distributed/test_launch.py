@@ -1,5 +1,6 @@
 """The launch scripts: what every rank is told, two hosts, a Slurm job."""
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -170,15 +171,17 @@ def test_a_slurm_job_keeps_the_batch_of_its_recipe(data_bin: Path, tmp_path: Pat
         f'echo "$@" >{tmp_path}/srun.txt\nwhile [[ $1 == --* ]]; do shift; done\nSLURM_NODEID=1 "$@" >/dev/null 2>&1 &\n'
         'SLURM_NODEID=0 "$@"\nwait $!\n',
     )
-    with socket.socket() as server:  # the script adds 20000 to the job number
-        server.bind(("127.0.0.1", 0))
-        job = server.getsockname()[1] - 20000
+    first = 10000  # the script adds the job number to it
+    for port in range(first + os.getpid() % 10000, first + 20000):
+        with contextlib.suppress(OSError), socket.socket() as server:
+            server.bind(("127.0.0.1", port))
+            break
     result = run(
         SCRIPTS / "slurm" / "train.sbatch", "fairseq-hydra-train",
         "--config-name", "wmt14_en_de_6l_6l", *TINY_RECIPE, f"hydra.run.dir={tmp_path}",
         f"task.data={data_bin}", f"checkpoint.save_dir={tmp_path}/saved",
         PATH=f"{tmp_path}:{ENVIRONMENT['PATH']}", SLURM_SUBMIT_DIR=str(SCRIPTS.parent),
-        SLURM_JOB_NODELIST="n[1-2]", SLURM_JOB_ID=str(job), SLURM_NNODES="2",
+        SLURM_JOB_NODELIST="n[1-2]", SLURM_JOB_ID=str(port - first), SLURM_NNODES="2",
         SLURM_CPUS_PER_TASK="32",
         ADMIN_NMT_LAUNCH="--cpu --procs 1",
     )  # fmt: skip

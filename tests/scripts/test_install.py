@@ -40,9 +40,12 @@ def install(project: Path, programs: dict[str, str], **variables: str) -> tuple[
     if "uv" in programs:
         (project / "bin" / "uv").write_text(programs["uv"].format(calls=calls))
         (project / "bin" / "uv").chmod(0o755)
+    # Started as README says, by a user whose CDPATH leads to another folder of that name.
+    (project / "elsewhere" / "scripts").mkdir(parents=True, exist_ok=True)
     found = subprocess.run(
-        ["bash", project / "scripts" / "install.sh"], capture_output=True, text=True,
-        env={"PATH": f"{project / 'bin'}:{os.defpath}", "HOME": str(project)} | variables,
+        ["bash", "scripts/install.sh"], capture_output=True, text=True, cwd=project,
+        env={"PATH": f"{project / 'bin'}:{os.defpath}", "HOME": str(project)}
+        | {"CDPATH": str(project / "elsewhere")} | variables,
     )  # fmt: skip
     return found.stdout + found.stderr, calls.read_text().splitlines()
 
