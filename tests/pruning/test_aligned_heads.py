@@ -38,6 +38,13 @@ def test_they_are_refused_by_name_and_passed_over_by_policies(
         )
 
 
+def test_they_are_named_among_the_heads_that_have_values(build: Callable[..., Any]) -> None:
+    """Of three layers the second place is the first head of the first and the second of the last."""
+    layout = ("--heads-per-layer", "A:4(2.3),4,4", "--alignment-heads", "1")
+    cfg = build(*ALIGNED, *REALFORMER, *layout).cfg
+    assert aligned_heads(cfg) == {Head("A", 1, 1), Head("A", 3, 2)}
+
+
 @pytest.mark.parametrize("extra", [(), REALFORMER], ids=["plain", "realformer"])
 def test_alignment_is_the_same_after_other_heads_are_gone(
     loaded: Callable[..., Any], without_heads: Callable[..., Any], batch: Any,

@@ -152,6 +152,16 @@ def test_sentence_score_is_the_slope_of_the_loss_along_the_gate(
         assert slopes == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
 
+def test_scores_that_are_not_finite_are_refused(loaded: Callable[..., Any]) -> None:
+    from admin_nmt.pruning.measuring import measure
+
+    source = loaded()
+    with torch.no_grad():
+        source.model.decoder.layers[1].fc1.weight[0, 0] = math.nan
+    with pytest.raises(UserError, match=r"random\.pt is not finite: its loss is NaN or infinite"):
+        measure(source, subset="train", max_batches=1)
+
+
 def test_masked_heads_have_no_importance(loaded: Callable[..., Any]) -> None:
     from admin_nmt.pruning.measuring import measure
 

@@ -25,6 +25,7 @@ from admin_nmt.pruning.policies import (
     num_to_remove,
     random_order,
     require_min_heads,
+    require_uniform,
 )
 
 LAYOUTS = st.fixed_dictionaries(
@@ -123,6 +124,15 @@ def test_bare_numbers_go_on_in_the_same_layer():
 
 
 LAYOUT = {"E": (4, 4), "A": (4, 4), "D": (4, 4)}
+
+
+def test_small_layers_and_kinds_that_were_not_asked_for_may_differ():
+    """A layer that had fewer heads than the minimum keeps them; other kinds need not be uniform."""
+    require_min_heads(parse_heads("E:2:1,2"), LAYOUT | {"E": (1, 4)}, 2)
+    removed = parse_heads("E:2:1")
+    require_uniform(removed, LAYOUT, "AD", "the mask")
+    with pytest.raises(UsageError, match=r"the mask leaves 4, 3 heads in the layers of encoder"):
+        require_uniform(removed, LAYOUT, "EA", "the mask")
 
 
 @pytest.mark.parametrize(

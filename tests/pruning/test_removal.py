@@ -209,6 +209,19 @@ def test_gradients_of_what_is_left_are_those_of_the_masked_model(
         torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-4, atol=1e-5)
 
 
+def test_pruning_removes_masked_heads_too_and_keeps_the_type_of_numbers(
+    checkpoint: Callable[..., Path],
+) -> None:
+    from admin_nmt.pruning.removal import prune
+
+    opened = Checkpoint.open(checkpoint("--head-mask", "E:1:2"))
+    half = {name: value.half() for name, value in opened.weights.items()}
+    pruned = prune(Checkpoint(opened.path, dict(opened.state) | {"model": half}), {Head("A", 2, 1)})
+    assert pruned.setting("model", "heads_per_layer") == "E:3,4 A:4,3 D:4,4"
+    assert not pruned.setting("model", "head_mask")
+    assert {value.dtype for value in pruned.weights.values()} == {torch.float16}
+
+
 def test_heads_that_do_not_exist_are_refused(loaded: Callable[..., Any]) -> None:
     from admin_nmt.pruning.removal import remove_heads
 
