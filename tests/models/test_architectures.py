@@ -189,6 +189,21 @@ def test_options_that_only_yaml_can_set_are_refused_too(
         task.build_model(model)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_a_mask_hides_keys_from_queries_of_the_encoder(
+    build: Callable[..., Any], dtype: torch.dtype
+) -> None:
+    """fairseq's argument `attn_mask`, nonzero where a query (row) must not see a key."""
+    layer = build().eval().to(dtype).encoder.layers[0]
+    x, mask = torch.randn(5, 2, 32).to(dtype), torch.zeros(5, 5)
+    mask[1, 3] = 1
+    changed = x.clone()
+    changed[3] += 1
+    before, after = layer(x, None, mask), layer(changed, None, mask)
+    same = [torch.equal(one, other) for one, other in zip(before, after, strict=True)]
+    assert same == [False, True, False, False, False] and before.isfinite().all()
+
+
 def test_model_without_encoder_attention_runs(
     build: Callable[..., Any], batch: dict[str, Any]
 ) -> None:

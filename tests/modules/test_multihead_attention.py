@@ -13,6 +13,7 @@ from admin_nmt.modules.multihead_attention import (
     fuse_projections,
     split_projections,
 )
+from admin_nmt.modules.residual_attention import ResidualAttention
 from admin_nmt.ops.attention import attention_weights
 from tests.support.memory import kept_for_backward, num_bytes
 
@@ -303,6 +304,18 @@ def test_attention_dropout_keeps_the_mean() -> None:
         outputs.append(ours(x, need_weights=need_weights)[0])
     torch.testing.assert_close(*outputs)
     assert not torch.allclose(outputs[0], expected)
+
+
+def test_residual_attention_drops_the_weights_that_plain_attention_drops() -> None:
+    """In a first layer, to which nothing is carried."""
+    plain, residual = MultiheadAttention(D, H, dropout=0.3), ResidualAttention(D, H, dropout=0.3)
+    residual.load_state_dict(plain.state_dict())
+    x, outputs = torch.randn(T, B, D), []
+    for module, training in ((plain, True), (residual, True), (residual, False)):
+        torch.manual_seed(1)
+        outputs.append(module.train(training)(x, need_weights=False)[0])
+    torch.testing.assert_close(outputs[1], outputs[0])
+    assert not torch.allclose(outputs[2], outputs[0])
 
 
 def test_heads_must_divide_the_width() -> None:
