@@ -104,6 +104,18 @@ def test_a_batch_without_links_has_the_same_figures(
     assert per_token.sum().item() == pytest.approx(float(ours(model, aligned)[2]["loss"]), rel=1e-5)
 
 
+def test_another_layer_is_read_if_it_is_asked_for(build: Callable[..., Any], batch: Any) -> None:
+    plain, aligned = build().eval(), build("--alignment-layer", "0").eval()
+    aligned.load_state_dict(plain.state_dict())
+    inputs, found = batch["net_input"], []
+    for model in (plain, aligned):
+        memory = model.encoder(inputs["src_tokens"], inputs["src_lengths"])
+        options = {"encoder_out": memory, "alignment_layer": 1, "alignment_heads": 2}
+        found.append(model.decoder(inputs["prev_output_tokens"], **options)[1]["attn"][0])
+    torch.testing.assert_close(found[1], found[0])
+    assert not torch.allclose(aligned(**inputs)[1]["attn"][0], found[0])
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [

@@ -316,9 +316,12 @@ def test_saved_profile_sets_the_same_omegas(saved: tuple[Any, Path]) -> None:
             lambda s: s["decoder.layers.0.self_attn_residual"].update(omega=1.5),
             r"decoder\.layers\.0\.self_attn_residual is 1\.5",
         ),
-        (
-            lambda s: s["encoder.layers.1.ffn_residual"].update(omega="big"),
-            r"omega of encoder\.layers\.1\.ffn_residual is not a finite number",
+        *(
+            (
+                lambda s, omega=omega: s["encoder.layers.1.ffn_residual"].update(omega=omega),
+                r"omega of encoder\.layers\.1\.ffn_residual is not a finite number",
+            )
+            for omega in ("big", True, math.inf, [], None)
         ),
     ],
 )

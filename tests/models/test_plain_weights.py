@@ -1,5 +1,6 @@
 """Weights of a plain fairseq Transformer go only into models that compute the same with them."""
 
+import copy
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from admin_nmt.errors import UserError
 from admin_nmt.host.errors import describe
 from admin_nmt.host.resuming import require_same_function
-from tests.support.models import trainer_state
+from tests.support.models import omegas, trainer_state
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +131,14 @@ def test_a_default_model_becomes_an_admin_model(
     of_type: Callable[[str], tuple[Any, Path]],
 ) -> None:
     """omega = 1 computes the same."""
-    require_same_function(of_type("admin")[0], str(of_type("default")[1]))
+    (admin, _), (default, path) = of_type("admin"), of_type("default")
+    require_same_function(admin, str(path))
+    model = copy.deepcopy(admin)
+    with torch.no_grad():
+        for omega in omegas(model):
+            omega.fill_(2.0)
+    model.load_state_dict(default.state_dict())
+    assert [omega.unique().tolist() for omega in omegas(model)] == [[1.0]] * 8
 
 
 @pytest.mark.parametrize(
