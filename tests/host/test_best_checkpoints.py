@@ -70,8 +70,11 @@ def test_the_n_best_stay_and_the_best_is_among_them(
         patch.setattr(best_checkpoints, "is_ours", lambda trainer: True)
         for update, value in enumerate(values, start=1):
             if update == resumed_before and update > 1:
-                # Killed after its files were written, it saves the last one again.
+                # Killed while its last file was written, it saves all of the last ones again.
                 forget_best()
+                last = best_checkpoints.name_of("bleu", values[update - 2], update - 1, suffix)
+                if (folder / last).exists():
+                    (folder / last).write_text("")
                 best = max if maximize else min
                 if update > 2:  # as the checkpoint before says
                     checkpoint_utils.save_checkpoint.best = best(values[: update - 2])
