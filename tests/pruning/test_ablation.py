@@ -2,12 +2,16 @@
 
 import math
 import re
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from admin_nmt.evaluation.significance import compare_systems
 from admin_nmt.modules.head_names import Head
 from admin_nmt.pruning.ablation import (
     Ablation,
+    ablate,
     agreement,
     chosen_there,
     difference_maps,
@@ -80,3 +84,34 @@ def test_agreement_is_pearsons_correlation_over_common_heads() -> None:
     assert agreement(ours, theirs) == (3, pytest.approx(1 / math.sqrt(14 / 3 * 2)))
     count, r = agreement(ours[:1], theirs)
     assert count == 1 and math.isnan(r)
+
+
+@pytest.mark.parametrize("lowercase", [False, True])
+def test_rows_are_comparisons_with_the_whole_model(lowercase: bool) -> None:
+    references = [f"one two three four five {number}" for number in range(20)]
+    worse = [line.replace("three", "seven") if n % 3 else line for n, line in enumerate(references)]
+    translations = {
+        frozenset(): [line.replace("five", "six") if "1" in line else line for line in references],
+        frozenset({Head("E", 1, 1)}): worse,
+        frozenset({Head("E", 1, 2)}): [line.upper() for line in references],
+    }
+    translator: Any = SimpleNamespace(
+        loaded=SimpleNamespace(layout={"E": (2,)}, path="model.pt"),
+        test_set=SimpleNamespace(references=references, lowercase=lowercase, bleu=len),
+        is_done=lambda removed: True,
+        translate=lambda removed: translations[frozenset(removed)],
+    )
+    numbers = {"num_bootstrap": 30, "num_randomisation": 40, "seed": 3}
+    _, rows = ablate(translator, ("one-head",), **numbers)
+    assert [row.head for row in rows] == ["E:1:1", "E:1:2"]
+    whole, *masked = translations.values()
+    for row, lines in zip(rows, masked, strict=True):
+        result = compare_systems(
+            {"whole": whole, "masked": lines}, references, metrics=["bleu"], lowercase=lowercase,
+            **numbers,
+        ).results[1]  # fmt: skip
+        found = row.bleu, row.difference, row.p_bootstrap, row.p_randomisation
+        assert found == (
+            result.score, result.difference, result.p_bootstrap, result.p_randomisation
+        )  # fmt: skip
+    assert rows[0].p_bootstrap != rows[0].p_randomisation and (rows[1].bleu > 99) == lowercase
