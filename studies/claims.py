@@ -39,7 +39,7 @@ Written by `python -m studies.claims` from [claims.yaml](claims.yaml) and the da
 and dates. Figures are means over the seeds that a page names, mostly two; the verdict says where there was one seed only.
 
 Hardware unless a page says otherwise: 2 virtual CPU cores, 24 GiB, no GPU; an AMD EPYC until 2026-11-28, an Intel Xeon with AVX-512
-on 2026-11-29. Software: Python 3.11, PyTorch 2.13.0 (CPU), fairseq 0.12.3 (`fairseq-fixed` or `ve-fairseq`,
+since 2026-11-29. Software: Python 3.11, PyTorch 2.13.0 (CPU), fairseq 0.12.3 (`fairseq-fixed` or `ve-fairseq`,
 [the same code](../install.md) where translation is concerned).
 
 `bash scripts/reproduce.sh NAME --corpus DIR` runs a study (depth, realformer, rdrop, heads, compose, speed) on your corpus. The
