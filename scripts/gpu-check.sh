@@ -6,10 +6,7 @@
 # Where there is no .venv yet, or half a one, it is made: from the wheels in luggage/ if that folder is there (no
 # network; PyTorch is then taken from the python3 of the machine), else by scripts/install.sh.
 set -euo pipefail
-root=$(unset CDPATH && cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-
-venv=${ADMIN_NMT_VENV:-.venv}
-[[ $venv == /* ]] || venv=$root/$venv # as install.sh takes it
+source "$(dirname "${BASH_SOURCE[0]}")/lib/environment.sh"
 # The last thing that is installed; not found in the current folder (-P).
 if ! "$venv/bin/python" -P -c 'import admin_nmt_autoload' 2>/dev/null; then
     if [ -d "$root/luggage" ]; then

@@ -24,6 +24,7 @@ def project(tmp_path: Path) -> Path:
     (tmp_path / "scripts").mkdir()
     (tmp_path / "bin").mkdir()
     shutil.copy(SCRIPT, tmp_path / "scripts")
+    shutil.copytree(SCRIPT.with_name("lib"), tmp_path / "scripts" / "lib")
     for name in ("pyproject.toml", "constraints.txt"):
         (tmp_path / name).touch()
     return tmp_path
