@@ -6,5 +6,6 @@
 #       --trainpref a/train --validpref a/dev --testpref a/test
 # Result: prepared/custom/data-bin, or --output DIR. `admin-nmt prepare --help` has all options.
 set -euo pipefail
-PATH="${ADMIN_NMT_VENV:-$(dirname "${BASH_SOURCE[0]}")/../.venv}/bin:$PATH"
+source "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib/environment.sh"
+PATH=$venv/bin:$PATH
 exec admin-nmt prepare custom --output prepared/custom "$@"

@@ -5,5 +5,6 @@
 #   --archives DIR        take de-en.tgz from there and use no network
 #   --joined-dictionary   one vocabulary, for --share-all-embeddings (ADMIN, R-Drop)
 set -euo pipefail
-PATH="${ADMIN_NMT_VENV:-$(dirname "${BASH_SOURCE[0]}")/../.venv}/bin:$PATH"
+source "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib/environment.sh"
+PATH=$venv/bin:$PATH
 exec admin-nmt prepare iwslt14-de-en --output prepared/iwslt14-de-en "$@"

@@ -4,5 +4,6 @@
 #   --output DIR     another place
 #   --archives DIR   take train, val and test_2016_flickr (.de.gz, .en.gz) from there, no network
 set -euo pipefail
-PATH="${ADMIN_NMT_VENV:-$(dirname "${BASH_SOURCE[0]}")/../.venv}/bin:$PATH"
+source "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib/environment.sh"
+PATH=$venv/bin:$PATH
 exec admin-nmt prepare multi30k --output prepared/multi30k "$@"

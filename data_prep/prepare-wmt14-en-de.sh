@@ -8,5 +8,6 @@
 #   --bpe-tokens 32764 --joined-dictionary    the merges of ADMIN in fairseq's recipe
 #   --variant admin       ADMIN's own recipe: 32,764 merges, newstest2013 as valid, 1-80 words
 set -euo pipefail
-PATH="${ADMIN_NMT_VENV:-$(dirname "${BASH_SOURCE[0]}")/../.venv}/bin:$PATH"
+source "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib/environment.sh"
+PATH=$venv/bin:$PATH
 exec admin-nmt prepare wmt14-en-de --output prepared/wmt14-en-de "$@"

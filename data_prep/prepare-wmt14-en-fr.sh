@@ -6,5 +6,6 @@
 #   --archives DIR        take the archives from there and use no network
 #   --joined-dictionary   one vocabulary, for --share-all-embeddings
 set -euo pipefail
-PATH="${ADMIN_NMT_VENV:-$(dirname "${BASH_SOURCE[0]}")/../.venv}/bin:$PATH"
+source "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib/environment.sh"
+PATH=$venv/bin:$PATH
 exec admin-nmt prepare wmt14-en-fr --output prepared/wmt14-en-fr "$@"

@@ -15,8 +15,9 @@
 set -euo pipefail
 
 unset CDPATH # with it, cd may go elsewhere and print where
-scripts=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-command -v admin-nmt >/dev/null || PATH="${ADMIN_NMT_VENV:-$scripts/../.venv}/bin:$PATH"
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+scripts=$root/scripts
+command -v admin-nmt >/dev/null || PATH=$venv/bin:$PATH
 
 die() {
     echo "$(basename "$0"): error: $1 (see --help)" >&2

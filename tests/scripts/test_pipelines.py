@@ -51,6 +51,22 @@ def calls(tmp_path: Path) -> Callable[..., list[str]]:
     return call
 
 
+@pytest.mark.parametrize("script", ["data_prep/prepare-multi30k.sh", "scripts/multi30k.sh"])
+def test_relative_environment_counts_from_the_project_as_in_install(
+    script: str, tmp_path: Path
+) -> None:
+    program = tmp_path / "environment" / "bin" / "admin-nmt"
+    program.parent.mkdir(parents=True)
+    program.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/called\nexit 1\n')
+    program.chmod(0o755)
+    relative = os.path.relpath(tmp_path / "environment", ROOT)
+    subprocess.run(
+        ["bash", ROOT / script], cwd=tmp_path, timeout=60,
+        env={"PATH": "/usr/bin:/bin", "ADMIN_NMT_VENV": relative},
+    )  # fmt: skip
+    assert (tmp_path / "called").read_text().startswith("prepare multi30k")
+
+
 @pytest.mark.parametrize("name", PIPELINES)
 def test_pipeline_prepares_trains_averages_and_scores(
     name: str, calls: Callable[..., list[str]], tmp_path: Path
