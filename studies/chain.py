@@ -45,6 +45,11 @@ def mark(folder: Path, name: str) -> Path:
     return folder / "done" / f"{name}.json"
 
 
+def log_of(folder: Path, name: str) -> Path:
+    """What the program of a step wrote on the terminal."""
+    return folder / "logs" / f"{name}.log"
+
+
 def done(folder: Path, name: str) -> dict[str, Any] | None:
     """Command, date and seconds of a finished step; None before."""
     path = mark(folder, name)
@@ -67,7 +72,7 @@ def run(steps: Sequence[Step], folder: Path) -> None:
         program, *arguments = one.command
         path = str(BIN / program) if (BIN / program).exists() else program
         start = time.monotonic()
-        call([path, *arguments], folder / "logs" / f"{one.name}.log", None)
+        call([path, *arguments], log_of(folder, one.name), None)
         with (folder / "commands.sh").open("a", encoding="utf-8") as stream:
             stream.write(shlex.join(one.command) + "\n")
         write_json(

@@ -145,9 +145,11 @@ def minutes(log: TrainingLog) -> dict[int, float]:
 
 def ended(args: argparse.Namespace, folder: Path) -> str | None:
     """Why a run's training is over: its BLEU had stopped rising, or its length; None before."""
-    if chain.done(folder, f"train-{args.max_epoch}") is None:
+    name = f"train-{args.max_epoch}"
+    if chain.done(folder, name) is None:
         return None
-    early = "early stop since" in (folder / LOG).read_text(encoding="utf-8")
+    # Not `LOG`, which trainings to other lengths share.
+    early = "early stop since" in chain.log_of(folder, name).read_text(encoding="utf-8")
     return "converged" if early else str(args.max_epoch)
 
 

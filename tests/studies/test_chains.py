@@ -183,8 +183,10 @@ def programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]
                     for prefix, values in (("train", train), ("valid", valid)):
                         record = {f"{prefix}_num_updates": update, "epoch": epoch} | values
                         stream.write(f"x | INFO | {prefix} | {json.dumps(record)}\n")
-                if rdrop and first > 2:
-                    stream.write("early stop since valid performance hasn't improved\n")
+            stopped = rdrop and first == 3
+            log.write_text(
+                "early stop since valid performance hasn't improved\n" if stopped else ""
+            )
         else:
             folder = Path(value_of(given, "--output"))
             folder.mkdir(exist_ok=True)
@@ -248,6 +250,11 @@ def test_effects_trains_translates_compares_and_goes_on(
     assert [row["setting"] for row in rows] == ["ls", "a5"] and rows[1]["passes_update"] == "30"
     for name in ("BLEU-by-update", "by-minute", "training-loss", "validation-loss"):
         assert (output / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+    # A longer training that does not stop early is not called converged, though its log begins with one.
+    assert effects.main([*words, "--max-epoch", "6"]) == 0
+    found = json.loads((output / "results.json").read_text())
+    assert found["a5"]["runs"]["3"]["done"] == "6"
 
 
 @pytest.fixture
