@@ -36,18 +36,20 @@ PREFACE = """\
 # Results
 
 Written by `python -m studies.claims` from [claims.yaml](claims.yaml) and the data files beside it; each page has commands, seeds
-and dates. Figures are means over the seeds that a page names, mostly two; the verdict says where there was one seed only.
+and dates. Figures are means over the seeds that a page names: three for ADMIN on generated text, two for ADMIN, pre-LN
+and post-LN at 60L-12L on real text, RealFormer, R-Drop and their combination, one elsewhere.
 
-Hardware unless a page says otherwise: 2 virtual CPU cores, 24 GiB, no GPU; an AMD EPYC until 2026-11-28, an Intel Xeon with AVX-512
-since 2026-11-29. Software: Python 3.11, PyTorch 2.13.0 (CPU), fairseq 0.12.3 (`fairseq-fixed` or `ve-fairseq`,
+Hardware unless a page says otherwise: 2 virtual CPU cores, 24 GiB, no GPU; AMD EPYC or Intel Xeon, which data files
+of trainings name. Software: Python 3.11, PyTorch 2.13.0 (CPU), fairseq 0.12.3 (`fairseq-fixed` or `ve-fairseq`,
 [the same code](../install.md) where translation is concerned).
 
-`bash scripts/reproduce.sh NAME --corpus DIR` runs a study (depth, realformer, rdrop, heads, compose, speed) on your corpus. The
-commands at the head of a page record what was run on the date given; unlike those of the guide they are not run by the tests.
+`bash scripts/reproduce.sh NAME --corpus DIR` runs a short form of a study (depth, realformer, rdrop, heads, compose, speed) on your corpus;
+[studies](../../studies/README.md) and [benchmarks](../../benchmarks/README.md) list what was run for these pages. The commands at the head of a page record what was run on the date given; unlike those of the guide they are not run by the tests. `ADMIN_NMT_MULTI30K` in
+them is the folder with Multi30k's archives ([data](../data.md)).
 
 """
 APPENDIX = """
-Also measured: [residual schemes at 60L-12L on real text](depth.md), [BPE-dropout](bpe-dropout.md) (no gain),
+Also measured: [six residual schemes at three depths on real text](depth.md), [BPE-dropout](bpe-dropout.md) (no gain),
 [minimum Bayes risk](mbr.md), [data preparation: speed](preparation-speed.md)
 and [memory](preparation-memory.md), [a training step](step-speed.md), [a first run on Multi30k](multi30k.md),
 [kills at random moments](random-kills.md), [faults of one rank](rank-faults.md).

@@ -298,7 +298,7 @@ def test_the_path_from_own_text_to_a_translator_runs_as_written(
         "prepare": "--bpe-tokens 10",
         "fairseq-train": "--encoder-layers 1 --decoder-layers 1 --encoder-embed-dim 16 --cpu "
         "--encoder-ffn-embed-dim 16 --encoder-attention-heads 2 --decoder-attention-heads 2 "
-        "--max-epoch 5 --disable-validation --num-workers 0",
+        "--max-epoch 5 --num-workers 0",
         "evaluate": "--cpu --beam 1",
     }
     last = re.search(r"`(admin-nmt translate [^`]*)`", OWN_TEXT)

@@ -1,6 +1,6 @@
 """The least time that a training step can take, and its memory: arithmetic over shapes, no measurement.
 
-    python -m gpu_check.floor        (with scripts/ on PYTHONPATH) prints the predictions of docs/gpu.md
+    python -m gpu_check.floor        (with scripts/ on PYTHONPATH) prints the table of docs/gpu-predictions.md
 
 Two things cannot be avoided. The matrix products run at the rate of the largest ones. What lies
 between them reads and writes memory: here every such operation is assumed fused as far as our
@@ -162,7 +162,7 @@ def predictions(
 
 
 def main() -> None:
-    """The table of docs/gpu.md."""
+    """The table of docs/gpu-predictions.md."""
     cases = [(DEEP, tokens, 1) for tokens in (4096, 8192, 16384)]
     cases += [(DEEP, 4096, 2), (BIG, 4096, 1), (IWSLT, 4096, 1)]
     print(predictions(cases, matmul_rate=800e12, copy_rate=3.0e12, length=16))
