@@ -143,8 +143,9 @@ def clear_gradients(optimizer: Any) -> None:
     if gradients:
         torch._foreach_zero_(gradients)
     optimizer._needs_sync = False
-    if optimizer.scaler is not None:
-        optimizer._multiply_factor = 1.0 / float(optimizer.scaler.loss_scale)
+    # Without a scaler too: an update that was left out has set the factor and not used it up.
+    scale = 1.0 if optimizer.scaler is None else float(optimizer.scaler.loss_scale)
+    optimizer._multiply_factor = 1.0 / scale
 
 
 def _summed_exactly(gradients: Sequence[Tensor]) -> list[Tensor]:
@@ -175,8 +176,11 @@ def clip_gradients(
 
 def serve(optimizer: Any) -> None:
     """Let a fairseq optimizer use the functions above where they serve it."""
+    from fairseq.optim.bmuf import FairseqBMUF
     from fairseq.optim.fp16_optimizer import FP16Optimizer
 
+    if isinstance(optimizer, FairseqBMUF):
+        return  # its norm is that of the optimizer inside, which copies the gradients first
     inner = optimizer
     for name in ("fp32_optimizer", "wrapped_optimizer"):
         inner = getattr(optimizer, name, inner)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from admin_nmt.errors import UsageError
 from admin_nmt.host import (
+    amp,
     batches,
     best_checkpoints,
     checkpoints,
@@ -70,6 +71,7 @@ TABLE: tuple[Patch | Addition, ...] = (
     *flat_weights.PATCHES,
     *master_weights.PATCHES,
     *multi_tensor.PATCHES,
+    *amp.PATCHES,
     *compiling.PATCHES,
     *graphs.PATCHES,
     *waiting.PATCHES,

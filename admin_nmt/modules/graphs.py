@@ -72,7 +72,11 @@ class CudaRecorder:
     def record(self, function: Callable[[], T]) -> tuple[Graph, T]:
         """See `Recorder`."""
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
+        # Other threads go on meanwhile: fairseq's data iterators copy batches into pinned memory, which
+        # would spoil a recording that forbids such calls to the whole process (the default).
+        with torch.cuda.graph(
+            graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"
+        ):
             result = function()
         return graph, result
 

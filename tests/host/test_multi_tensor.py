@@ -187,3 +187,38 @@ def test_only_trainings_of_our_models_are_served(parse: Callable[..., Any], task
         model, criterion = task.build_model(cfg.model), task.build_criterion(cfg.criterion)
         served.append("zero_grad" in vars(Trainer(cfg, task, model, criterion).optimizer))
     assert served == [True, False]
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_an_update_that_is_left_out_does_not_scale_the_next_one(
+    parse: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    """Left out after `multiply_grads` and `clip_grad_norm`, as where a rank lacks memory."""
+    dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+    found = []
+    for leave_out in (False, True):
+        served, weights = optimizer_of(parse(f"--{precision}"), dtype, False, monkeypatch)
+        multi_tensor.serve(served)
+        served.zero_grad()  # as every update of the trainer begins
+        if leave_out:
+            for weight in weights:
+                weight.grad = torch.ones_like(weight) if weight.requires_grad else None
+            served._needs_sync = True
+            served.multiply_grads(1e-4)
+            served.clip_grad_norm(1.0)
+            served.zero_grad()
+        found.append(update(served, weights, seed=1))
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_bmuf_keeps_its_own_norm(
+    parse: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fairseq.optim.bmuf import FairseqBMUF
+
+    cfg = parse("--bf16", "--use-bmuf")
+    inner, _ = optimizer_of(cfg, torch.bfloat16, False, monkeypatch)
+    around = FairseqBMUF(cfg.bmuf, inner)
+    multi_tensor.serve(around)
+    assert "clip_grad_norm" not in vars(around)

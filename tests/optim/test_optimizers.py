@@ -189,3 +189,73 @@ def test_web_toolkit_apex_is_not_mistaken_for_nvidias(monkeypatch: pytest.Monkey
 
     monkeypatch.setitem(sys.modules, "apex", Namespace(__path__=[], __name__="apex"))
     assert nvidia_fused_adam() is None
+
+
+class ApexLike(torch.optim.Optimizer):
+    """What NVIDIA apex's FusedAdam keeps: the number of steps in the group, moments without it."""
+
+    def __init__(self, params: Any, **options: Any) -> None:
+        options.pop("adam_w_mode")
+        super().__init__(params, options | {"bias_correction": True})
+
+    def step(self) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            group["step"] = group["step"] + 1 if "step" in group else 1
+            assert group["bias_correction"]
+            for p in group["params"]:
+                for name in ("exp_avg", "exp_avg_sq"):
+                    self.state[p].setdefault(name, torch.zeros_like(p)).add_(p.grad)
+
+
+@pytest.mark.parametrize("with_apex", [True, False], ids=["apex to PyTorch", "PyTorch to apex"])
+def test_fused_adam_goes_on_from_the_other_implementation(
+    parse: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, with_apex: bool
+) -> None:
+    from fairseq import optim
+
+    from admin_nmt.optim import fused_adam
+
+    def build(apex: bool) -> Any:
+        monkeypatch.setattr(fused_adam, "nvidia_fused_adam", lambda: ApexLike if apex else None)
+        monkeypatch.setattr(torch.Tensor, "is_cuda", apex)
+        cfg = parse("--optimizer", "admin_fused_adam").optimizer
+        return optim.build_optimizer(cfg, parameters())
+
+    def take_steps(optimizer: Any) -> None:
+        for number in range(3):
+            set_gradients(number, optimizer.params)
+            optimizer.optimizer.step()
+
+    before = build(with_apex)
+    take_steps(before)
+    after = build(not with_apex)
+    after.load_state_dict(before.state_dict(), {"lr": 0.5})
+    state = after.optimizer.state_dict()
+    counts = [entry.get("step") for entry in state["state"].values()]
+    assert (
+        counts == [3] * 3
+        if with_apex
+        else state["param_groups"][0]["step"] == 3 and not any(counts)
+    )
+    assert state["param_groups"][0]["lr"] == 0.5
+    for one, other in zip(before.params, after.params, strict=True):
+        torch.testing.assert_close(
+            after.optimizer.state[other]["exp_avg"], before.optimizer.state[one]["exp_avg"]
+        )
+    monkeypatch.undo()
+    take_steps(after)
+
+
+def test_apex_without_kernels_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    from admin_nmt.optim.fused_adam import nvidia_fused_adam
+
+    for available in (True, False):
+        applier = Namespace(available=available)
+        for name, held in (
+            ("apex", {}), ("apex.optimizers", {"FusedAdam": ApexLike}),
+            ("apex.multi_tensor_apply", {"multi_tensor_applier": applier}),
+        ):  # fmt: skip
+            monkeypatch.setitem(sys.modules, name, Namespace(__path__=[], __name__=name, **held))
+        assert nvidia_fused_adam() is (ApexLike if available else None)
