@@ -193,16 +193,23 @@ def kernel_cases(smoke: bool) -> Iterator[tuple[str, str, tuple]]:
 
 
 def attempt(
-    context: Context, table: str, what: str, step: Callable[[], tuple], **about: Any
+    context: Context, table: str, what: str, step: Callable[[], tuple], reserve: float = 0
 ) -> None:
-    """One check: `step` returns an error and its bound. An exception is a failed check."""
+    """One check: `step` returns an error and its bound. An exception is a failed check.
+
+    Args:
+        reserve: seconds that it must leave on a GPU for what follows; else it is left out.
+    """
+    if context.device == "cuda" and context.seconds_left < reserve:
+        context.report.row("left out", check=what)
+        return
     try:
         error, bound = step()
         passed, note = error <= bound, ""
     except Exception as problem:
         error, bound, passed = "", "", False
         note = described(problem)
-    context.report.check(table, what, passed, **about, error=error, bound=bound, note=note)
+    context.report.check(table, what, passed, error=error, bound=bound, note=note)
 
 
 def check_kernels(context: Context) -> None:
@@ -305,7 +312,7 @@ def training(
     return trainer, losses(trainer, samples * (count // len(samples)))
 
 
-def check_trainings(context: Context) -> None:
+def check_trainings(context: Context, reserve: float) -> None:
     """Float32 on this device against float32 on the CPU, without dropout: the same losses.
 
     Sums in another order differ by 1e-7 each, and 20 updates at a learning rate of 1e-3 make the
@@ -320,10 +327,11 @@ def check_trainings(context: Context) -> None:
             own = training_losses(context, name, context.device, [], count)
             return max(abs(a / b - 1) for a, b in zip(own, cpu, strict=True)), 1e-3
 
-        attempt(context, "trainings", f"{name}: {count} updates in float32, against the CPU", step)
+        what = f"{name}: {count} updates in float32, against the CPU"
+        attempt(context, "trainings", what, step, reserve)
 
 
-def check_precisions(context: Context) -> None:
+def check_precisions(context: Context, reserve: float) -> None:
     """The other types train: their losses stay near those of float32 on the same device."""
     count = 3 if context.smoke else 10
     precisions = ["fp16"] if context.smoke else ["bf16", "fp16", "memory-efficient-fp16", "amp"]
@@ -341,10 +349,10 @@ def check_precisions(context: Context) -> None:
     for name in names:
         for precision in precisions:
             what = f"{name}, {precision}: {count} updates, against float32"
-            attempt(context, "precisions", what, partial(step, name, precision))
+            attempt(context, "precisions", what, partial(step, name, precision), reserve)
 
 
-def check_graphs(context: Context) -> None:
+def check_graphs(context: Context, reserve: float) -> None:
     """`--cuda-graphs`: the losses are those of plain steps, and dropout is drawn in each replay."""
     count = 5 if context.smoke else 10
     buckets = ["--num-batch-buckets", "4"]
@@ -375,8 +383,9 @@ def check_graphs(context: Context) -> None:
     for name in names:
         for precision, bound in precisions.items():
             what = f"{name}, {precision}: {count} updates, against plain steps"
-            attempt(context, "graphs", what, partial(step, name, precision, bound))
-        attempt(context, "graphs", f"{name}: losses that come twice", partial(drawn, name))
+            attempt(context, "graphs", what, partial(step, name, precision, bound), reserve)
+        what = f"{name}: losses that come twice"
+        attempt(context, "graphs", what, partial(drawn, name), reserve)
 
 
 @torch.no_grad()
@@ -461,14 +470,15 @@ def run(context: Context) -> None:
     """Tables `kernels`, `waiting`, `trainings`, `precisions`, `graphs`, `decoding`, `compiled`,
     `tests`, and `left out` for want of time."""
     torch.backends.cuda.matmul.allow_tf32 = False
+    total = context.seconds_left
     check_kernels(context)
     check_waiting(context)
     from gpu_check.trainers import quiet
 
     quiet()
-    check_trainings(context)
-    check_precisions(context)
-    check_graphs(context)
+    check_trainings(context, total / 4)
+    check_precisions(context, total / 4)
     check_decoding(context)
     check_compiled(context)
+    check_graphs(context, total / 10)
     check_tests(context)
