@@ -47,7 +47,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def device(pytestconfig: pytest.Config) -> str:
-    """Where to compute: `cpu`, or `cuda` with `--device cuda`."""
+    """Where to compute: `cpu`, or `cuda` with `--device cuda`, in float32 where that is asked for."""
+    torch.backends.cudnn.allow_tf32 = False
     return str(pytestconfig.getoption("device"))
 
 

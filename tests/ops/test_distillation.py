@@ -133,7 +133,7 @@ def test_without_a_share_it_is_the_plain_loss_and_the_student_matches_itself() -
 
 @pytest.mark.parametrize(
     ("dtype", "tolerance"),
-    [(torch.float32, 1e-5), (torch.bfloat16, 3e-2), (torch.float16, 3e-3)],
+    [(torch.float32, 1e-5), (torch.bfloat16, 3e-2), (torch.float16, 5e-3)],
 )
 def test_lower_precision_stays_near_float64(
     device: str, dtype: torch.dtype, tolerance: float

@@ -146,12 +146,12 @@ def plain(
 @pytest.mark.parametrize("m", [1, 2, 3])
 @pytest.mark.parametrize(
     ("dtype", "tolerance"),
-    [(torch.float32, 1e-5), (torch.bfloat16, 3e-2), (torch.float16, 2e-3)],
+    [(torch.float32, 1e-5), (torch.bfloat16, 3e-2), (torch.float16, 5e-3)],
 )
 def test_lower_precision_stays_near_float64(
     device: str, m: int, dtype: torch.dtype, tolerance: float
 ) -> None:
-    """Products round in `dtype`, nothing else: the loss itself keeps float32's digits."""
+    """Products round in `dtype` (on a GPU the logits too), nothing else."""
     *inputs, target = problem(m, (3, 5), D=16, V=23, seed=2, device=device)
     rounded = [tensor.to(dtype).double() for tensor in inputs]
     ours, twin = leaves(*rounded, dtype=dtype), leaves(*rounded)
