@@ -117,8 +117,8 @@ def say(text: str) -> None:
     print(f"\n== {text}", flush=True)
 
 
-def prepare(args: argparse.Namespace) -> Path:
-    """Corpus, tokenisation, BPE and binarisation; returns the folder for fairseq."""
+def prepare(args: argparse.Namespace) -> None:
+    """Corpus, tokenisation, BPE and binarisation, into `prepared` of the output folder."""
     corpus = args.corpus
     if corpus is None:
         corpus = args.output / "corpus"
@@ -147,7 +147,6 @@ def prepare(args: argparse.Namespace) -> Path:
     command += ["--source-lang", args.source_lang, "--target-lang", args.target_lang]
     command += ["--bpe-tokens", merges, "--joined-dictionary", "--output", args.output / "prepared"]
     run(command, args.output / "prepare.log")
-    return args.output / "prepared" / "data-bin"
 
 
 def first_model(args: argparse.Namespace) -> Model:
@@ -165,25 +164,32 @@ def first_model(args: argparse.Namespace) -> Model:
     return Model(**shape, **size, updates=updates, warmup=max(1, min(400, updates // 2)))
 
 
-def train(args: argparse.Namespace, data: Path) -> list[Training]:
-    """Train the model that translates and, beside it, plain post-LN."""
+def wanted_trainings(args: argparse.Namespace, data: Path) -> list[Training]:
+    """The model that translates and, beside it, plain post-LN; nothing is begun yet.
+
+    Raises:
+        UserError: a folder of theirs holds another training.
+    """
     models = [first_model(args)]
     if not args.skip_baseline:
         models.append(replace(models[0], init_type="default"))
-    trainings = [
+    return [
         Training(data, model, args.output / f"{model.name}-{model.init_type}") for model in models
     ]
+
+
+def train(data: Path, trainings: Sequence[Training]) -> None:
+    """Run the trainings side by side."""
     first = trainings[0].model
     say("timing a few updates")
     minutes = estimate_minutes(data, first, trainings[0].folder)
     expected = f"about {minutes:.0f} minutes" if minutes >= 1 else "less than a minute"
-    beside = ", beside it plain post-LN with the same seed, data and schedule" * (len(models) > 1)
+    beside = ", beside it plain post-LN with the same seed, data and schedule" * (len(trainings) > 1)
     say(
         f"training {first.label} {first.name}, D = {first.embed_dim}, for {first.updates} updates"
         f"{beside}: {expected}"
     )
     follow(trainings)
-    return trainings
 
 
 def score(data: Path, training: Training) -> dict[str, Any]:
@@ -325,8 +331,10 @@ def main() -> int:
     start = time.perf_counter()
     try:
         make_directory(args.output)
-        data = prepare(args)
-        trainings = train(args, data)
+        data = args.output / "prepared" / "data-bin"
+        trainings = wanted_trainings(args, data)
+        prepare(args)
+        train(data, trainings)
         translate(args, data, trainings)
         plot(args, data, trainings)
     except UserError as error:

@@ -145,7 +145,8 @@ class Training:
     """A `fairseq-train` process whose progress can be followed.
 
     Raises:
-        UserError: the folder holds checkpoints of another model; training longer is going on.
+        UserError: the folder holds another model, or this one trained for longer; training on is what
+            a folder of fewer updates is for.
     """
 
     def __init__(self, data: Path, model: Model, folder: Path) -> None:
@@ -155,12 +156,15 @@ class Training:
         self.command = train_command(data, model, folder / "checkpoints")
         self.done = folder / "done"  # written when training has ended, with what was trained
         self.process: subprocess.Popen | None = None
+        self.record = folder / "model"
         self._require_same_model()
+        self._require_no_longer_training()
 
     def start(self) -> None:
         """Start or resume the process, unless it has finished in an earlier run."""
         if self.done.exists() and self.done.read_text() == str(self.model):
             return
+        self.record.write_text(self._whatever_its_length(), encoding="utf-8")
         with self.log.open("a", encoding="utf-8") as stream:
             self.process = subprocess.Popen(
                 [str(part) for part in self.command],
@@ -171,14 +175,30 @@ class Training:
 
     def _require_same_model(self) -> None:
         """Refuse another model than that of the folder, naming both."""
-        record, model = self.folder / "model", str(replace(self.model, updates=0))
-        found = record.read_text(encoding="utf-8") if record.exists() else model
+        model = self._whatever_its_length()
+        found = self.record.read_text(encoding="utf-8") if self.record.exists() else model
         if found != model:
             raise UserError(
                 f"{self.folder} holds another training ({found}) than this one ({model}): give "
                 "another --output, or delete that folder"
             )
-        record.write_text(model, encoding="utf-8")
+
+    def _whatever_its_length(self) -> str:
+        return str(replace(self.model, updates=0))
+
+    def _require_no_longer_training(self) -> None:
+        """fairseq would find nothing left to do, and the longer training be scored as this one."""
+        last = self.folder / "checkpoints" / "checkpoint_last.pt"
+        if not last.exists():
+            return
+        from admin_nmt.checkpoints import Checkpoint  # imports PyTorch
+
+        updates = Checkpoint.open(last).num_updates or 0
+        if updates > self.model.updates:
+            raise UserError(
+                f"{self.folder} holds a training of {updates} updates, not --updates "
+                f"{self.model.updates}: give another --output, or delete that folder"
+            )
 
     def poll(self) -> tuple[int, str]:
         """Updates done so far, and the perplexity logged last."""

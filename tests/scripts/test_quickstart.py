@@ -103,6 +103,9 @@ def test_quickstart_makes_scores_and_plots_and_resumes(
     other = run(tmp_path / "out", *options, "--seed", "4", "--skip-baseline")
     assert other.returncode == 1
     assert "holds another training" in other.stderr and "seed=4" in other.stderr.splitlines()[-1]
+    shorter = run(tmp_path / "out", *options, "--updates", "8", "--skip-baseline")
+    assert shorter.returncode == 1 and "==" not in shorter.stdout
+    assert "holds a training of 10 updates, not --updates 8" in shorter.stderr.splitlines()[-1]
     larger = run(tmp_path / "out", *options, "--pairs", "500", "--skip-baseline")
     assert larger.returncode == 1
     assert "corpus holds 400 pairs, not --pairs 500" in larger.stderr.splitlines()[-1]
