@@ -184,7 +184,9 @@ def train(data: Path, trainings: Sequence[Training]) -> None:
     say("timing a few updates")
     minutes = estimate_minutes(data, first, trainings[0].folder)
     expected = f"about {minutes:.0f} minutes" if minutes >= 1 else "less than a minute"
-    beside = ", beside it plain post-LN with the same seed, data and schedule" * (len(trainings) > 1)
+    beside = ", beside it plain post-LN with the same seed, data and schedule" * (
+        len(trainings) > 1
+    )
     say(
         f"training {first.label} {first.name}, D = {first.embed_dim}, for {first.updates} updates"
         f"{beside}: {expected}"

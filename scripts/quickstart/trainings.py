@@ -1,6 +1,5 @@
 """Trainings of the quickstart: `fairseq-train` processes side by side, followed to their end."""
 
-import json
 import os
 import re
 import shlex
@@ -14,7 +13,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from admin_nmt.errors import UserError
-from admin_nmt.files import make_directory
+from admin_nmt.files import atomic_write, make_directory
 
 BIN = Path(sys.executable).parent
 #: Checkpoints of a training, evenly spread, of which the last few are averaged. They lie close
@@ -122,6 +121,18 @@ def _last_line(log: Path) -> str:
     return lines[-1] if lines else ""
 
 
+def _keep(path: Path, text: str) -> None:
+    """Write a file that later runs go by, whole or not at all."""
+    with atomic_write(path) as stream:
+        stream.write(text)
+
+
+def _kept(path: Path) -> str | None:
+    """What `_keep` wrote; None where there is nothing, or only what the kill of an earlier version
+    left, which wrote in place: an empty file."""
+    return (path.read_text(encoding="utf-8") if path.exists() else "") or None
+
+
 def run_once(
     command: Sequence[str | Path], log: Path, inputs: Iterable[Path], *outputs: Path
 ) -> None:
@@ -131,14 +142,13 @@ def run_once(
     Beside the log a file `.done` remembers the command.
     """
     done, words = log.with_suffix(".done"), shlex.join(map(str, command))
-    there = all(path.exists() for path in (done, *outputs))
-    if there and done.read_text(encoding="utf-8") == words:
+    if _kept(done) == words and all(path.exists() for path in outputs):
         ended = done.stat().st_mtime_ns
         if all(path.stat().st_mtime_ns <= ended for path in inputs):
             return
     done.unlink(missing_ok=True)
     run(command, log)
-    done.write_text(words, encoding="utf-8")
+    _keep(done, words)
 
 
 class Training:
@@ -162,9 +172,9 @@ class Training:
 
     def start(self) -> None:
         """Start or resume the process, unless it has finished in an earlier run."""
-        if self.done.exists() and self.done.read_text() == str(self.model):
+        if _kept(self.done) == str(self.model):
             return
-        self.record.write_text(self._whatever_its_length(), encoding="utf-8")
+        _keep(self.record, self._whatever_its_length())
         with self.log.open("a", encoding="utf-8") as stream:
             self.process = subprocess.Popen(
                 [str(part) for part in self.command],
@@ -176,7 +186,7 @@ class Training:
     def _require_same_model(self) -> None:
         """Refuse another model than that of the folder, naming both."""
         model = self._whatever_its_length()
-        found = self.record.read_text(encoding="utf-8") if self.record.exists() else model
+        found = _kept(self.record) or model
         if found != model:
             raise UserError(
                 f"{self.folder} holds another training ({found}) than this one ({model}): give "
@@ -221,7 +231,7 @@ class Training:
             return False
         if code:
             raise UserError(f"training {self.label} failed, see {self.log}: {_last_line(self.log)}")
-        self.done.write_text(str(self.model))
+        _keep(self.done, str(self.model))
         return True
 
 
@@ -283,11 +293,13 @@ def follow(trainings: Sequence[Training]) -> None:
 def estimate_minutes(data: Path, model: Model, folder: Path) -> float:
     """Minutes that training `model` takes here, from a few updates of it."""
     note = folder / "seconds_per_update.json"
-    if not note.exists():
+    seconds = _kept(note)
+    if seconds is None:
         command = train_command(data, replace(model, updates=8, warmup=4), folder / "trial")
         log = folder / "trial.log"
         options = ["--no-save", "--log-interval", "1"]
         run([*command, *options], log)
         rates = [float(rate) for rate in re.findall(r'"ups": "([\d.]+)"', log.read_text())]
-        note.write_text(json.dumps(1 / max(sorted(rates)[len(rates) // 2], 0.01)))
-    return model.updates * json.loads(note.read_text()) / 60
+        seconds = str(1 / max(sorted(rates)[len(rates) // 2], 0.01))
+        _keep(note, seconds)
+    return model.updates * float(seconds) / 60

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from admin_nmt.errors import UserError
-from trainings import run_once
+from trainings import Model, Training, estimate_minutes, run_once
 
 REPOSITORY = Path(__file__).parents[2]
 SCRIPTS = REPOSITORY / "scripts"
@@ -157,3 +157,32 @@ def test_a_step_is_done_again_when_its_inputs_or_its_command_have_changed(tmp_pa
     with pytest.raises(UserError, match="bash failed"):
         run_once(["bash", "-c", "exit 1"], log, [source], output)
     assert lines("y") == 2  # what a failed step left is not taken for the result
+
+
+def test_what_a_kill_left_empty_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def timed(command: list[str | Path], log: Path) -> None:
+        log.write_text('{"ups": "2.0"}')
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("trainings.run", timed)
+    monkeypatch.setattr("trainings.train_command", lambda *_: ["true"])
+    model = Model((2, 1), 32, max_tokens=300, updates=120, lr=1e-3, warmup=4)
+    for name in ("seconds_per_update.json", "model", "done"):
+        (tmp_path / name).touch()
+    training = Training(tmp_path, model, tmp_path)
+    for _ in range(2):
+        assert estimate_minutes(tmp_path, model, tmp_path) == 1
+        monkeypatch.setattr("trainings.run", killed)  # nothing is timed again
+    training.start()
+    assert training.process and training.process.wait() == 0 and training.check()
+    with monkeypatch.context() as patch:  # while a file is written
+        patch.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            training.check()
+    again = Training(tmp_path, model, tmp_path)
+    again.start()
+    assert again.process is None
