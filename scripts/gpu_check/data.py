@@ -1,6 +1,7 @@
 """Binarised data for all stages: the user's, Multi30k, or the quickstart's generated corpus."""
 
 import os
+import shutil
 from pathlib import Path
 
 from admin_nmt.errors import UserError
@@ -45,8 +46,10 @@ def with_types(data: Path, folder: Path, num_types: int) -> Path:
     """`data` with dictionaries filled up to `num_types` types that never occur; larger ones stay.
 
     Returns:
-        a folder of links beside the dictionaries.
+        a folder of links beside the dictionaries, and nothing else: what an earlier run made of other
+        data is removed.
     """
+    shutil.rmtree(folder, ignore_errors=True)
     make_directory(folder)
     for path in data.iterdir():
         target = folder / path.name
@@ -56,6 +59,5 @@ def with_types(data: Path, folder: Path, num_types: int) -> Path:
             with atomic_write(target) as stream:
                 stream.write("\n".join(lines) + "\n")
         else:
-            target.unlink(missing_ok=True)  # perhaps a link to other data
             target.symlink_to(path.resolve())
     return folder

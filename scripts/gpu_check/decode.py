@@ -1,7 +1,7 @@
 """Stage `decode`: sentences a second of `fairseq-generate`, our model against fairseq's own.
 
-Both have the same weights: those that the stage `train` left, and their folded form, which is a
-checkpoint of fairseq's `transformer`. Without them a small model is trained for a moment; its
+Both have the same weights: those that the stage `train` left of the same data, and their folded form,
+which is a checkpoint of fairseq's `transformer`. Without them a small model is trained for a moment; its
 translations are as long as the limit allows.
 """
 
@@ -23,9 +23,10 @@ from trainings import run as run_program
 
 
 def checkpoint(context: Context, data: Path) -> tuple[Path, bool]:
-    """A checkpoint of our model, and whether it was trained for more than a moment."""
-    found = context.output / "train" / "admin" / "checkpoints" / "checkpoint_last.pt"
-    if found.exists():
+    """A checkpoint of our model on `data`, and whether it was trained for more than a moment."""
+    folder = context.output / "train" / "admin"
+    found = folder / "checkpoints" / "checkpoint_last.pt"
+    if found.exists() and train.is_of(folder, data):
         return found, True
     shape = ((2, 1), 32) if context.smoke else ((6, 6), 512)
     model = Model(*shape, max_tokens=300 if context.smoke else 4096, updates=30, lr=5e-4, warmup=30)

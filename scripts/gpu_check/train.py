@@ -14,7 +14,7 @@ from pathlib import Path
 from admin_nmt.analysis.training_log import Curve, read_curve
 from admin_nmt.errors import UserError
 from admin_nmt.files import make_directory
-from admin_nmt.json_files import read_json
+from admin_nmt.json_files import read_json, write_json
 from gpu_check.data import data_folder
 from gpu_check.stage import Context
 from trainings import BIN, Model, train_command
@@ -24,6 +24,8 @@ from trainings import run as run_program
 TRAINING_SHARE = 0.33
 #: No training ends by this number.
 MANY_UPDATES = 100_000
+#: Beside a training, which data it is of: other stages may be given others.
+DATA = "data.json"
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,15 @@ def train(data: Path, model: Model, folder: Path, context: Context, seconds: flo
     """
     shutil.rmtree(folder, ignore_errors=True)  # an earlier run's weights would be trained on
     trained = Trained(model, make_directory(folder))
+    write_json(folder / DATA, {"data": str(data.resolve())})
     run_program(command(data, model, folder, context, seconds), trained.log)
     return trained
+
+
+def is_of(folder: Path, data: Path) -> bool:
+    """Whether `train` has trained there on `data`; a folder of an earlier version does not say so."""
+    note = folder / DATA
+    return note.exists() and read_json(note) == {"data": str(data.resolve())}
 
 
 def evaluate(data: Path, trained: Trained, context: Context) -> dict[str, float]:

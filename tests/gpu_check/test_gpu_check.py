@@ -229,6 +229,35 @@ def test_each_kind_of_data_has_a_folder_and_is_made_whole(
     assert len((tmp_path / "corpus-small" / "train.en").read_text().splitlines()) == 400
 
 
+def test_what_an_earlier_run_made_of_other_data_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trained(command: list[str | Path], log: Path) -> None:
+        place = log.parent / "checkpoints" / "checkpoint_last.pt"
+        place.parent.mkdir()
+        place.touch()
+
+    monkeypatch.setattr(train, "run_program", trained)
+    end = time.monotonic() + 1000
+    context = Context(Report(tmp_path, "decode"), tmp_path, "cpu", True, None, end)
+    for pair in ("de-en", "en-fr"):
+        source, target = pair.split("-")
+        (tmp_path / pair).mkdir()
+        for name in (f"dict.{source}.txt", f"dict.{target}.txt", f"train.{pair}.{source}.bin"):
+            (tmp_path / pair / name).write_text("word 1\n")
+        filled = data.with_types(tmp_path / pair, tmp_path / "types", 8)
+        names = {path.name for path in (tmp_path / pair).iterdir()}
+        assert {path.name for path in filled.iterdir()} == names
+        assert len((filled / f"dict.{source}.txt").read_text().splitlines()) == 4
+    german, french = tmp_path / "de-en", tmp_path / "en-fr"
+    left = train.train(german, train.size(context), tmp_path / "train" / "admin", context, 1)
+    assert decode.checkpoint(context, german) == (left.checkpoint, True)
+    small = tmp_path / "small" / "checkpoints" / "checkpoint_last.pt"
+    assert decode.checkpoint(context, french) == (small, False)
+    (left.folder / train.DATA).unlink()  # as an earlier version left it
+    assert decode.checkpoint(context, german) == (small, False)
+
+
 def test_a_rehearsal_has_another_folder() -> None:
     assert run.parse_arguments([]).output != run.parse_arguments(["--smoke"]).output
 
