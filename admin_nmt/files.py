@@ -147,3 +147,13 @@ def sha256(path: str | os.PathLike[str]) -> str:
     """Hexadecimal SHA-256 of a file, read in pieces."""
     with Path(path).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def last_line(log: str | os.PathLike[str]) -> str:
+    """What a program said last in its log; empty where it ended before it said anything.
+
+    Raises:
+        OSError: the log cannot be read.
+    """
+    lines = Path(log).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1] if lines else ""

@@ -116,3 +116,10 @@ def test_json_keeps_names_that_are_no_text(tmp_path: Path) -> None:
     content = {"path": os.fsdecode(b"r\xfcn.pt"), "language": "ü"}
     write_json(tmp_path / "x.json", content)
     assert read_json(tmp_path / "x.json") == content
+
+
+def test_last_line_of_a_log(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    for content, last in ((b"", ""), (b"\n", ""), (b"first\nl\xe4st\n\n", "l\ufffdst")):
+        log.write_bytes(content)
+        assert files.last_line(log) == last

@@ -18,7 +18,7 @@ from typing import Any
 from tabulate import tabulate
 
 from admin_nmt.errors import UsageError, UserError
-from admin_nmt.files import atomic_write, make_directory
+from admin_nmt.files import atomic_write, last_line, make_directory
 from admin_nmt.json_files import write_json
 from gpu_check.report import FAILED, OUT_OF_TIME, PASSED, SKIPPED, outcome, render
 
@@ -152,8 +152,7 @@ def _last_words(log: Path, code: int) -> str:
     """Why a process has ended that said nothing itself."""
     if code < 0:
         return f"killed by {signal.Signals(-code).name}, see {log}"
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return f"{lines[-1][:300] if lines else f'exit code {code}'}, see {log}"
+    return f"{last_line(log)[:300] or f'exit code {code}'}, see {log}"
 
 
 def command_of(stage: str, args: argparse.Namespace, seconds: float) -> list[str]:

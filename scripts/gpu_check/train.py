@@ -17,7 +17,7 @@ from admin_nmt.files import make_directory
 from admin_nmt.json_files import read_json, write_json
 from gpu_check.data import data_folder
 from gpu_check.stage import Context
-from trainings import BIN, Model, train_command
+from trainings import BIN, Model, mean_of_last, train_command
 from trainings import run as run_program
 
 #: Share of the stage's time for one training; the rest is for evaluation and start-up.
@@ -106,11 +106,6 @@ def evaluate(data: Path, trained: Trained, context: Context) -> dict[str, float]
     scores = read_json(trained.folder / "evaluation" / "scores.json")["scores"]
     found = {item["name"]: item["score"] for item in scores}
     return {"BLEU": round(found["BLEU"], 2), "chrF2": round(found["chrF2"], 2)}
-
-
-def mean_of_last(values: list[float], count: int = 5) -> float:
-    """Mean of the last few values."""
-    return sum(values[-count:]) / len(values[-count:])
 
 
 def report_curves(context: Context, trainings: list[Trained]) -> None:

@@ -34,6 +34,7 @@ from trainings import (  # noqa: E402
     Training,
     estimate_minutes,
     follow,
+    mean_of_last,
     run,
     run_once,
 )
@@ -215,7 +216,7 @@ def score(data: Path, training: Training) -> dict[str, Any]:
         "updates": training.model.updates,
         "BLEU": round(by_name["BLEU"]["score"], 2),
         "chrF2": round(by_name["chrF2"]["score"], 2),
-        "train_ppl": round(sum(perplexity[-5:]) / len(perplexity[-5:]), 2),
+        "train_ppl": round(mean_of_last(perplexity), 2),
         "signature": by_name["BLEU"]["signature"],
     }
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from admin_nmt.errors import UserError
-from admin_nmt.files import atomic_write, make_directory
+from admin_nmt.files import atomic_write, last_line, make_directory
 
 BIN = Path(sys.executable).parent
 #: Checkpoints of a training, evenly spread, of which the last few are averaged. They lie close
@@ -112,13 +112,7 @@ def run(command: Sequence[str | Path], log: Path) -> None:
             process.wait()
             raise
     if process.returncode:
-        raise UserError(f"{Path(command[0]).name} failed, see {log}: {_last_line(log)}")
-
-
-def _last_line(log: Path) -> str:
-    """What a program said last; nothing where it was killed before it said anything."""
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1] if lines else ""
+        raise UserError(f"{Path(command[0]).name} failed, see {log}: {last_line(log)}")
 
 
 def _keep(path: Path, text: str) -> None:
@@ -230,7 +224,7 @@ class Training:
         if code is None:
             return False
         if code:
-            raise UserError(f"training {self.label} failed, see {self.log}: {_last_line(self.log)}")
+            raise UserError(f"training {self.label} failed, see {self.log}: {last_line(self.log)}")
         _keep(self.done, str(self.model))
         return True
 
@@ -288,6 +282,11 @@ def follow(trainings: Sequence[Training]) -> None:
                 training.process.terminate()
                 training.process.wait()
         display.close()
+
+
+def mean_of_last(values: Sequence[float], count: int = 5) -> float:
+    """Mean of the last `count` values of a curve, or of all where there are fewer."""
+    return sum(values[-count:]) / len(values[-count:])
 
 
 def estimate_minutes(data: Path, model: Model, folder: Path) -> float:
