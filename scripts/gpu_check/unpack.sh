@@ -17,7 +17,8 @@ python=${PYTHON:-python3}
 # Not --system-site-packages: python3 may itself be that of a virtual environment. Its own pip
 # installs, because ensurepip is missing in many distributions.
 packages=$("$python" -c 'import os, torch; print(os.path.dirname(os.path.dirname(torch.__file__)))')
-trap 'rm -rf "$venv"' ERR # half an environment would be taken for a whole one
+# Half an environment is of no use; one that was there before is somebody's.
+[ -e "$venv" ] || trap 'rm -rf "$venv"' ERR
 "$python" -m venv --without-pip "$venv"
 site=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 echo "$packages" >"$site/of_the_machine.pth"

@@ -138,6 +138,32 @@ def test_half_an_environment_is_completed_before_the_gpu_check(
     assert said == [f"{made}\n-m gpu_check\n", "-m gpu_check\n"]
 
 
+@pytest.mark.parametrize("theirs", [True, False])
+def test_unpacking_that_fails_removes_only_what_it_made(project: Path, theirs: bool) -> None:
+    python = project / "bin" / "python3"
+    python.write_text(
+        f"""#!/bin/sh
+case "$*" in
+*"-m venv "*) mkdir -p {project}/venv/bin && cp "$0" {project}/venv/bin/python ;;
+*get_path*) echo {project}/venv ;;
+*install*) exit 1 ;;
+esac
+"""
+    )
+    python.chmod(0o755)
+    if theirs:
+        (project / "venv").mkdir()
+        (project / "venv" / "kept").touch()
+    (project / "scripts" / "gpu_check").mkdir()
+    shutil.copy(SCRIPT.parent / "gpu_check" / "unpack.sh", project / "scripts" / "gpu_check")
+    found = subprocess.run(
+        ["bash", project / "scripts" / "gpu_check" / "unpack.sh", project / "venv"],
+        capture_output=True, text=True, env={"PATH": f"{project / 'bin'}:{os.defpath}"},
+    )  # fmt: skip
+    assert found.returncode == 1 and (project / "venv" / "kept").exists() == theirs
+    assert (project / "venv").exists() == theirs
+
+
 def test_uv_installs_where_it_is(project: Path) -> None:
     _, calls = install(project, {"python3.12": WORKS, "uv": WORKS})
     assert sum(call.startswith("uv pip install ") for call in calls) == 3
