@@ -7,5 +7,5 @@
 # Result: prepared/custom/data-bin, or --output DIR. `admin-nmt prepare --help` has all options.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib/environment.sh"
-PATH=$venv/bin:$PATH
+PATH=$bin:$PATH
 exec admin-nmt prepare custom --output prepared/custom "$@"

@@ -8,12 +8,13 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib/environment.sh"
 # The last thing that is installed; not found in the current folder (-P).
-if ! "$venv/bin/python" -P -c 'import admin_nmt_autoload' 2>/dev/null; then
+if ! "$bin/python" -P -c 'import admin_nmt_autoload' 2>/dev/null; then
     if [ -d "$root/luggage" ]; then
         bash "$root/scripts/gpu_check/unpack.sh" "$venv"
     else
         bash "$root/scripts/install.sh"
     fi
+    bin=$venv/bin
 fi
 export PYTHONPATH="$root/scripts${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
-exec "$venv/bin/python" -m gpu_check "$@"
+exec "$bin/python" -m gpu_check "$@"

@@ -3,5 +3,6 @@
 # ADMIN Transformer, translate its test set and print BLEU. See `bash scripts/quickstart.sh --help`.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib/environment.sh"
-bash "$root/scripts/install.sh"
-exec "$venv/bin/python" "$root/scripts/quickstart/run.py" "$@"
+# An active environment of one's own is not install.sh's.
+if [[ $bin == "$venv/bin" ]]; then bash "$root/scripts/install.sh"; fi
+exec "$bin/python" "$root/scripts/quickstart/run.py" "$@"

@@ -3,4 +3,4 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib/environment.sh"
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
-exec "$venv/bin/python" -m studies.reproduce "$@"
+exec "$bin/python" -m studies.reproduce "$@"

@@ -2,15 +2,15 @@
 # Collect into luggage/ the wheels that a Linux machine (x86-64, Python 3.12) with PyTorch, numpy and
 # scikit-learn but without a network needs for scripts/gpu-check.sh. Run it where there is a network.
 #
-#   bash scripts/gpu_check/luggage.sh        PYTHON: interpreter with pip (default: that of .venv)
+#   bash scripts/gpu_check/luggage.sh        PYTHON: interpreter with pip (default: that of all scripts)
 #
 # Without matplotlib there are no plots. CTranslate2 stays out: its wheels want the CUDA libraries of
 # one version; without it the stage `export` is skipped.
 set -euo pipefail
-unset CDPATH # with it, cd may go elsewhere
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+source "$(dirname "${BASH_SOURCE[0]}")/../lib/environment.sh"
+cd "$root"
 
-python=${PYTHON:-${ADMIN_NMT_VENV:-.venv}/bin/python}
+python=${PYTHON:-$bin/python}
 limit=$((64 * 1024 * 1024))
 binary=(
     fairseq-fixed==0.12.3.1 hydra-core omegaconf bitarray cffi pycparser sacremoses subword-nmt

@@ -1,5 +1,14 @@
-# Where the project and its environment are, as scripts/install.sh takes ADMIN_NMT_VENV; sourced.
+# Where the project is (`root`), and the folder of the programs that all scripts run (`bin`): that of the
+# environment that ADMIN_NMT_VENV names, as scripts/install.sh takes it; else of an active one that has
+# admin-nmt; else of .venv. `venv` is the environment that install.sh makes. Sourced.
 set -euo pipefail
 root=$(unset CDPATH && cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 venv=${ADMIN_NMT_VENV:-.venv}
 [[ $venv == /* ]] || venv=$root/$venv
+bin=$venv/bin
+if [[ -z ${ADMIN_NMT_VENV:-} ]]; then
+    active=$(type -P admin-nmt || true)
+    active=${active%/*}
+    # Without an interpreter beside its programs it is no environment; .venv itself may be active.
+    if [[ -x $active/python && ! $active -ef $bin ]]; then bin=$(unset CDPATH && cd "$active" && pwd); fi
+fi

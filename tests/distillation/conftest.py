@@ -37,11 +37,11 @@ def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[int]]:
 def dry_run(tmp_path: Path) -> Callable[..., tuple[subprocess.CompletedProcess[str], list[str]]]:
     """`dry_run(script, *words)` in `tmp_path`, with programs that only write down how they were called:
     the process and the calls."""
-    for program in ("admin-nmt", "fairseq-train"):
+    for program in ("admin-nmt", "fairseq-train", "python"):  # an environment has a python
         stub = tmp_path / program
         stub.write_text(f'#!/bin/sh\necho {program} "$@" >> {tmp_path}/calls\n')
         stub.chmod(0o755)
-    env = os.environ | {"PATH": f"{tmp_path}:{BIN}:{os.environ['PATH']}"}
+    env = os.environ | {"ADMIN_NMT_VENV": "", "PATH": f"{tmp_path}:{BIN}:{os.environ['PATH']}"}
     scripts = Path(__file__).parents[2] / "scripts"
 
     def run(script: str, *words: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:

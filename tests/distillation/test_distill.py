@@ -293,7 +293,7 @@ def test_the_script_makes_a_student(small: Path, word_model: Path, tmp_path: Pat
         *"--encoder-layers 1 --encoder-embed-dim 16 --encoder-ffn-embed-dim 16 --max-epoch 5 "
         "--encoder-attention-heads 2 --decoder-attention-heads 2".split(),
     ]  # fmt: skip
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PATH": f"{BIN}:{os.environ['PATH']}"}
+    env = os.environ | {"OMP_NUM_THREADS": "1", "ADMIN_NMT_VENV": str(BIN.parent)}
     done = subprocess.run(command, env=env, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     for name in ("scores-teacher", "scores-student"):

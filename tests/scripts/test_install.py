@@ -108,7 +108,7 @@ def test_folders_on_the_command_line_are_those_of_the_caller(project: Path, name
     python.chmod(0o755)
     found = subprocess.run(
         ["bash", project / "scripts" / name, "--corpus", "mine"], capture_output=True, text=True,
-        cwd=project / "bin",
+        cwd=project / "bin", env={"PATH": os.defpath},
     )  # fmt: skip
     assert found.stdout.split()[0] == str(project / "bin"), found.stderr
     assert found.stdout.endswith(" --corpus mine\n")
@@ -131,7 +131,12 @@ def test_half_an_environment_is_completed_before_the_gpu_check(
     python.write_text(f'#!/bin/sh\n[ "$1" = -P ] && exec test -e {whole}\necho "$@"\n')
     python.chmod(0o755)
     said = [
-        subprocess.run(["bash", scripts / "gpu-check.sh"], capture_output=True, text=True).stdout
+        subprocess.run(
+            ["bash", scripts / "gpu-check.sh"],
+            capture_output=True,
+            text=True,
+            env={"PATH": os.defpath},
+        ).stdout
         for _ in range(2)
     ]
     made = "unpack.sh" if luggage else "install.sh"
@@ -162,6 +167,25 @@ esac
     )  # fmt: skip
     assert found.returncode == 1 and (project / "venv" / "kept").exists() == theirs
     assert (project / "venv").exists() == theirs
+
+
+def test_the_quickstart_installs_nothing_beside_an_active_environment(project: Path) -> None:
+    (project / "scripts" / "install.sh").write_text("echo installing\n")
+    shutil.copy(SCRIPT.with_name("quickstart.sh"), project / "scripts")
+    for place in (project / "active" / "bin", project / ".venv" / "bin"):
+        place.mkdir(parents=True)
+        for name in ("python", "admin-nmt"):
+            (place / name).write_text('#!/bin/sh\necho "$0"\n')
+            (place / name).chmod(0o755)
+
+    def said(active: str) -> list[str]:
+        return subprocess.run(
+            ["bash", project / "scripts" / "quickstart.sh"], capture_output=True, text=True,
+            env={"PATH": f"{project / active / 'bin'}:{os.defpath}"},
+        ).stdout.split()  # fmt: skip
+
+    assert said("active") == [str(project / "active" / "bin" / "python")]
+    assert said(".venv") == ["installing", str(project / ".venv" / "bin" / "python")]
 
 
 def test_uv_installs_where_it_is(project: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +25,8 @@ def run(
     return subprocess.run(
         ["bash", SCRIPTS / script, *map(str, options)],
         capture_output=True, text=True, timeout=280, cwd=cwd,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PATH": f"{path}:{os.environ['PATH']}"} | environment,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "ADMIN_NMT_VENV": ""}
+        | {"PATH": f"{path}:{os.environ['PATH']}"} | environment,
     )  # fmt: skip
 
 
@@ -37,7 +39,7 @@ def test_scripts_stop_at_errors_and_have_no_syntax_error(path: Path) -> None:
 @pytest.fixture
 def calls(tmp_path: Path) -> Callable[..., list[str]]:
     """Run a pipeline with programs that only write down how they were called; returns the calls."""
-    for program in ("admin-nmt", "torchrun"):
+    for program in ("admin-nmt", "torchrun", "python"):  # an environment has a python
         stub = tmp_path / program
         stub.write_text(f'#!/bin/sh\necho {program} "$@" >> {tmp_path}/calls\n')
         stub.chmod(0o755)
@@ -65,6 +67,36 @@ def test_relative_environment_counts_from_the_project_as_in_install(
         env={"PATH": "/usr/bin:/bin", "ADMIN_NMT_VENV": relative},
     )  # fmt: skip
     assert (tmp_path / "called").read_text().startswith("prepare multi30k")
+
+
+@pytest.mark.parametrize("script", ["data_prep/prepare-multi30k.sh", "scripts/multi30k.sh"])
+def test_one_rule_says_which_environment_scripts_use(script: str, tmp_path: Path) -> None:
+    """That of ADMIN_NMT_VENV, an active one, .venv; programs outside of an environment come last."""
+    folders = ("project/scripts", "project/data_prep")
+    for folder in folders:
+        shutil.copytree(ROOT / folder.split("/")[1], tmp_path / folder)
+    own = tmp_path / "project" / ".venv"
+    for place in (tmp_path / "named", tmp_path / "active", own, tmp_path / "user"):
+        (place / "bin").mkdir(parents=True)
+        program = place / "bin" / "admin-nmt"
+        program.write_text(f"#!/bin/sh\necho {place.name} > {tmp_path}/called\nexit 1\n")
+        (place / "bin" / "python").touch()
+        for path in (program, place / "bin" / "python"):
+            path.chmod(0o755)
+    (tmp_path / "user" / "bin" / "python").unlink()
+
+    def used(active: str, **variables: str) -> str:
+        subprocess.run(
+            ["bash", tmp_path / "project" / script], cwd=tmp_path, timeout=60,
+            env={"PATH": f"{tmp_path / active / 'bin'}:/usr/bin:/bin"} | variables,
+        )  # fmt: skip
+        return (tmp_path / "called").read_text().strip()
+
+    assert used("active", ADMIN_NMT_VENV=str(tmp_path / "named")) == "named"
+    assert used("active") == "active"
+    assert used("nothing") == used("project/.venv") == used("user") == ".venv"
+    shutil.rmtree(own)
+    assert used("user") == "user"
 
 
 @pytest.mark.parametrize("name", PIPELINES)
