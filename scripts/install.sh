@@ -29,8 +29,20 @@ VENV=${ADMIN_NMT_VENV:-.venv}
 own=$VENV/bin/python
 there=
 "$own" -c '' 2>/dev/null && there=yes # not where its interpreter is gone
+TORCH=${ADMIN_NMT_TORCH:-torch==2.13.0}
+# What was installed: the project's folder, the environment's place, the requirement for PyTorch, a line each.
+# Empty where an earlier version wrote it: then the environment itself is asked, but for PyTorch.
 stamp=$VENV/.admin_nmt_installed
-if [ -n "$there" ] && [ -f "$stamp" ] && [ ! pyproject.toml -nt "$stamp" ] && [ ! constraints.txt -nt "$stamp" ]; then
+project= place= torch=
+if [ -n "$there" ] && [ -s "$stamp" ]; then
+    { IFS= read -r project && IFS= read -r place && IFS= read -r torch; } <"$stamp" || true
+elif [ -n "$there" ] && [ -f "$stamp" ]; then
+    project=$("$own" -P -c 'import importlib.util as u; print(u.find_spec("admin_nmt").origin)' 2>/dev/null || true)
+    project=${project%/admin_nmt/__init__.py}
+    place=$(sed -n '1,2s/^[^/]*\(\/.*\)\/bin\/python.*/\1/p' "$VENV/bin/admin-nmt" 2>/dev/null || true)
+fi
+if [ "$project" -ef . ] && [ "$place" -ef "$VENV" ] && [ "$torch" = "${ADMIN_NMT_TORCH:-$torch}" ] &&
+    [ ! pyproject.toml -nt "$stamp" ] && [ ! constraints.txt -nt "$stamp" ]; then
     exit 0
 fi
 if [ -n "$there" ]; then
@@ -41,7 +53,6 @@ elif [ -z "${PYTHON:-}" ]; then
         "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break
     done
 fi
-TORCH=${ADMIN_NMT_TORCH:-torch==2.13.0}
 
 "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || {
     [ -n "$there" ] && remedy="remove $VENV" || remedy="set PYTHON to another one"
@@ -56,6 +67,29 @@ if [ -z "$there" ]; then
     # What an interpreter that is gone has left does not serve another one.
     [ -f "$VENV/pyvenv.cfg" ] && clear=--clear || clear=
     "$PYTHON" -m venv "$VENV" ${clear:+"$clear"}
+fi
+# Programs of an environment that was moved or copied name the interpreter of its old place, and would run
+# what is there.
+if [ -n "$place" ] && ! [ "$place" -ef "$VENV" ]; then
+    echo "== $VENV was made as $place: changing that in its programs"
+    "$own" - "$place" "$(cd "$VENV" && pwd)" "$VENV"/bin/* <<'END'
+import re
+import sys
+from pathlib import Path
+
+old, new = re.escape(sys.argv[1]), sys.argv[2]
+# As pip does it where a path is long or has blanks, which the new one may be or have.
+start = r"""#!/bin/sh\n'''exec' "\1" "$0" "$@"\n' '''"""
+for path in map(Path, sys.argv[3:]):
+    try:
+        text = "" if path.is_symlink() or path.is_dir() else path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        continue  # machine code
+    changed = re.sub(rf"\A#!({old}/bin/\S+)", start, text)
+    changed = re.sub(rf"{old}(?![\w.-])", lambda _: new, changed)
+    if changed != text:
+        path.write_text(changed, encoding="utf-8")
+END
 fi
 if [ "${ADMIN_NMT_UV:-1}" != 0 ] && uv --version >/dev/null 2>&1; then
     # The build for this machine's GPU or none, unless the user says which PyTorch.
@@ -90,5 +124,5 @@ if "$own" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' &&
     "$own" -m pip uninstall --quiet --yes fairseq-fixed
 fi
 step "fairseq, admin_nmt and what they need" --quiet --no-build-isolation --editable ".[test]"
-touch "$stamp"
+printf '%s\n' "$PWD" "$(cd "$VENV" && pwd)" "$TORCH" >"$stamp"
 echo "== installed in $SECONDS s; activate it with: source $VENV/bin/activate"

@@ -3,15 +3,17 @@
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "install.sh"
 BROKEN = "#!/bin/sh\necho 'pyenv: command not found' >&2\nexit 127\n"
-#: Runs, is new enough, and makes an environment whose python is a copy of itself.
+#: Runs, is new enough, and makes an environment whose python is a copy of itself; its calls are kept in
+#: the current folder, which is the project's.
 WORKS = """#!/bin/sh
-echo "$(basename "$0") $*" >> {calls}
+echo "$(basename "$0") $*" >> calls
 [ "$1" = --version ] && echo Python 3.x
 if [ "$2" = venv ]; then mkdir -p "$3/bin" && cp "$0" "$3/bin/python"; fi
 case "$2" in *"!= (3, 11)"*) exit 1 ;; esac
@@ -36,10 +38,10 @@ def install(project: Path, programs: dict[str, str], **variables: str) -> tuple[
     calls.write_text("")
     for name in ("python3.12", "python3.11", "python3"):
         stub = project / "bin" / name
-        stub.write_text(programs.get(name, BROKEN).format(calls=calls))
+        stub.write_text(programs.get(name, BROKEN))
         stub.chmod(0o755)
     if "uv" in programs:
-        (project / "bin" / "uv").write_text(programs["uv"].format(calls=calls))
+        (project / "bin" / "uv").write_text(programs["uv"])
         (project / "bin" / "uv").chmod(0o755)
     # Started as README says, by a user whose CDPATH leads to another folder of that name.
     (project / "elsewhere" / "scripts").mkdir(parents=True, exist_ok=True)
@@ -87,6 +89,58 @@ def test_an_installed_environment_needs_no_other_interpreter(project: Path) -> N
     own.symlink_to("/nowhere/python3.11")  # of a system that has been upgraded
     _, calls = install(project, {"python3": WORKS}, ADMIN_NMT_UV="0")
     assert "python3 -m venv .venv --clear" in calls
+
+
+def test_another_pytorch_is_installed_on_request(project: Path) -> None:
+    def installed(**variables: str) -> bool:
+        _, calls = install(project, {"python3": WORKS}, ADMIN_NMT_UV="0", **variables)
+        return any(call.startswith("python -m pip ") for call in calls)
+
+    assert installed() and not installed() and not installed(ADMIN_NMT_TORCH="torch==2.13.0")
+    assert installed(ADMIN_NMT_TORCH="torch==2.13.0+cpu")
+    assert not installed(ADMIN_NMT_TORCH="torch==2.13.0+cpu") and not installed()
+
+
+@pytest.mark.parametrize("old_stamp", [True, False])
+@pytest.mark.parametrize("change", ["stays", "moved", "copied"])
+def test_an_environment_at_another_place_is_repaired(
+    project: Path, change: str, old_stamp: bool
+) -> None:
+    first, second = project / "first", project / "second place"
+    first.mkdir()
+    for name in ("scripts", "bin", "pyproject.toml", "constraints.txt"):
+        (project / name).rename(first / name)
+    # Its python answers as that of an editable installation, and rewrites files.
+    answers = f'''
+case "$*" in *find_spec*) echo "{first}/admin_nmt/__init__.py" ;; esac
+[ "$1" = - ] && exec {sys.executable} "$@"
+case "$2" in'''
+    python = WORKS.replace('\ncase "$2" in', answers)
+    install(first, {"python3": python}, ADMIN_NMT_UV="0")
+    programs = first / ".venv" / "bin"
+    for name in ("admin-nmt", "fairseq-train"):
+        (programs / name).write_text(f"#!{programs}/python\nimport sys\n")
+    (programs / "activate").write_text(f'VIRTUAL_ENV="{first}/.venv"\n')
+    (programs / "ruff").write_bytes(b"\x7fELF\xff")
+    if old_stamp:
+        (first / ".venv" / ".admin_nmt_installed").write_text("")
+    place = first if change == "stays" else second
+    if change == "moved":
+        first.rename(second)
+    elif change == "copied":
+        shutil.copytree(first, second)
+    said, calls = install(place, {"python3": python}, ADMIN_NMT_UV="0")
+    if change == "stays":
+        assert said == "" and not any(" -m pip " in call for call in calls)
+        return
+    assert f".venv was made as {first}/.venv" in said
+    assert "--editable .[test]" in calls[-1]
+    found = (place / ".venv" / "bin" / "fairseq-train").read_text()
+    assert found == (
+        f"#!/bin/sh\n'''exec' \"{place}/.venv/bin/python\" \"$0\" \"$@\"\n' '''\nimport sys\n"
+    )
+    assert (place / ".venv/bin/activate").read_text() == f'VIRTUAL_ENV="{place}/.venv"\n'
+    assert install(place, {"python3": python})[0] == ""
 
 
 def test_an_environment_without_pip_gets_it(project: Path) -> None:
