@@ -14,7 +14,7 @@
 #   --tag WORD       before each translated source (default <BT>); --no-tag: none
 # Embeddings are shared (--share-all-embeddings) where DATA has one dictionary for both languages. What stands
 # behind -- wins over the options of the training here. Interrupted, the same command goes on where it
-# stopped.
+# stopped; other options, but for the length of the training, need another OUTPUT.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
 
@@ -43,6 +43,7 @@ if [[ $# -gt 0 ]]; then shift; fi
 [[ -d $data ]] || die "$data is not a folder"
 [[ -f $text ]] || die "no file $text"
 mkdir -p "$output"
+same_training "$output" "$(cd "$data" && pwd)" "${search[@]}" ${options[@]+"${options[@]}"} "$@"
 
 export_int8 "$reverse" "$data" "$output/reverse"
 admin-nmt backtranslate "$output/reverse" "$data" --input "$text" --output "$output/mixed" --device "$device" \

@@ -9,7 +9,7 @@
 # default student is post-LN, 6L-1L, D = 256, trained for 20 epochs; what stands behind -- wins (from an
 # encoder as deep as the teacher's little is lost: the decoder is what takes time). Embeddings are shared
 # (--share-all-embeddings) where DATA has one dictionary for both languages. Interrupted, the same command
-# goes on where it stopped.
+# goes on where it stopped; other options of the training, but for its length, need another OUTPUT.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
 
@@ -29,6 +29,7 @@ if [[ $# -gt 0 ]]; then shift; fi
 [[ -f $teacher ]] || die "no checkpoint $teacher"
 [[ -d $data ]] || die "$data is not a folder"
 mkdir -p "$output"
+same_training "$output" "$(cd "$data" && pwd)" "$@"
 
 export_int8 "$teacher" "$data" "$output/teacher"
 admin-nmt distill "$output/teacher" "$data" --output "$output/distilled" --device "$device"

@@ -9,6 +9,9 @@
 #   export_int8 CHECKPOINT DATA FOLDER
 #                    FOLDER is CHECKPOINT exported to int8; made unless it is there, and anew where it is of
 #                    another checkpoint
+#   same_training FOLDER DATA [OPTIONS...]
+#                    dies where FOLDER/checkpoints are of a training on other data or with other options, by
+#                    FOLDER/settings.txt, which is written at its start; its length may change
 #   average_or_best CHECKPOINTS DATA FILE [--cpu]
 #                    FILE is the average of the last five epochs in CHECKPOINTS, or the best single
 #                    checkpoint where that has the lower loss on DATA's validation set
@@ -44,6 +47,39 @@ export_int8() {
         force=(--force)
     fi
     admin-nmt export "$1" "$2" --quantization int8 --output "$3" ${force[@]+"${force[@]}"}
+}
+
+# The options, quoted, without those that say how long to train.
+but_for_length() {
+    local left=() name
+    while [[ $# -gt 0 ]]; do
+        name=${1#+} name=${name#+} # Hydra's
+        case ${name#optimization.} in
+            --max-epoch | --max-update | --stop-time-hours) if [[ $# -gt 1 ]]; then shift; fi ;;
+            --max-epoch=* | --max-update=* | --stop-time-hours=*) ;;
+            max_epoch=* | max_update=* | stop_time_hours=*) ;;
+            *) left+=("$(printf %q "$1")") ;;
+        esac
+        shift
+    done
+    echo "${left[*]-}"
+}
+
+same_training() {
+    local settings=$1/settings.txt data=$2 options was_data was_options remedy
+    options=$(but_for_length "${@:3}")
+    # Without checkpoints nothing is gone on from; a folder of an earlier version does not say what it holds.
+    if [[ -f $settings && -n $(find "$1/checkpoints" -name '*.pt' 2>/dev/null) ]]; then
+        { IFS= read -r was_data && IFS= read -r was_options; } <"$settings" || true
+        remedy="give another folder, or delete $settings to go on with it"
+        [[ $was_data == "$data" ]] || die "$1 holds a training on $was_data, not on $data: $remedy"
+        [[ $was_options == "$options" ]] ||
+            die "$1 holds a training with other options (${was_options:-none}; now ${options:-none}): $remedy"
+    else
+        mkdir -p "$1"
+        printf '%s\n' "$data" "$options" >"$settings.tmp"
+        mv "$settings.tmp" "$settings"
+    fi
 }
 
 average_or_best() {

@@ -4,7 +4,8 @@
 #   use_recipe NAME     a recipe of configs/ (ADMIN_NMT_RECIPE takes another) with a folder of its own,
 #                       OUTPUT/RECIPE, beside the prepared data that all recipes share
 #   prepare OPTIONS...  admin-nmt prepare NAME, unless --data was given
-#   train COMMAND...    one process per GPU; the user's overrides come after COMMAND
+#   train COMMAND...    one process per GPU; the user's overrides come after COMMAND. A folder whose training
+#                       is on other data or with other overrides is refused
 #   train_recipe        train with the recipe
 #   average OPTIONS...  admin-nmt average -> FOLDER/averaged.pt, which is then `model`
 #   choose_as_recipe    sets `model` to what the recipe's published score is of: its best checkpoint (by
@@ -27,7 +28,8 @@ Usage: bash scripts/$(basename "$0") [OPTIONS] [-- OVERRIDES...]
   --procs P       processes, one per GPU (default: all GPUs)
   --cpu           train and translate on the CPU (with --procs P)
   --help          this text
-OVERRIDES go to the training command, after everything else.
+OVERRIDES go to the training command, after everything else. A folder is of one training, which may be
+made longer: other OVERRIDES or --data need another --output.
 END
 }
 
@@ -74,6 +76,8 @@ prepare() {
 }
 
 train() {
+    # Data of the output folder by their place in it: it may be moved.
+    same_training "$folder" "${data#"$output"/}" ${overrides[@]+"${overrides[@]}"}
     bash "$scripts/train-multi-gpu.sh" ${launch[@]+"${launch[@]}"} ${cpu[@]+"${cpu[@]}"} -- \
         "$@" ${overrides[@]+"${overrides[@]}"}
 }

@@ -227,6 +227,10 @@ def test_the_script_calls_everything_in_turn(dry_run: DryRun, tmp_path: Path) ->
     # A training that validates has a best checkpoint.
     (tmp_path / "out" / "checkpoints").mkdir()
     (tmp_path / "out" / "checkpoints" / "checkpoint_best.pt").touch()
+    refused, calls = dry_run("backtranslate.sh", *files, "--beam", "4")
+    assert refused.returncode == 2 and not calls
+    assert "other options (--sampling --ratio 2 --no-tag; now --beam 4)" in refused.stderr
+    (tmp_path / "out" / "settings.txt").unlink()
     for options, device in ((["--cpu"], " --cpu"), ([], "")):
         calls = run(*files, "--beam", "4", *options)
         assert "--share-all-embeddings" not in calls[2]

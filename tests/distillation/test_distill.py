@@ -255,6 +255,13 @@ def test_the_script_trains_in_the_direction_of_the_teacher(dry_run: DryRun, tmp_
         assert done.returncode == 0, done.stderr
         assert calls[2].startswith("fairseq-train out/distilled/data-bin -s en -t de --cpu")
         assert ("--share-all-embeddings" in calls[2]) == shared
+    (tmp_path / "out" / "checkpoints").mkdir()
+    (tmp_path / "out" / "checkpoints" / "checkpoint_last.pt").touch()
+    longer, calls = dry_run("distill.sh", "teacher.pt", "out", "out", "--", "--max-epoch", "30")
+    assert longer.returncode == 0 and calls
+    other, calls = dry_run("distill.sh", "teacher.pt", "out", "out", "--", "--dropout", "0.3")
+    assert other.returncode == 2 and not calls
+    assert "other options (none; now --dropout 0.3)" in other.stderr
 
 
 def test_the_script_exports_another_checkpoint_anew(dry_run: DryRun, tmp_path: Path) -> None:

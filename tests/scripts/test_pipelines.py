@@ -141,6 +141,44 @@ def test_each_recipe_has_its_folder_and_its_published_choice_of_checkpoint(
     assert len(commands) == 2
 
 
+@pytest.mark.parametrize(
+    ("name", "length", "longer"),
+    [
+        ("multi30k", ["--max-update", "600"], ["--max-update=900"]),
+        ("iwslt14-de-en", ["optimization.max_update=600"], ["++optimization.max_epoch=9"]),
+    ],
+)
+def test_a_folder_is_of_one_training(
+    name: str, length: list[str], longer: list[str], calls: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    folder = tmp_path / "outputs" / name
+    if name != "multi30k":
+        folder /= "iwslt14_de_en_admin"
+    calls(name, "--procs", "1", "--", "misspelt=1")  # and nothing was trained
+    calls(name, "--procs", "1", "--", "x=1 2", *length)
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / "checkpoint_last.pt").touch()
+    for options in (["x=1 2", *longer], ["x=1 2"], [*length, "x=1 2"]):
+        assert "torchrun" in "".join(calls(name, "--procs", "1", "--", *options))
+    for options, said in (
+        (["--", "x=2", *length], r"with other options (x=1\ 2; now x=2)"),
+        ([], r"with other options (x=1\ 2; now none)"),
+        (["--data", "here", "--", "x=1 2"], f"on prepared/data-bin, not on {tmp_path}/here"),
+    ):
+        (tmp_path / "here").mkdir(exist_ok=True)
+        refused = run(f"{name}.sh", "--procs", "1", *options, path=tmp_path, cwd=tmp_path)
+        assert refused.returncode == 2 and refused.stderr.count("\n") == 1
+        assert f"{folder} holds a training {said}: give another folder" in refused.stderr
+    (tmp_path / "outputs").rename(tmp_path / "moved")
+    options = ("--output", str(tmp_path / "moved" / name), "--procs", "1", "--")
+    moved = calls(name, *options, "x=1 2")
+    assert len(moved) == 4
+    settings = next((tmp_path / "moved").rglob("settings.txt"))
+    settings.unlink()  # as an earlier version left the folder
+    calls(name, *options, "y")
+    assert settings.read_text() == "prepared/data-bin\ny\n"
+
+
 def test_hydra_reads_folders_of_any_name(calls: Callable[..., list[str]], tmp_path: Path) -> None:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
