@@ -16,5 +16,5 @@ train fairseq-train "$data" --save-dir "$checkpoints" --seed 1 \
     --lr 1e-3 --lr-scheduler inverse_sqrt --warmup-updates 300 --warmup-init-lr 1e-7 \
     --max-tokens 3000 --max-update 1800 --save-interval-updates 200 --keep-interval-updates 5 \
     --no-epoch-checkpoints --log-format json --log-interval 20 --num-workers 0
-average --num-update-checkpoints 5
+average update 5
 evaluate --beam 5

@@ -12,6 +12,9 @@
 #   same_training FOLDER DATA [OPTIONS...]
 #                    dies where FOLDER/checkpoints are of a training on other data or with other options, by
 #                    FOLDER/settings.txt, which is written at its start; its length may change
+#   average_last KIND K CHECKPOINTS FILE [OPTIONS OF admin-nmt average...]
+#                    FILE is the average of the last K checkpoints of KIND (epoch, update) in CHECKPOINTS: of
+#                    all where there are fewer, and the best or last one where there is none
 #   average_or_best CHECKPOINTS DATA FILE [--cpu]
 #                    FILE is the average of the last five epochs in CHECKPOINTS, or the best single
 #                    checkpoint where that has the lower loss on DATA's validation set
@@ -82,9 +85,28 @@ same_training() {
     fi
 }
 
+average_last() {
+    local kind=$1 count=$2 folder=$3 name='checkpoint[0-9]+' there single
+    if [[ $kind == update ]]; then name='checkpoint_[0-9]+_[0-9]+'; fi
+    there=$(find "$folder" -name '*.pt' 2>/dev/null | grep -cE "/$name\.pt$" || true)
+    if [[ $there -eq 0 ]]; then
+        for single in "$folder"/checkpoint_best.pt "$folder"/checkpoint_last.pt; do
+            if [[ -f $single ]]; then
+                echo "$folder holds no checkpoint of an $kind to average: $(basename "$single") is taken as it is"
+                admin-nmt average --inputs "$single" --output "$4"
+                return
+            fi
+        done
+    elif [[ $there -lt $count ]]; then
+        echo "$folder holds $there checkpoints of an $kind: they are averaged in place of $count"
+        count=$there
+    fi
+    admin-nmt average --inputs "$folder" "--num-$kind-checkpoints" "$count" --output "$4" "${@:5}"
+}
+
 average_or_best() {
     local better=()
     # A training without validation has no best checkpoint.
     if [[ -f $1/checkpoint_best.pt ]]; then better=(--keep-better "$2" "${@:4}"); fi
-    admin-nmt average --inputs "$1" --num-epoch-checkpoints 5 --output "$3" ${better[@]+"${better[@]}"}
+    average_last epoch 5 "$1" "$3" ${better[@]+"${better[@]}"}
 }

@@ -7,9 +7,11 @@
 #   train COMMAND...    one process per GPU; the user's overrides come after COMMAND. A folder whose training
 #                       is on other data or with other overrides is refused
 #   train_recipe        train with the recipe
-#   average OPTIONS...  admin-nmt average -> FOLDER/averaged.pt, which is then `model`
+#   average KIND K      the last K checkpoints of KIND (epoch, update), or as many as there are, averaged
+#                       -> FOLDER/averaged.pt, which is then `model`
 #   choose_as_recipe    sets `model` to what the recipe's published score is of: its best checkpoint (by
-#                       BLEU where it says so), or the average of the last epochs where it keeps some
+#                       BLEU where it says so), or the average of the last epochs where it keeps some;
+#                       the overrides win
 #   evaluate OPTIONS... admin-nmt evaluate of `model` -> FOLDER/scores
 #
 # Every step can be interrupted: the same command goes on where it stopped.
@@ -95,16 +97,27 @@ train_recipe() {
 
 average() {
     model=$folder/averaged.pt
-    admin-nmt average --inputs "$checkpoints" "$@" --output "$model"
+    average_last "$1" "$2" "$checkpoints" "$model"
+}
+
+# The value of a key of the group `checkpoint`: that of the last override, else the recipe's.
+saving() {
+    local value option
+    value=$(sed -n "s/^  $1: \([^ #]*\).*/\1/p" "$config")
+    for option in ${overrides[@]+"${overrides[@]}"}; do
+        option=${option#+} option=${option#+}
+        if [[ $option == "checkpoint.$1="* ]]; then value=${option#*=}; fi
+    done
+    echo "$value"
 }
 
 choose_as_recipe() {
     local kept
-    kept=$(sed -n 's/^  keep_last_epochs: \([0-9]*\).*/\1/p' "$config")
-    if [[ -z $kept ]] || grep -q '^  best_checkpoint_metric: bleu$' "$config"; then
+    kept=$(saving keep_last_epochs)
+    if [[ ! $kept =~ ^[1-9][0-9]*$ || $(saving best_checkpoint_metric) == bleu ]]; then
         model=$checkpoints/checkpoint_best.pt
     else
-        average --num-epoch-checkpoints "$kept"
+        average epoch "$kept"
     fi
 }
 

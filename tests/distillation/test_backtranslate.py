@@ -226,7 +226,8 @@ def test_the_script_calls_everything_in_turn(dry_run: DryRun, tmp_path: Path) ->
     (mixed / "data-bin" / "dict.de.txt").write_text("wort 1\n")
     # A training that validates has a best checkpoint.
     (tmp_path / "out" / "checkpoints").mkdir()
-    (tmp_path / "out" / "checkpoints" / "checkpoint_best.pt").touch()
+    for name in ("_best", *"12345"):
+        (tmp_path / "out" / "checkpoints" / f"checkpoint{name}.pt").touch()
     refused, calls = dry_run("backtranslate.sh", *files, "--beam", "4")
     assert refused.returncode == 2 and not calls
     assert "other options (--sampling --ratio 2 --no-tag; now --beam 4)" in refused.stderr
@@ -236,6 +237,9 @@ def test_the_script_calls_everything_in_turn(dry_run: DryRun, tmp_path: Path) ->
         assert "--share-all-embeddings" not in calls[2]
         assert calls[3] == f"{averages_last} --keep-better out/mixed/data-bin{device}"
     assert calls[1].endswith("--device auto --beam 4")
+    for name in "123":
+        (tmp_path / "out" / "checkpoints" / f"checkpoint{name}.pt").unlink()
+    assert " --num-epoch-checkpoints 2 " in run(*files, "--beam", "4", "--", "--max-epoch", "2")[3]
     for words, said in (
         (["x"], "give REVERSE_CKPT, DATA, TEXT and OUTPUT"),
         (["none.pt", *files[1:]], "no checkpoint none.pt"),

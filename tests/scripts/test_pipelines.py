@@ -121,6 +121,42 @@ def test_pipeline_prepares_trains_averages_and_scores(
     assert f"--output {folder}/scores" in evaluated
 
 
+@pytest.mark.parametrize(
+    ("name", "override", "there", "chosen"),
+    [
+        ("iwslt14-de-en", "x=1", ["9", "10", "11", "_best", "_last"], "epoch 3"),
+        ("iwslt14-de-en", "x=1", ["_last"], "checkpoint_last.pt"),
+        ("iwslt14-de-en", "x=1", ["_1_500", "_best", "_last"], "checkpoint_best.pt"),
+        ("iwslt14-de-en", "checkpoint.keep_last_epochs=2", ["9", "10", "11"], "epoch 2"),
+        ("iwslt14-de-en", "+checkpoint.keep_last_epochs=20", [*map(str, range(1, 15))], "epoch 14"),
+        ("iwslt14-de-en", "checkpoint.best_checkpoint_metric=bleu", ["9", "_best"], ""),
+        ("multi30k", "--max-update=600", ["_1_200", "_2_400", "_last"], "update 2"),
+        ("multi30k", "--max-update=100", ["_last"], "checkpoint_last.pt"),
+    ],
+)
+def test_what_a_shorter_training_has_left_is_averaged(
+    name: str, override: str, there: list[str], chosen: str,
+    calls: Callable[..., list[str]], tmp_path: Path,
+) -> None:  # fmt: skip
+    folder = tmp_path / "outputs" / name
+    if name != "multi30k":
+        folder /= "iwslt14_de_en_admin"
+    (folder / "checkpoints").mkdir(parents=True)
+    for checkpoint in there:
+        (folder / "checkpoints" / f"checkpoint{checkpoint}.pt").touch()
+    averaged, scored = calls(name, "--procs", "1", "--", override)[-2:]
+    if not chosen:
+        assert "torchrun" in averaged and "/checkpoint_best.pt" in scored
+        return
+    assert f"--path {folder}/averaged.pt" in scored
+    if chosen.endswith(".pt"):
+        inputs = f"{folder}/checkpoints/{chosen}"
+    else:
+        kind, count = chosen.split()
+        inputs = f"{folder}/checkpoints --num-{kind}-checkpoints {count}"
+    assert averaged == f"admin-nmt average --inputs {inputs} --output {folder}/averaged.pt"
+
+
 @pytest.mark.parametrize("config", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.stem)
 def test_each_recipe_has_its_folder_and_its_published_choice_of_checkpoint(
     config: Path, calls: Callable[..., list[str]], tmp_path: Path
