@@ -18,7 +18,7 @@ python=${PYTHON:-python3}
 # installs, because ensurepip is missing in many distributions.
 packages=$("$python" -c 'import os, torch; print(os.path.dirname(os.path.dirname(torch.__file__)))')
 # Half an environment is of no use; one that was there before is somebody's.
-[ -e "$venv" ] || trap 'rm -rf "$venv"' ERR
+[ -e "$venv" ] || trap '[ $? = 0 ] || rm -rf "$venv"' EXIT
 "$python" -m venv --without-pip "$venv"
 site=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 echo "$packages" >"$site/of_the_machine.pth"
