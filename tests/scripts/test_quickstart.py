@@ -6,9 +6,11 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from admin_nmt.errors import UserError
 from trainings import Model, Training, estimate_minutes, run_once
@@ -186,3 +188,14 @@ def test_what_a_kill_left_empty_is_made_anew(
     again = Training(tmp_path, model, tmp_path)
     again.start()
     assert again.process is None
+
+
+def test_a_training_is_made_longer_but_not_shorter(tmp_path: Path) -> None:
+    model = Model((2, 1), 32, max_tokens=300, updates=10, lr=1e-3, warmup=4)
+    (tmp_path / "checkpoints").mkdir()
+    state = {"model": {"weight": torch.zeros(1)}, "optimizer_history": [{"num_updates": 10}]}
+    torch.save(state, tmp_path / "checkpoints" / "checkpoint_last.pt")
+    for updates in (10, 20):
+        Training(tmp_path, replace(model, updates=updates), tmp_path)
+    with pytest.raises(UserError, match="holds a training of 10 updates, not --updates 8: give"):
+        Training(tmp_path, replace(model, updates=8), tmp_path)
