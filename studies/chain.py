@@ -3,7 +3,8 @@
 A study that trains, prunes, fine-tunes and exports is a chain. Each step is one program; when it has
 ended well, a small file in `FOLDER/done` says so, with its command, date and seconds, and its
 command line is added to `FOLDER/commands.sh`. A step that was interrupted runs again, so a program in
-a chain must be able to: it resumes (`fairseq-train`) or replaces its output (`--force`).
+a chain must be able to: it resumes (`fairseq-train`) or replaces its output (`--force`). What has
+ended well is never done anew in the same folder: a training would find its last checkpoint there.
 """
 
 import datetime
@@ -60,10 +61,12 @@ def run(steps: Sequence[Step], folder: Path) -> None:
     """Run the steps that are not done, in order.
 
     Raises:
-        UserError: a program failed, the line names its log; or a finished step had other arguments.
+        UserError: a program failed, the line names its log; or a finished step had other arguments,
+            or one before it is not done.
     """
     for place in ("done", "logs"):
         (folder / place).mkdir(parents=True, exist_ok=True)
+    _require_in_order(steps, folder)
     for one in tqdm(steps, unit=" steps", desc=folder.name):
         ended = done(folder, one.name)
         if ended is not None:
@@ -88,10 +91,20 @@ def run(steps: Sequence[Step], folder: Path) -> None:
 def _require_same(one: Step, command: str, path: Path) -> None:
     """Refuse to take the results of another command for those of this one."""
     if command != shlex.join(one.command):
-        raise UserError(
-            f"{path} is of another command ({command}): give another --output, or remove that file "
-            "to run the step anew"
-        )
+        raise UserError(f"{path} is of another command ({command}): give another --output")
+
+
+def _require_in_order(steps: Sequence[Step], folder: Path) -> None:
+    """Refuse results that a step before them, which is to run (again), would contradict."""
+    missing = None
+    for one in steps:
+        if not mark(folder, one.name).exists():
+            missing = missing or one.name
+        elif missing is not None:
+            raise UserError(
+                f"{mark(folder, one.name)} is there, but {missing}, which comes before it, is not "
+                "done: give another --output"
+            )
 
 
 def run_all(chains: Mapping[Path, Sequence[Step]], jobs: int = 1) -> None:

@@ -42,8 +42,19 @@ def test_a_chain_runs_each_step_once_and_goes_on_after_a_failure(tmp_path: Path)
     assert [shlex.split(line) for line in recorded] == [list(one.command) for one in steps]
     ended = chain.done(folder, "c")
     assert ended is not None and ended["seconds"] > 0
-    with pytest.raises(UserError, match=r"c\.json is of another command .* remove that file"):
+    with pytest.raises(UserError, match=r"c\.json is of another command .*: give another --output$"):
         chain.run([*steps[:2], touch("c", tmp_path / "other")], folder)
+
+
+def test_a_step_is_not_done_anew_under_results_that_follow_from_it(tmp_path: Path) -> None:
+    """Later steps would keep theirs, and a training would find its last checkpoint and end."""
+    lines, folder = tmp_path / "lines", tmp_path / "chain"
+    steps = [touch(name, lines) for name in "abc"]
+    chain.run(steps, folder)
+    chain.mark(folder, "b").unlink()
+    with pytest.raises(UserError, match=r"c\.json is there, but b, .* give another --output$"):
+        chain.run(steps, folder)
+    assert lines.read_text().split() == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("command", ["compose", "heads"])
