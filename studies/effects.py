@@ -9,12 +9,13 @@ thread, validated with BLEU after every second epoch and stopped when that has n
 `--patience` times; with a higher `--max-epoch` those that were not stopped go on. Its best
 checkpoint translates the test set. A setting passes the first one where its best BLEU so far stays
 above the other's, by update and by minute. Interrupted, the same command goes on where it stopped;
-`--report` only reports on what there is. Written to DIR: `results.md` (table and tests),
+`--report` only reports on what there is, without `--max-epoch` on each run's longest training. Written to DIR: `results.md` (table and tests),
 `results.json`, `results.csv`, and curves of training and validation loss, and of BLEU by update and by minute.
 """
 
 import argparse
 import math
+import re
 import statistics
 import sys
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ from admin_nmt.analysis.plots import plot_panels
 from admin_nmt.analysis.training_log import TrainingLog, read_log
 from admin_nmt.evaluation.text import read_lines
 from admin_nmt.files import atomic_write
+from admin_nmt.installed import machine
 from admin_nmt.json_files import read_json, write_json
 from studies import chain, steps, study
 from studies.chain import Step, step
@@ -47,6 +49,11 @@ COLUMNS = (
     "test_bleu", "p", "best_valid_bleu", "valid_nll_loss", "updates", "best_update", "minutes",
     "passes_update", "passes_minute",
 )  # fmt: skip
+#: Epochs at the most, where nothing else is said.
+MAX_EPOCH = 60
+#: What fairseq says when BLEU has stopped rising, and what `host/early_stopping.py` says when such a
+#: training is started again, as with a higher `--max-epoch`.
+STOPPED = re.compile(r"early stop since|nothing left to train: \d+ validations in a row")
 #: Places and values.
 Curve = tuple[Sequence[float], Sequence[float]]
 _SMALL = "--encoder-layers 2 --decoder-layers 2 --encoder-embed-dim 256 --encoder-ffn-embed-dim 512"
@@ -92,12 +99,18 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--device", choices=list(study.DEVICES), default="cpu")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
-    parser.add_argument("--max-epoch", type=int, default=60)
+    parser.add_argument(
+        "--max-epoch",
+        type=int,
+        help=f"default: {MAX_EPOCH}; with --report what each run has reached",
+    )
     parser.add_argument("--patience", type=int, default=5)
     parser.add_argument("--options", default="", help="more options for every training")
     parser.add_argument("--report", action="store_true", help="train nothing")
     args = parser.parse_args(arguments)
     args.data, args.output = args.data.resolve(), args.output.resolve()
+    if not args.report:
+        args.max_epoch = args.max_epoch or MAX_EPOCH
     args.settings = args.settings or list(STUDIES[args.study])
     unknown = set(args.settings) - set(STUDIES[args.study])
     if unknown:
@@ -143,32 +156,43 @@ def minutes(log: TrainingLog) -> dict[int, float]:
     return found
 
 
-def ended(args: argparse.Namespace, folder: Path) -> str | None:
+def length(args: argparse.Namespace, folder: Path) -> int:
+    """`--max-epoch`; without it the longest training of this run that has ended, 0 before."""
+    if args.max_epoch is not None:
+        return args.max_epoch
+    marks = (folder / "done").glob("train-*.json")
+    return max((int(path.stem.removeprefix("train-")) for path in marks), default=0)
+
+
+def ended(folder: Path, max_epoch: int) -> str | None:
     """Why a run's training is over: its BLEU had stopped rising, or its length; None before."""
-    name = f"train-{args.max_epoch}"
+    name = f"train-{max_epoch}"
     if chain.done(folder, name) is None:
         return None
     # Not `LOG`, which trainings to other lengths share.
-    early = "early stop since" in chain.log_of(folder, name).read_text(encoding="utf-8")
-    return "converged" if early else str(args.max_epoch)
+    log = chain.log_of(folder, name).read_text(encoding="utf-8", errors="replace")
+    return "converged" if STOPPED.search(log) else str(max_epoch)
 
 
-def is_translated(args: argparse.Namespace, folder: Path) -> bool:
+def is_translated(folder: Path, max_epoch: int) -> bool:
     """Whether a run's translations are there, of a training of this length: those of a shorter one lie in
     the same place."""
-    return chain.done(folder, f"evaluate-{args.max_epoch}") is not None
+    return chain.done(folder, f"evaluate-{max_epoch}") is not None
 
 
 def summary(args: argparse.Namespace, folder: Path, log: TrainingLog) -> dict[str, Any]:
     """What one run that has been validated reached."""
     updates, bleu = points(log, "valid_bleu")
     best = max(range(len(bleu)), key=bleu.__getitem__)
+    max_epoch = length(args, folder)
+    trained = chain.done(folder, f"train-{max_epoch}") or {}
     found: dict[str, Any] = {
-        "done": ended(args, folder), "updates": updates[-1], "best_update": updates[best],
+        "command": trained.get("command"), "date": trained.get("date"),
+        "done": ended(folder, max_epoch), "updates": updates[-1], "best_update": updates[best],
         "best_valid_bleu": bleu[best], "valid_nll_loss": points(log, "valid_nll_loss")[1][best],
         "minutes": minutes(log).get(int(updates[best])),
     }  # fmt: skip
-    if is_translated(args, folder):
+    if is_translated(folder, max_epoch):
         found["test"] = read_json(folder / "scores" / "scores.json")
     return found
 
@@ -182,9 +206,12 @@ def test_bleu(run: dict[str, Any]) -> float | None:
 
 
 def against_first(args: argparse.Namespace, name: str, seed: int) -> float | None:
-    """p of BLEU against the first setting with the same seed; None until both have been translated."""
+    """p of BLEU against the first setting with the same seed; None until both have been translated, and
+    where one has been trained for longer."""
     folders = [args.output / f"{setting}-{seed}" for setting in (args.settings[0], name)]
-    if name == args.settings[0] or not all(is_translated(args, folder) for folder in folders):
+    lengths = [length(args, folder) for folder in folders]
+    translated = all(map(is_translated, folders, lengths))
+    if name == args.settings[0] or not translated or lengths[0] != lengths[1]:
         return None
     reference = read_lines(read_json(folders[0] / "scores" / "scores.json")["reference"])
     base, other = (folder / "scores" / "hypotheses.detok" for folder in folders)
@@ -228,7 +255,9 @@ def report(args: argparse.Namespace) -> None:
                 if base is not None and name != args.settings[0]:
                     found[key] = crossing(panels[title][f"{name}-{seed}"], base)
             runs[seed] = found
-        results[name] = {"options": STUDIES[args.study][name], "runs": runs}
+        results[name] = {
+            "options": STUDIES[args.study][name], "machine": machine(args.device), "runs": runs
+        }  # fmt: skip
         rows.append(row(name, list(runs.values())))
     headers = [
         "setting",

@@ -42,7 +42,9 @@ def test_a_chain_runs_each_step_once_and_goes_on_after_a_failure(tmp_path: Path)
     assert [shlex.split(line) for line in recorded] == [list(one.command) for one in steps]
     ended = chain.done(folder, "c")
     assert ended is not None and ended["seconds"] > 0
-    with pytest.raises(UserError, match=r"c\.json is of another command .*: give another --output$"):
+    with pytest.raises(
+        UserError, match=r"c\.json is of another command .*: give another --output$"
+    ):
         chain.run([*steps[:2], touch("c", tmp_path / "other")], folder)
 
 
@@ -175,7 +177,8 @@ def value_of(words: Sequence[str], option: str) -> str:
 @pytest.fixture
 def programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
     """The commands of a chain, which are not run: a training logs two epochs of 10 updates more than
-    before, with a BLEU that its seed and criterion decide, and an evaluation translates two lines."""
+    before, with a BLEU that its seed and criterion decide, and an evaluation translates two lines.
+    R-Drop stops early in epoch 4, and as `fairseq-train` with our package it trains no further then."""
     ran: list[list[str]] = []
     reference = tmp_path / "reference"
     reference.write_text("one two three four\nfive six seven eight\n")
@@ -184,7 +187,15 @@ def programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]
         given = [str(word) for word in words]
         ran.append(given)
         rdrop = "label_smoothed_cross_entropy_rdrop" in given
+        stopped = "early stop since valid performance hasn't improved for last 5 runs\n"
         if given[0].endswith("fairseq-train"):
+            if any(stopped in path.read_text() for path in log.parent.glob("*.log")):
+                # Not all that a log holds is UTF-8.
+                log.write_bytes(
+                    b"\xff\nnothing left to train: 5 validations in a row were not better than 10 "
+                    b"(--patience 5)\n"
+                )
+                return
             with Path(value_of(given, "--log-file")).open("a") as stream:
                 first = int(value_of(given, "--max-epoch")) - 1
                 for epoch in (first, first + 1):
@@ -194,10 +205,7 @@ def programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]
                     for prefix, values in (("train", train), ("valid", valid)):
                         record = {f"{prefix}_num_updates": update, "epoch": epoch} | values
                         stream.write(f"x | INFO | {prefix} | {json.dumps(record)}\n")
-            stopped = rdrop and first == 3
-            log.write_text(
-                "early stop since valid performance hasn't improved\n" if stopped else ""
-            )
+            log.write_text(stopped * (rdrop and first == 3))
         else:
             folder = Path(value_of(given, "--output"))
             folder.mkdir(exist_ok=True)
@@ -253,6 +261,10 @@ def test_effects_trains_translates_compares_and_goes_on(
     found = json.loads((output / "results.json").read_text())
     ls, a5 = (found[name]["runs"]["3"] for name in ("ls", "a5"))
     assert ls["done"] == "4" and a5["done"] == "converged"
+    for run, option in ((ls, effects.PLAIN), (a5, "--rdrop-alpha 5 --max-epoch 4")):
+        assert option in run["command"] and effects.SIZES["rdrop"] in run["command"]
+        assert re.fullmatch(r"\d{4}-\d\d-\d\d", run["date"])
+    assert "torch" in found["ls"]["machine"]
     assert (ls["best_valid_bleu"], a5["best_valid_bleu"]) == (8, 10)
     assert (a5["passes_update"], a5["passes_minute"]) == (30, 3)
     assert ls["p"] is None and 0 < a5["p"] <= 1
@@ -262,10 +274,21 @@ def test_effects_trains_translates_compares_and_goes_on(
     for name in ("BLEU-by-update", "by-minute", "training-loss", "validation-loss"):
         assert (output / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
-    # A longer training that does not stop early is not called converged, though its log begins with one.
+    # One that has stopped early does not go on with a higher --max-epoch.
+    def both() -> list[dict[str, Any]]:
+        found = json.loads((output / "results.json").read_text())
+        return [found[name]["runs"]["3"] for name in ("ls", "a5")]
+
     assert effects.main([*words, "--max-epoch", "6"]) == 0
-    found = json.loads((output / "results.json").read_text())
-    assert found["a5"]["runs"]["3"]["done"] == "6"
+    assert [(run["done"], run["updates"]) for run in both()] == [("6", 60), ("converged", 40)]
+    longest = both()
+    # A report takes the longest training that each has; they are not compared where these differ.
+    assert effects.main([*words, "--report"]) == 0
+    assert both() == longest and longest[1]["p"] is not None
+    assert effects.main([*words, "--max-epoch", "8", "--settings", "ls"]) == 0
+    assert effects.main([*words, "--report"]) == 0
+    assert [(run["done"], run["test_bleu"]) for run in both()] == [("8", 7.5), ("converged", 7.5)]
+    assert both()[1]["p"] is None
 
 
 @pytest.fixture
