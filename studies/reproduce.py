@@ -21,7 +21,8 @@ from studies import chain, study
 from studies.chain import Step, step
 
 REPOSITORY = Path(__file__).parents[1]
-SIZES = ("small", "medium", "full")
+#: Size -> where its studies run, unless `--device` says otherwise.
+SIZES = {"small": "cpu", "medium": "cuda", "full": "cuda"}
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,11 @@ SHORT = "--seeds 1 2 --max-epoch 16 --patience 4"
 
 
 def studies_of(name: str, args: argparse.Namespace, data: Path, folder: Path) -> list[Step]:
-    """The programs of a study at `--size small` or `medium`."""
+    """The programs of a study at `--size small` or `medium`.
+
+    Raises:
+        UsageError: the study does not run on this device at this size.
+    """
     device = ("--device", args.device)
     jobs = ("--jobs", args.jobs)
     medium = args.size == "medium"
@@ -144,6 +149,11 @@ def studies_of(name: str, args: argparse.Namespace, data: Path, folder: Path) ->
                 "--minutes", 10, "--data", data, *device, "--output", folder / "gpu-check",
             )
         ]  # fmt: skip
+    if args.device != "cpu":
+        raise UsageError(
+            f"speed --size {args.size} measures CPU cores: leave --device {args.device} out, or give "
+            "--size medium"
+        )
     measured: dict[str, tuple[object, ...]] = {
         "train_step": (data, "--max-tokens", 1000),
         "rdrop": (data, "--shape", "3-3-256", "--batches", 3),
@@ -201,11 +211,16 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--source-lang", "-s", default="de", metavar="LANG", help="default: de")
     parser.add_argument("--target-lang", "-t", default="en", metavar="LANG", help="default: en")
-    parser.add_argument("--device", choices=list(study.DEVICES), default="cpu")
+    parser.add_argument(
+        "--device", choices=list(study.DEVICES), help="default: cpu with --size small, else cuda"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="trainings at a time (default: 2)")
     parser.add_argument("--output", type=Path, default=Path("reproduced"), metavar="DIR")
     parser.add_argument("--dry-run", action="store_true", help="print the commands, run nothing")
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
+    args.device = args.device or SIZES[args.size]
+    args.corpus = args.corpus and args.corpus.resolve()
+    return args
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -159,8 +159,32 @@ def test_reproduce_refuses_what_it_cannot_use(
     assert "--corpus DIR is needed" in capsys.readouterr().err
     assert reproduce.main(["rdrop", "--corpus", str(tmp_path / "none")]) == 2
     assert "none is not a folder" in capsys.readouterr().err
+    words = [
+        "speed",
+        "--device",
+        "cuda",
+        "--corpus",
+        str(tmp_path),
+        "--output",
+        str(tmp_path / "o"),
+    ]
+    assert reproduce.main(words) == 2
+    assert "leave --device cuda out, or give --size medium" in capsys.readouterr().err
     assert compose.main([str(tmp_path), "--output", str(tmp_path / "o")]) == 1
     assert "no preparation.json" in capsys.readouterr().err
+
+
+def test_reproduce_names_corpus_and_device_in_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps are the same from wherever they are called; what fits one GPU runs on it."""
+    monkeypatch.chdir(tmp_path)
+    for size, device in (("small", "cpu"), ("medium", "cuda")):
+        args = reproduce.parse_arguments(["heads", "--corpus", ".", "--size", size])
+        (prepare,) = reproduce.preparation(args, tmp_path)
+        assert value_of(prepare.command, "--corpus") == str(tmp_path)
+        (heads_step,) = reproduce.studies_of("heads", args, tmp_path, tmp_path)
+        assert value_of(heads_step.command, "--device") == device
 
 
 def test_effects_is_given_settings_that_it_has(tmp_path: Path) -> None:
