@@ -38,6 +38,7 @@ import admin_nmt  # noqa: F401
 from admin_nmt.checkpoints import Checkpoint
 from admin_nmt.evaluation.decoding import SearchOptions
 from admin_nmt.evaluation.generation import generate_arguments
+from admin_nmt.evaluation.text import read_lines
 from admin_nmt.export import export_bundle, fold, load_translator
 from admin_nmt.export.text import Text, data_folder, load_text
 from admin_nmt.export.translator import Translator
@@ -172,8 +173,7 @@ def main() -> None:
     text = load_text(args.data, Checkpoint.open(args.checkpoint).languages)
     raw = data_folder(args.data) / "raw" / args.subset
     lines, reference = (
-        Path(f"{raw}.{lang}").read_text(encoding="utf-8").splitlines()
-        for lang in (text.source_lang, text.target_lang)
+        read_lines(f"{raw}.{lang}") for lang in (text.source_lang, text.target_lang)
     )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

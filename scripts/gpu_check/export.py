@@ -18,12 +18,12 @@ def translated(context: Context, data: Path, folder: Path) -> dict[str, Any]:
     """Translate the raw test set; sentences a second with tokenisation and BPE, and BLEU."""
     from sacrebleu.metrics import BLEU
 
+    from admin_nmt.evaluation.text import read_lines
     from admin_nmt.export import load_translator
 
     about = read_json(data / PREPARATION)
     raw = data / "raw"
-    source = (raw / f"test.{about['source_lang']}").read_text(encoding="utf-8").splitlines()
-    target = (raw / f"test.{about['target_lang']}").read_text(encoding="utf-8").splitlines()
+    source, target = (read_lines(raw / f"test.{about[f'{s}_lang']}") for s in ("source", "target"))
     translator = load_translator(folder, device=context.device)
     translator.translate(source[:32])  # libraries load their kernels
     start = time.monotonic()

@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from admin_nmt.errors import UserError
-from gpu_check import correct, data, decode, loss, run, speed, train
+from gpu_check import correct, data, decode, export, loss, run, speed, train
 from gpu_check.breakdown import STEP, breakdown, class_of
 from gpu_check.floor import (
     Shape,
@@ -536,6 +536,30 @@ def test_the_models_of_a_group_are_gone_before_the_next(
     end = time.monotonic() + 1000
     speed.run(Context(Report(tmp_path, "speed"), tmp_path, "cpu", True, None, end))
     assert len(made) == 2 and alive[-1] == 0 and max(alive) == 1, alive
+
+
+def test_the_raw_test_set_has_a_line_for_a_line_feed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other separators are text, as for `admin-nmt prepare`."""
+    given = []
+
+    class Echo:
+        def translate(self, lines: list[str]) -> list[str]:
+            given.append(lines)
+            return lines
+
+    (tmp_path / "raw").mkdir()
+    for language in ("de", "en"):
+        (tmp_path / "raw" / f"test.{language}").write_text(
+            "ein\u2028Haus\nzwei\n", encoding="utf-8"
+        )
+    preparation = {"source_lang": "de", "target_lang": "en"}
+    (tmp_path / "preparation.json").write_text(json.dumps(preparation))
+    monkeypatch.setattr("admin_nmt.export.load_translator", lambda *_, **__: Echo())
+    context = Context(Report(tmp_path, "export"), tmp_path, "cpu", True, None, 0.0)
+    export.translated(context, tmp_path, tmp_path)
+    assert given[-1] == ["ein\u2028Haus", "zwei"]
 
 
 def test_gradients_of_another_loss_are_no_part_of_ones_own_start(
