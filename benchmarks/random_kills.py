@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import parse
+from common import parse, show
 from fairseq_cli.train import cli_main
 from tqdm import tqdm
 
@@ -160,6 +160,7 @@ def killed_run(
     kills: list[dict[str, Any]] = []
     log = folder.with_suffix(".log")
     while True:
+        before = unfinished(folder)
         process = start(command, log)
         moment = rng.uniform(0, 0.6 * seconds) if len(kills) < most else 600
         status = ended(process, moment)
@@ -175,9 +176,15 @@ def killed_run(
             {
                 "after_seconds": round(moment, 2),
                 "updates_in_checkpoint": updates_in(folder / "checkpoint_last.pt"),
-                "while_writing": any(folder.glob("*.tmp")),
+                "while_writing": bool(unfinished(folder) - before),
             }
         )
+
+
+def unfinished(folder: Path) -> set[tuple[str, int]]:
+    """Names and times of the files that were being written in a folder, now or when a process was killed:
+    such a file stays until one of its name is written again."""
+    return {(path.name, path.stat().st_mtime_ns) for path in folder.glob("*.tmp")}
 
 
 def updates_in(checkpoint: Path) -> int:
@@ -277,6 +284,9 @@ def main() -> None:
             if args.output:
                 write_json(args.output, report(args, runs))
     print(f"{done} kills in {len(runs)} runs: {len(runs) - wrong} runs end bit for bit the same")
+    found = report(args, runs)
+    headers = ["kills", "kills_while_a_checkpoint_was_written", "runs", "runs_that_differ"]
+    show(args, headers, [[found[name] for name in headers]])
     raise SystemExit(1 if wrong else 0)
 
 
