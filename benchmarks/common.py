@@ -20,11 +20,18 @@ from admin_nmt.json_files import write_json
 Shape = tuple[int, int, int]
 
 
-def parse(parser: argparse.ArgumentParser, **smoke: Any) -> argparse.Namespace:
-    """The command line, with `--json`, and `--smoke`, which replaces the options named by `smoke`."""
-    parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="keep the tables, with command, date and machine"
-    )
+def parse(
+    parser: argparse.ArgumentParser, *, tables: bool = True, **smoke: Any
+) -> argparse.Namespace:
+    """The command line, with `--json` where there are `tables`, and `--smoke`, which replaces the options
+    named by `smoke`."""
+    if tables:
+        parser.add_argument(
+            "--json",
+            type=Path,
+            metavar="FILE",
+            help="keep the tables, with command, date and machine",
+        )
     parser.add_argument(
         "--smoke",
         action="store_true",

@@ -3,8 +3,8 @@
     admin-nmt fold m30k/average.pt --output folded.pt
     python benchmarks/widen_model.py folded.pt --layers 6-6 --output wide.pt
 
-Takes a folded checkpoint (fairseq's `transformer`, post-LN) and doubles D and the number of heads:
-features, heads and FFN units are duplicated (FFN units eight times with `--ffn 4`) with weights rescaled so
+Takes a folded checkpoint (fairseq's `transformer`, post-LN) and doubles D and the number of heads;
+FFN units become `--ffn` times as many. Features, heads and units are repeated, with weights rescaled so
 that the function is unchanged (sinusoidal positions of another D differ a little). Layers added on top
 of a stack pass their input on. Every matrix then gets noise (`--noise`, of its standard deviation), so
 that no two rows are equal and rounding is that of a real model. Finally the model is given random
@@ -31,10 +31,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("checkpoint", metavar="CKPT", help="written by 'admin-nmt fold'")
     parser.add_argument("--output", required=True, metavar="FILE")
     parser.add_argument("--layers", metavar="ENC-DEC", help="default: as many as there are")
-    parser.add_argument("--ffn", type=int, default=4, help="factor of the FFN (default: 4)")
+    parser.add_argument(
+        "--ffn", type=int, default=4, help="FFN units become so many times as many (default: 4)"
+    )
     parser.add_argument("--noise", type=float, default=0.02)
     parser.add_argument("--seed", type=int, default=1)
-    return parse(parser, ffn=2)
+    return parse(parser, tables=False, ffn=2)
 
 
 def twice(x: Tensor, dim: int) -> Tensor:

@@ -155,3 +155,5 @@ def test_the_widened_model_is_twice_as_wide(
         rows, columns = folded.weights[name].shape
         assert wide.weights[name].shape == (rows * (2 if "fc1" in name else 1), 2 * columns)
     assert any(name.endswith("omega") for name in wide.weights)
+    with pytest.raises(SystemExit):  # it has no tables
+        run("widen_model", *words, "--json", str(tmp_path / "kept.json"))
