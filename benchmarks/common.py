@@ -108,6 +108,18 @@ def clock_of(args: argparse.Namespace) -> Callable[[], float]:
     return time.process_time if args.cpu_time else time.perf_counter
 
 
+def synchronize(device: str) -> None:
+    """Wait until the device has done all it was given."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def clock(device: str) -> float:
+    """Seconds, when the device has done all it was given."""
+    synchronize(device)
+    return time.perf_counter()
+
+
 def parse_shapes(texts: Sequence[str]) -> list[Shape]:
     """`ENC-DEC-DIM` -> encoder layers, decoder layers, D."""
     found = []

@@ -12,7 +12,6 @@ The training step is that of fairseq's `transformer` with its own criterion agai
 import argparse
 import logging
 import multiprocessing
-import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -26,6 +25,7 @@ from common import (
     add_shapes,
     batches,
     build,
+    clock,
     interleaved,
     medians,
     parse,
@@ -55,7 +55,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--max-tokens", type=int, default=4000)
     parser.add_argument("--batches", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--no-steps", action="store_true", help="projection and loss only")
     return parse(parser, shape=["1-1-16"], vocabulary=None, max_tokens=100, batches=2, threads=1)
@@ -184,13 +184,6 @@ def status_kib(name: str) -> int:
     return int(next(line for line in lines if line.startswith(name)).split()[1])
 
 
-def clock(device: str) -> float:
-    """Seconds, when the device has done all it was given."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
 def measure_losses(args: argparse.Namespace, dim: int, num_types: int | None) -> list[list[Any]]:
     """Rows without and with R-Drop."""
     model, samples = loss_problem(
@@ -216,10 +209,14 @@ def measure_losses(args: argparse.Namespace, dim: int, num_types: int | None) ->
 
 def measure_steps(args: argparse.Namespace, shape: Shape) -> list[list[Any]]:
     """Rows of the whole training step without and with R-Drop."""
+    from fairseq.utils import apply_to_sample
+
     from admin_nmt.optim.radam import RAdam
 
     task, _, _ = small(args.data, STOCK[0])
-    samples = batches(task, args.max_tokens, args.batches)
+    samples = apply_to_sample(
+        lambda tensor: tensor.to(args.device), batches(task, args.max_tokens, args.batches)
+    )
     rows = []
     for kind, stock, ours in zip(("label smoothing", "R-Drop"), STOCK, OURS, strict=True):
         steps = []
@@ -229,12 +226,13 @@ def measure_steps(args: argparse.Namespace, shape: Shape) -> list[list[Any]]:
             ("admin_transformer", ours),
         ):
             _, model, criterion = build(args.data, shape, "--arch", arch, *criterion_options(name))
+            model = model.to(args.device, getattr(torch, args.dtype))
             own = arch == "admin_transformer"
             optimizer = (RAdam if own else torch.optim.RAdam)(
                 model.parameters(), lr=1e-4, decoupled_weight_decay=True
             )
             steps.append(training_step(model.train(), criterion, optimizer, samples))
-        seconds = medians(interleaved(steps, args.batches, 2))
+        seconds = medians(interleaved(steps, args.batches, 2, partial(clock, args.device)))
         rows.append(
             [shape_name(shape), kind, *seconds, seconds[0] / seconds[1],
              seconds[0] / seconds[2]]

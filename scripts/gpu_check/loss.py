@@ -16,7 +16,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from common import interleaved
+from common import clock, interleaved
 from rdrop import OURS, STOCK, loss_problem, loss_step, small
 
 from admin_nmt.ops.label_smoothing import LabelSmoothing
@@ -163,7 +163,7 @@ def measure(context: Context, data: str, case: Case, best: float) -> None:
     steps = variants(context, data, case, model, pad)
     runners = [Measured(context.device, model, step, samples) for step in steps.values()]
     # Each batch comes twice, and the second time counts: kernels are chosen by shape.
-    times = interleaved(runners, rounds, rounds, partial(rates.clock, context.device))
+    times = interleaved(runners, rounds, rounds, partial(clock, context.device))
     flops = [
         6.0 * case.passes * sample["target"].numel() * case.dim * case.types for sample in samples
     ]

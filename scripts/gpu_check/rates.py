@@ -1,23 +1,11 @@
 """What this device does at best: matrix products, copies, launches."""
 
 import statistics
-import time
 from collections.abc import Callable
 
 import torch
+from common import clock
 from torch import Tensor
-
-
-def synchronize(device: str) -> None:
-    """Wait until the device has done all it was given."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-
-
-def clock(device: str) -> float:
-    """Seconds, when the device has done all it was given."""
-    synchronize(device)
-    return time.perf_counter()
 
 
 def median_seconds(function: Callable[[], object], device: str, repeats: int, inner: int) -> float:

@@ -20,7 +20,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from common import interleaved
+from common import clock, interleaved, synchronize
 
 from gpu_check import rates
 from gpu_check.breakdown import CLASSES, profiled
@@ -266,9 +266,9 @@ def measure(context: Context, models: Models, case: Case, floors: Callable[[Work
         variant: Runner(context.device, trainer, samples, models.static[variant])
         for variant, trainer in trainers.items()
     }
-    clock = partial(rates.clock, context.device)
+    on_device = partial(clock, context.device)
     times = dict(
-        zip(runners, interleaved(list(runners.values()), rounds, warm_up, clock), strict=True)
+        zip(runners, interleaved(list(runners.values()), rounds, warm_up, on_device), strict=True)
     )
     works = [work_of(sample) for sample in samples[warm_up:]]
     passes = 2 if case.rdrop else 1
@@ -324,9 +324,7 @@ def profile_steps(context: Context, models: Models, case: Case) -> None:
         step = partial(update, trainer, sample)
         try:
             step()
-            found = profiled(
-                step, partial(rates.synchronize, context.device), context.device == "cuda"
-            )
+            found = profiled(step, partial(synchronize, context.device), context.device == "cuda")
         except Exception as error:
             context.report.row("where the time goes", **about, note=failure_of(error))
             release(context.device)

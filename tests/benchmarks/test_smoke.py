@@ -1,5 +1,6 @@
 """Every benchmark runs as its README says, with `--smoke`, in this process."""
 
+import argparse
 import importlib
 import json
 import logging
@@ -157,3 +158,32 @@ def test_the_widened_model_is_twice_as_wide(
     assert any(name.endswith("omega") for name in wide.weights)
     with pytest.raises(SystemExit):  # it has no tables
         run("widen_model", *words, "--json", str(tmp_path / "kept.json"))
+
+
+def test_training_steps_of_rdrop_are_those_of_device_and_type(
+    data_bin: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both its tables are; `meta` stands for a GPU."""
+    import rdrop
+
+    found = []
+
+    def training_step(model: Any, criterion: Any, optimizer: Any, samples: list) -> None:
+        tensors = [next(model.parameters()), samples[0]["target"]]
+        found.append([(tensor.device.type, tensor.dtype) for tensor in tensors])
+
+    monkeypatch.setattr(rdrop, "training_step", training_step)
+    monkeypatch.setattr(rdrop, "interleaved", lambda steps, *_: [[1.0] for _ in steps])
+    args = argparse.Namespace(
+        data=str(data_bin), max_tokens=100, batches=1, device="meta", dtype="bfloat16"
+    )
+    assert len(rdrop.measure_steps(args, (1, 1, 16))) == 2
+    assert found == 6 * [[("meta", torch.bfloat16), ("meta", torch.int64)]]
+
+
+def test_rdrop_refuses_a_device_that_it_cannot_measure(
+    run: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        run("rdrop", "data", "--device", "cuda:1")
+    assert "--device: invalid choice: 'cuda:1'" in capsys.readouterr().err
