@@ -12,6 +12,7 @@ import csv
 import datetime
 import json
 import logging
+import math
 import os
 import shlex
 import shutil
@@ -22,6 +23,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -77,6 +79,10 @@ class OutOfTimeError(Exception):
     """The time given is over."""
 
 
+#: Set when `call_all` is interrupted: `call` ends its program in each of the threads.
+_INTERRUPTED = threading.Event()
+
+
 def parser(description: str, results: str) -> argparse.ArgumentParser:
     """The options that every study has."""
     made = argparse.ArgumentParser(description=description)
@@ -105,22 +111,37 @@ def command(run: Run, data: Path, folder: Path, updates: int, device: str = "cpu
     ]  # fmt: skip
 
 
-def call(arguments: Sequence[object], log: Path, deadline: float | None) -> None:
-    """Run a program until it ends or time is over; its output is added to `log`.
+def call(
+    arguments: Sequence[object], log: Path, deadline: float | None, output: Path | None = None
+) -> None:
+    """Run a program until it ends or time is over; what it says is added to `log`.
+
+    Args:
+        arguments: program and its arguments.
+        log: of standard output and errors.
+        deadline: of `time.monotonic()`; the program has a second in any case. None: none.
+        output: a new file for standard output in place of `log`.
 
     Raises:
         OutOfTimeError: time was over; the program was told to stop.
+        KeyboardInterrupt: the main thread was interrupted; the program was told to stop.
         UserError: it failed.
     """
-    with log.open("a", encoding="utf-8") as stream:
+    end = math.inf if deadline is None else max(deadline, time.monotonic() + 1)
+    with (
+        log.open("a", encoding="utf-8") as errors,
+        output.open("wb") if output else nullcontext(errors) as stream,
+    ):
         process = subprocess.Popen(
-            [str(argument) for argument in arguments], stdout=stream, stderr=subprocess.STDOUT,
+            [str(argument) for argument in arguments], stdout=stream, stderr=errors,
             env=os.environ | ENVIRONMENT,
         )  # fmt: skip
         try:
-            process.wait(None if deadline is None else max(deadline - time.monotonic(), 1))
-        except subprocess.TimeoutExpired:
-            raise OutOfTimeError from None
+            while not _has_ended(process, 0.5):
+                if _INTERRUPTED.is_set():
+                    raise KeyboardInterrupt
+                if time.monotonic() > end:
+                    raise OutOfTimeError
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
@@ -128,6 +149,15 @@ def call(arguments: Sequence[object], log: Path, deadline: float | None) -> None
     if process.returncode:
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         raise UserError(f"a program failed, see {log}: {lines[-1] if lines else ''}")
+
+
+def _has_ended(process: subprocess.Popen, seconds: float) -> bool:
+    """Wait so long for a process."""
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
 
 
 def checkpoints(run: Run, folder: Path) -> dict[int, Path]:
@@ -177,15 +207,9 @@ def scores(run: Run, data: Path, folder: Path, device: str = "cpu") -> dict[str,
 
 def probes(data: Path, paths: dict[int, Path], log: Path) -> dict[int, dict[str, Any]]:
     """Update -> what `studies.probe` finds in its checkpoint."""
-    output = log.with_suffix(".jsonl")
-    with output.open("w") as stream, log.open("a") as errors:
-        code = subprocess.run(
-            [sys.executable, "-m", "studies.probe", str(data), *map(str, paths.values())],
-            stdout=stream, stderr=errors, env=os.environ | ENVIRONMENT,
-            cwd=Path(__file__).parents[1],
-        ).returncode  # fmt: skip
-    if code:
-        raise UserError(f"studies.probe failed, see {log}")
+    output, script = log.with_suffix(".jsonl"), Path(__file__).with_name("probe.py")
+    # -P: modules of this folder are not to be found under their bare names.
+    call([sys.executable, "-P", script, data, *paths.values()], log, None, output)
     lines = [json.loads(line) for line in output.read_text().splitlines()]
     return {
         update: {key: value for key, value in line.items() if key != "checkpoint"}
@@ -254,15 +278,18 @@ def call_all(
     Raises:
         UsageError: `jobs` is below 1.
         Exception: of the first that failed, when all have ended.
-        KeyboardInterrupt: those that had not begun are left out.
+        KeyboardInterrupt: the programs of `call` were told to stop; functions that had not begun are
+            left out.
     """
     require_at_least_one("--jobs", jobs)
+    _INTERRUPTED.clear()
     with ThreadPoolExecutor(jobs) as pool:
-        futures = [pool.submit(function) for function in functions]
         try:
+            futures = [pool.submit(function) for function in functions]
             for _ in as_completed(futures):
                 done()
         except KeyboardInterrupt:
+            _INTERRUPTED.set()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     for future in futures:
@@ -323,9 +350,12 @@ def last_mean(found: dict[str, list], count: int = 2) -> float:
 def exit_status(conduct: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
     """0, or that of a mistake or an interrupt, which is told in one line.
 
+    SIGTERM is an interrupt too: the programs that run end with this one.
+
     Logs are for warnings: fairseq sets the level of all libraries to DEBUG.
     """
     logging.disable(logging.INFO)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         conduct(args)
     except UserError as error:
@@ -334,6 +364,8 @@ def exit_status(conduct: Callable[[argparse.Namespace], None], args: argparse.Na
     except KeyboardInterrupt:
         print("interrupted: the same command goes on", file=sys.stderr)
         return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return 0
 
 

@@ -8,6 +8,7 @@ import datetime
 import logging
 import re
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ from admin_nmt.json_files import read_json, write_json  # noqa: E402
 from corpus.grammar import write_corpus  # noqa: E402
 from trainings import (  # noqa: E402
     BIN,
+    INTERRUPTED,
     NUM_AVERAGED,
     Model,
     Training,
@@ -239,7 +241,11 @@ def translate(args: argparse.Namespace, data: Path, trainings: Sequence[Training
     """Average, translate and score every model; one table."""
     say(f"averaging the last {NUM_AVERAGED} checkpoints, translating the test set")
     with ThreadPoolExecutor(len(trainings)) as pool:
-        rows = list(pool.map(lambda training: score(data, training), trainings))
+        try:
+            rows = list(pool.map(lambda training: score(data, training), trainings))
+        except KeyboardInterrupt:
+            INTERRUPTED.set()
+            raise
     for row, training in zip(rows, trainings, strict=True):
         row["position_share"] = position_share(data, training.folder / "averaged.pt")
     command = shlex.join(["bash", "scripts/quickstart.sh", *sys.argv[1:]])
@@ -329,6 +335,7 @@ def plot(args: argparse.Namespace, data: Path, trainings: Sequence[Training]) ->
 def main() -> int:
     """All steps; a step that is done is not done again."""
     args = parse_arguments()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what runs ends with this process
     # Before fairseq is imported, which sets the level of all libraries to DEBUG.
     logging.basicConfig(level=logging.WARNING)
     start = time.perf_counter()

@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +20,8 @@ BIN = Path(sys.executable).parent
 #: Checkpoints of a training, evenly spread, of which the last few are averaged. They lie close
 #: together: the model still improves fast when training ends, and older weights would pull it back.
 NUM_CHECKPOINTS, NUM_AVERAGED = 40, 3
+#: Set when the main thread is interrupted while others `run` programs, which then end.
+INTERRUPTED = threading.Event()
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,10 @@ def run(command: Sequence[str | Path], log: Path) -> None:
     """Run a program with its output in `log`; its own error line is shown if it fails.
 
     On a terminal the time that has passed is shown meanwhile.
+
+    Raises:
+        UserError: it failed.
+        KeyboardInterrupt: this thread was interrupted, or `INTERRUPTED` is set; the program has ended.
     """
     with (
         log.open("w", encoding="utf-8") as stream,
@@ -105,6 +112,8 @@ def run(command: Sequence[str | Path], log: Path) -> None:
         )
         try:
             while process.poll() is None:
+                if INTERRUPTED.is_set():
+                    raise KeyboardInterrupt
                 clock.refresh()
                 time.sleep(0.2)
         except BaseException:

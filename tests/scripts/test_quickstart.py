@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from admin_nmt.errors import UserError
+from tests.support.programs import stopped_alone
 from trainings import Model, Training, estimate_minutes, run_once
 
 REPOSITORY = Path(__file__).parents[2]
@@ -136,6 +138,31 @@ def test_unequal_corpus_is_refused_with_both_counts(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
     line = result.stderr.splitlines()[-1]
     assert "train.de" in line and "train.en" in line and "2" in line and "1" in line
+
+
+#: The quickstart while it translates.
+TRANSLATING = """
+import argparse
+from pathlib import Path
+import run
+
+folder = Path(sys.argv[1])
+run.parse_arguments = lambda: argparse.Namespace(output=folder)
+run.prepare = lambda args: None
+run.wanted_trainings = lambda args, data: (1, 2)
+run.train = lambda data, trainings: None
+run.score = lambda data, training: run.run(PROGRAM, folder / f"{training}.log")
+sys.exit(run.main())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_programs_end_with_the_quickstart(number: int, tmp_path: Path) -> None:
+    status, said, running = stopped_alone(
+        TRANSLATING, number, tmp_path, SCRIPTS / "quickstart", SCRIPTS
+    )
+    assert status == 130 and "interrupted; the same command goes on" in said
+    assert not running
 
 
 def test_a_step_is_done_again_when_its_inputs_or_its_command_have_changed(tmp_path: Path) -> None:

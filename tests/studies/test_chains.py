@@ -18,6 +18,7 @@ import pytest
 from admin_nmt.errors import UsageError, UserError
 from studies import chain, compose, effects, heads, reproduce, study
 from studies.chain import step
+from tests.support.programs import stopped_alone
 
 REPOSITORY = Path(__file__).parents[2]
 SIZE_OF = {"compose": compose.SIZES, "heads": heads.SIZES}
@@ -339,6 +340,24 @@ def test_an_interrupt_leaves_out_what_has_not_begun() -> None:
     assert begun == [0]
     with pytest.raises(UsageError, match="--jobs 0"):
         study.call_all(functions, jobs=0)
+
+
+CONDUCTOR = """
+import admin_nmt_autoload
+admin_nmt_autoload.defer_registration = True  # fairseq is not needed
+from functools import partial
+from pathlib import Path
+from studies import study
+
+calls = [partial(study.call, PROGRAM, Path(sys.argv[1], f"{n}.log"), None) for n in (1, 2)]
+sys.exit(study.exit_status(lambda args: study.call_all(calls, 2), None))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_programs_end_with_the_one_that_conducts_them(number: int, tmp_path: Path) -> None:
+    ended = stopped_alone(CONDUCTOR, number, tmp_path, REPOSITORY)
+    assert ended == (130, "interrupted: the same command goes on\n", [])
 
 
 def test_one_chain_that_fails_leaves_the_others_running(tmp_path: Path) -> None:

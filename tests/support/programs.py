@@ -1,9 +1,12 @@
 """Installed programs, each in a process of its own."""
 
 import os
+import signal
 import subprocess
 import sys
 import sysconfig
+import time
+from contextlib import suppress
 from pathlib import Path
 
 BIN = Path(sys.executable).parent
@@ -16,6 +19,13 @@ site.sethelper(); site.setquit()  # fairseq uses `help`, which -S leaves out too
 sys.path += {site!r}
 sys.modules["admin_nmt"] = sys.modules["admin_nmt_autoload"] = None
 runpy.run_module({module!r}, run_name="__main__", alter_sys=True)
+"""
+
+#: Before the code that `stopped_alone` runs.
+RUNS_ON = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start the background without
+PROGRAM = [sys.executable, "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(600)"]
 """
 
 
@@ -36,13 +46,46 @@ def run_program(
 
 
 def run_tool(name: str, *arguments: object) -> str:
-    """Run an installed program; its output, or an error that shows it."""
-    result = subprocess.run(
-        [str(BIN / name), *map(str, arguments)],
-        capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    """Run an installed program, which must succeed; its output."""
+    return run_program(name, *arguments).stdout
+
+
+def stopped_alone(
+    code: str, number: int, folder: Path, *paths: Path
+) -> tuple[int, str, list[Path]]:
+    """Run Python code that runs two programs, and send it a signal, but not them: a terminal sends an
+    interrupt to all.
+
+    Args:
+        code: has the list `PROGRAM`, which prints its number and runs on, to be run with the logs
+            `1.log` and `2.log` in the folder `sys.argv[1]`.
+        number: of the signal.
+        folder: is empty.
+        paths: where it finds modules.
+
+    Returns:
+        its exit status, what it said on standard error, and the logs of programs that still ran then.
+    """
+    logs = [folder / "1.log", folder / "2.log"]
+    environment = {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(map(str, paths))}
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUNS_ON + code, str(folder)], stderr=subprocess.PIPE, text=True,
+        env=os.environ | environment,
     )  # fmt: skip
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
+    try:
+        while not all(log.exists() and log.read_text().endswith("\n") for log in logs):
+            assert process.poll() is None, process.communicate()[1]
+            time.sleep(0.1)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=100)
+    finally:
+        process.kill()
+        running = []
+        for log in logs:
+            with suppress(ProcessLookupError, FileNotFoundError, ValueError):
+                os.kill(int(log.read_text()), signal.SIGKILL)
+                running.append(log)
+    return process.returncode, said, running
 
 
 def run_without_us(module: str, *args: object) -> subprocess.CompletedProcess[str]:
