@@ -22,12 +22,12 @@ from admin_nmt.analysis.plots import plot_panels
 from admin_nmt.errors import UserError
 from admin_nmt.evaluation.significance import compare_systems
 from admin_nmt.evaluation.text import read_lines
-from studies import study
+from studies import schedule_map, study
 from studies.measures import raw_texts
+from studies.steps import PRE_LN
 from studies.study import Run
 
 DEPTHS = {"6L-6L": (6, 6), "18L-6L": (18, 6), "60L-12L": (60, 12)}
-PRE_LN = "--init-type default --encoder-normalize-before --decoder-normalize-before"
 SCHEMES = {
     "admin": "--init-type admin",
     "post-ln": "--init-type default",
@@ -44,15 +44,7 @@ UPDATES = 4000
 SHARE_UPDATES = (1, 1000, 2000, 3000, UPDATES)
 #: The warm-up is what profiled ADMIN needs: where the learning rate rises by more than about 3e-7 an
 #: update while the decoder still learns frequencies of words, its encoder collapses first.
-OPTIONS = (
-    "--arch admin_transformer --encoder-embed-dim 64 --decoder-embed-dim 64 "
-    "--encoder-ffn-embed-dim 128 --decoder-ffn-embed-dim 128 --encoder-attention-heads 4 "
-    "--decoder-attention-heads 4 --share-all-embeddings --dropout 0 --optimizer radam "
-    "--adam-betas '(0.9, 0.98)' --clip-norm 1.0 --lr-scheduler inverse_sqrt "
-    "--warmup-updates 3000 --warmup-init-lr 1e-7 "
-    "--criterion admin_label_smoothed_cross_entropy --label-smoothing 0.1 --max-tokens 1000 "
-    "--max-tokens-valid 4000"
-)
+OPTIONS = f"{schedule_map.OPTIONS} --warmup-updates 3000"
 
 
 def run_of(scheme: str, depth: str, rate: str, seed: int) -> Run:

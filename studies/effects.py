@@ -33,7 +33,7 @@ from admin_nmt.json_files import read_json, write_json
 from studies import chain, steps, study
 from studies.chain import Step, step
 from studies.measures import p_value
-from studies.steps import PLAIN, RDROP
+from studies.steps import PLAIN, PRE_LN, RDROP
 
 #: Of every run, in its folder.
 LOG = "train.log"
@@ -63,7 +63,6 @@ SIZES = {
     "bpe-dropout": _SMALL,
     "realformer": "--encoder-layers 6 --decoder-layers 3 --encoder-embed-dim 128 --encoder-ffn-embed-dim 256",
 }
-PRE_LN = "--init-type default --encoder-normalize-before --decoder-normalize-before"
 #: Study -> setting -> options; the first setting is what the others are compared with.
 STUDIES = {
     "rdrop": {

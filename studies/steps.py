@@ -20,6 +20,7 @@ COMMON = [
 ]
 PLAIN = "--criterion admin_label_smoothed_cross_entropy"
 RDROP = "--criterion label_smoothed_cross_entropy_rdrop --rdrop-alpha"
+PRE_LN = "--init-type default --encoder-normalize-before --decoder-normalize-before"
 #: Of a pruned model.
 FINE_TUNING = "--lr 1e-3 --warmup-updates 100 --max-epoch 4"
 
