@@ -66,4 +66,4 @@ def report(args: argparse.Namespace, found: list[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(study.main(__doc__.splitlines()[0], "docs/results/large-batch", RUNS, report))
+    sys.exit(study.main(__doc__.splitlines()[0], RUNS, report))

@@ -1,14 +1,17 @@
-"""What studies ask of translations and of checkpoints: scores, significance, size."""
+"""What studies ask of data, translations and checkpoints: texts, scores, significance, size."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from admin_nmt.data.text_pipeline import FILE_NAME as PREPARATION
 from admin_nmt.errors import UserError
+from admin_nmt.evaluation.preparation import read_preparation
 from admin_nmt.evaluation.scoring import detokenized_scores
 from admin_nmt.evaluation.significance import compare_systems
 from admin_nmt.evaluation.text import read_lines
+from admin_nmt.files import sha256
 from admin_nmt.json_files import read_json
 
 
@@ -16,15 +19,33 @@ def raw_texts(data: Path) -> tuple[Path, Path]:
     """The test set before preparation: source, target.
 
     Raises:
-        UserError: the folder was not made by `admin-nmt prepare`.
+        UserError: the folder was not made by `admin-nmt prepare`, or has no test set.
     """
     path = data / PREPARATION
     if not path.exists():
         raise UserError(f"{data}: no {PREPARATION}; give a data-bin of admin-nmt prepare")
-    preparation = read_json(path)
-    raw = preparation["raw"]["test"]
-    source, target = (data / raw[preparation[f"{side}_lang"]] for side in ("source", "target"))
+    raw = read_preparation(data).raw.get("test", {})
+    languages = [read_json(path).get(f"{side}_lang") for side in ("source", "target")]
+    if not set(languages) <= raw.keys():
+        raise UserError(f"{path} names no raw text of a test set: prepare the data with one")
+    source, target = (raw[language] for language in languages)
     return source, target
+
+
+def fingerprint(data: Path) -> str:
+    """SHA-256 of the dictionaries and, where there is one, of the raw test set: a result says with it
+    which data it is of.
+
+    Raises:
+        UserError: the folder has no dictionaries.
+    """
+    paths = sorted(data.glob("dict.*.txt"))
+    if not paths:
+        raise UserError(f"{data}: no dict.*.txt; give a data-bin of admin-nmt prepare")
+    raw = read_preparation(data).raw.get("test", {})
+    paths += [raw[language] for language in sorted(raw) if raw[language].exists()]
+    lines = [f"{path.name} {sha256(path)}\n" for path in paths]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def bleu_and_chrf(text: Path, reference: Sequence[str]) -> dict[str, float]:

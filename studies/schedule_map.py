@@ -104,4 +104,4 @@ def report(args: argparse.Namespace, found: list[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(study.main(__doc__.splitlines()[0], "docs/results/schedule-map", RUNS, report))
+    sys.exit(study.main(__doc__.splitlines()[0], RUNS, report))

@@ -1,10 +1,12 @@
 """What all studies share: runs described by their options, trained, measured, kept as small files.
 
 A study is a list of `Run`s. Each is one `fairseq-train` process of one thread, whose checkpoints lie
-in `--work DIR/NAME` and whose result becomes `--results DIR/NAME.json`: command, date, machine,
+in `--work DIR/NAME` and whose result becomes `--results DIR/NAME.json`: command, data, date, machine,
 curves, and what `studies.probe` and the test set say. A run with a result is not trained again,
 one that was interrupted goes on from its last checkpoint, so a study can be spread over days and
-its results committed one by one.
+its results committed one by one. Results and checkpoints of another command or of other data are
+refused; results that do not say of which data they are (those of November 2026) are for
+`--report` only.
 """
 
 import argparse
@@ -21,7 +23,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -37,6 +39,7 @@ from admin_nmt.errors import UserError, require_at_least_one
 from admin_nmt.files import atomic_write
 from admin_nmt.installed import machine
 from admin_nmt.json_files import read_json, write_json
+from studies.measures import fingerprint
 
 BIN = Path(sys.executable).parent
 #: One thread a process: narrow models gain nothing from more. glibc keeps the memory it got.
@@ -60,7 +63,8 @@ class Run:
         options: of `fairseq-train`, without data, seed, length and places.
         updates: length.
         seed: of everything.
-        probe_every: updates between the checkpoints that are looked at; the first update is too.
+        probe_every: updates between the checkpoints that are looked at, of which the last update is one;
+            the first update is looked at too.
         translate: score the test set with the average of the last `average` of these checkpoints.
         labels: what the tables and plots need to know, kept in the result.
     """
@@ -75,6 +79,10 @@ class Run:
     labels: dict[str, Any] = field(default_factory=dict)
 
 
+#: In the folder of a run: how far it is trained, and its `origin`.
+TRAINED = "trained.json"
+
+
 class OutOfTimeError(Exception):
     """The time given is over."""
 
@@ -83,12 +91,14 @@ class OutOfTimeError(Exception):
 _INTERRUPTED = threading.Event()
 
 
-def parser(description: str, results: str) -> argparse.ArgumentParser:
+def parser(description: str) -> argparse.ArgumentParser:
     """The options that every study has."""
     made = argparse.ArgumentParser(description=description)
     made.add_argument("data", metavar="DATA", type=Path, help="data-bin of admin-nmt prepare")
     made.add_argument("--work", type=Path, required=True, metavar="DIR", help="checkpoints, logs")
-    made.add_argument("--results", type=Path, default=Path(results), metavar="DIR")
+    made.add_argument(
+        "--results", type=Path, metavar="DIR", help="default: results in that of --work"
+    )
     made.add_argument("--device", choices=list(DEVICES), default="cpu", help="default: cpu")
     made.add_argument("--only", nargs="+", metavar="NAME", help="these runs only")
     made.add_argument("--jobs", type=int, default=1, help="trainings at a time (default: 1)")
@@ -109,6 +119,32 @@ def command(run: Run, data: Path, folder: Path, updates: int, device: str = "cpu
         "--no-epoch-checkpoints", "--log-format", "json", "--log-interval", str(min(50, run.probe_every)),
         "--num-workers", "0",
     ]  # fmt: skip
+
+
+def origin(run: Run, data: Path, device: str) -> dict[str, str]:
+    """Of what a result or a checkpoint is: the command without places, and the data's fingerprint."""
+    words = command(run, Path("DATA"), Path(run.name), run.updates, device)[1:]
+    return {"command": shlex.join(words), "data": fingerprint(data)}
+
+
+def read_own(path: Path, wanted: Mapping[str, str], option: str) -> dict[str, Any]:
+    """Read a result, or what is known of a training.
+
+    Args:
+        path: of the JSON file.
+        wanted: its `origin`, or a part of it.
+        option: with which to choose another place.
+
+    Raises:
+        UserError: it is of another origin, or does not say of which.
+    """
+    found = read_json(path)
+    for key, value in wanted.items():
+        if key not in found:
+            raise UserError(f"{path} does not say of which {key} it is: give another {option}")
+        if found[key] != value:
+            raise UserError(f"{path} differs from this run in its {key}: give another {option}")
+    return found
 
 
 def call(
@@ -160,21 +196,24 @@ def _has_ended(process: subprocess.Popen, seconds: float) -> bool:
     return True
 
 
-def checkpoints(run: Run, folder: Path) -> dict[int, Path]:
-    """Update -> checkpoint, in order; the last update's is there under one name or another.
-
-    fairseq writes no `checkpoint_E_U.pt` where U ends an epoch and epochs are not kept.
-    """
+def checkpoints(folder: Path) -> dict[int, Path]:
+    """Update -> checkpoint, in order."""
     found = {int(p.stem.split("_")[2]): p for p in folder.glob("checkpoints/checkpoint_*_*.pt")}
-    found.setdefault(run.updates, folder / "checkpoints" / "checkpoint_last.pt")
     return dict(sorted(found.items()))
 
 
 def train(run: Run, data: Path, folder: Path, deadline: float | None, device: str = "cpu") -> float:
-    """Train a run to its end; returns the seconds of all its processes together."""
+    """Train a run to its end; returns the seconds of all its processes together.
+
+    Raises:
+        OutOfTimeError: time was over.
+        UserError: it failed, or the folder holds the training of another command or of other data.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    record = folder / "trained.json"
-    done = read_json(record) if record.exists() else {"updates": 0, "seconds": 0.0}
+    record, own = folder / TRAINED, origin(run, data, device)
+    if not record.exists():  # before there are checkpoints
+        write_json(record, {"updates": 0, "seconds": 0.0, **own})
+    done = read_own(record, own, "--work")
     for updates in (1, run.updates):
         if done["updates"] >= updates:
             continue
@@ -237,18 +276,25 @@ def thinned(found: dict[int, dict[str, Any]]) -> dict[str, Any]:
 
 def complete(run: Run, args: argparse.Namespace, deadline: float | None) -> None:
     """Train, look, translate and keep the result of one run, unless it is there."""
-    path = args.results / f"{run.name}.json"
-    if path.exists():
-        return
-    folder = args.work / run.name
+    path, folder = args.results / f"{run.name}.json", args.work / run.name
+    own = origin(run, args.data, args.device)
+    if not path.exists():
+        write_json(path, result_of(run, args, folder, own, deadline))
+    # Or a process was killed before this; by now the folder may hold another training.
+    if (folder / TRAINED).exists():
+        read_own(folder / TRAINED, own, "--work")
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+
+def result_of(
+    run: Run, args: argparse.Namespace, folder: Path, own: Mapping[str, str], deadline: float | None
+) -> dict[str, Any]:
+    """Train, look, translate; `own` is the run's `origin`. Translations are kept in `--results`."""
     seconds = train(run, args.data, folder, deadline, args.device)
     log = folder / "train.log"
-    looked = thinned(probes(args.data, checkpoints(run, folder), folder / "probe.log"))
+    looked = thinned(probes(args.data, checkpoints(folder), folder / "probe.log"))
     result = {
-        "name": run.name, **run.labels, "seed": run.seed, "updates": run.updates,
-        "command": shlex.join(
-            command(run, Path("DATA"), Path(run.name), run.updates, args.device)[1:]
-        ),
+        "name": run.name, **run.labels, "seed": run.seed, "updates": run.updates, **own,
         "date": datetime.date.today().isoformat(), "machine": f"{machine(args.device)}, one thread",
         "seconds": round(seconds), "train_ppl": curve(log, "ppl"),
         "train_nll_loss": curve(log, "nll_loss"), "valid_nll_loss": curve(log, "valid_nll_loss"),
@@ -259,8 +305,7 @@ def complete(run: Run, args: argparse.Namespace, deadline: float | None) -> None
         hypotheses = (folder / "evaluation" / "hypotheses.detok").read_text(encoding="utf-8")
         with atomic_write(args.results / f"{run.name}.hyp") as stream:
             stream.write(hypotheses)
-    write_json(path, result)
-    shutil.rmtree(folder / "checkpoints")
+    return result
 
 
 def call_all(
@@ -300,12 +345,17 @@ def conduct(runs: Sequence[Run], args: argparse.Namespace) -> None:
     """All runs that have no result yet, in order; `args` as `parser` makes them.
 
     Raises:
-        UserError: a run failed; the others have ended.
+        UserError: a run failed, the others have ended; or, before any is trained, a result is of another
+            command or of other data.
     """
     unknown = set(args.only or ()) - {run.name for run in runs}
     if unknown:
         raise UserError(f"--only {' '.join(sorted(unknown))}: no such run")
     args.results.mkdir(parents=True, exist_ok=True)
+    for run in runs:
+        path = args.results / f"{run.name}.json"
+        if path.exists():
+            read_own(path, origin(run, args.data, args.device), "--results")
     deadline = None if args.minutes is None else time.monotonic() + 60 * args.minutes
     chosen = [run for run in runs if not args.only or run.name in args.only]
     over = threading.Event()
@@ -323,9 +373,17 @@ def conduct(runs: Sequence[Run], args: argparse.Namespace) -> None:
 
 
 def results(args: argparse.Namespace, runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """The results that there are, in the order of `runs`."""
+    """The results that there are, in the order of `runs`.
+
+    Raises:
+        UserError: one is of other data.
+    """
     paths = [args.results / f"{run.name}.json" for run in runs]
-    return [read_json(path) for path in paths if path.exists()]
+    found = {path: read_json(path) for path in paths if path.exists()}
+    for path, result in found.items():
+        if "data" in result:
+            read_own(path, {"data": fingerprint(args.data)}, "--results")
+    return list(found.values())
 
 
 def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
@@ -370,11 +428,12 @@ def exit_status(conduct: Callable[[argparse.Namespace], None], args: argparse.Na
 
 
 def main(
-    description: str, default_results: str, runs: Sequence[Run],
+    description: str, runs: Sequence[Run],
     report: Callable[[argparse.Namespace, list[dict[str, Any]]], None],
 ) -> int:  # fmt: skip
     """The command line of a study."""
-    args = parser(description, default_results).parse_args()
+    args = parser(description).parse_args()
+    args.results = args.results or args.work / "results"
     args.data, args.work, args.results = (p.resolve() for p in (args.data, args.work, args.results))
 
     def conduct_and_report(args: argparse.Namespace) -> None:

@@ -146,7 +146,7 @@ def test_reproduce_starts_studies_with_options_that_they_have(tmp_path: Path) ->
     depth_words = reproduce.studies_of("depth", args, tmp_path, tmp_path)[0].command
     from studies import depth
 
-    parsed = study.parser("", "x").parse_args(depth_words[3:])
+    parsed = study.parser("").parse_args(depth_words[3:])
     assert set(parsed.only) <= {run.name for run in depth.RUNS}
     for name, parse in (("compose", compose.parse_arguments), ("heads", heads.parse_arguments)):
         words = reproduce.studies_of(name, args, tmp_path, tmp_path)[0].command

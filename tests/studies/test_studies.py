@@ -12,6 +12,7 @@ import pytest
 
 from admin_nmt.errors import UserError
 from studies import depth, large_batch, schedule_map, study
+from studies.measures import fingerprint, raw_texts
 from studies.study import Run
 
 STUDIES = {"depth": depth, "large_batch": large_batch, "schedule_map": schedule_map}
@@ -42,7 +43,8 @@ def test_every_run_is_a_command_that_fairseq_understands(name: str, data_bin: Pa
     for run in runs:
         command = study.command(run, data_bin, Path(run.name), run.updates)
         args = options.parse_args_and_arch(options.get_training_parser(), command[1:])
-        assert args.max_update == run.updates == max(run.updates, run.probe_every)
+        assert args.max_update == run.updates
+        assert run.updates % run.probe_every == 0  # so that the last update has a checkpoint
         for label, value in run.labels.items():
             parsed = getattr(args, label, None)
             if parsed is not None:
@@ -96,15 +98,121 @@ def test_a_run_stops_when_time_is_over_and_goes_on(
     monkeypatch.setattr(study, "BIN", tmp_path)
     run = Run("tiny", TINY, updates=6, probe_every=2)
     folder = tmp_path / "work" / "tiny"
+    (tmp_path / "dict.en.txt").write_text("a 1\n")
     start = time.monotonic()
     with pytest.raises(study.OutOfTimeError):
         study.train(run, tmp_path, folder, start)
     assert time.monotonic() - start < 30
     spent = study.train(run, tmp_path, folder, None)
-    assert list(study.checkpoints(run, folder)) == [1, 2, 4, 6]
+    assert list(study.checkpoints(folder)) == [1, 2, 4, 6]
     again = study.train(run, tmp_path, folder, None)
     assert again == spent > 1
     assert (tmp_path / "fairseq-train.calls").read_text().split() == ["1", "1", "6"]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """What `admin-nmt prepare` leaves about the test set."""
+    folder = tmp_path / "data"
+    (folder / "raw").mkdir(parents=True)
+    raw = {language: f"raw/test.{language}" for language in ("en", "de")}
+    for language, name in raw.items():
+        (folder / name).write_text(f"{language}\n")
+        (folder / f"dict.{language}.txt").write_text("a 1\n")
+    preparation = {"source_lang": "en", "target_lang": "de", "raw": {"test": raw}}
+    (folder / "preparation.json").write_text(json.dumps(preparation))
+    return folder
+
+
+def test_the_fingerprint_is_that_of_dictionaries_and_test_set(data: Path) -> None:
+    found = {fingerprint(data)}
+    for name in ("dict.de.txt", "raw/test.en"):
+        (data / name).write_text("b 2\n")
+        found.add(fingerprint(data))
+    assert len(found) == 3
+    (data / "train.en-de.en.log").write_text("x")
+    assert fingerprint(data) in found
+    (data / "preparation.json").unlink()  # of fairseq-preprocess
+    assert len(fingerprint(data)) == 64
+    with pytest.raises(UserError, match=r"no dict\.\*\.txt; give a data-bin"):
+        fingerprint(data / "raw")
+
+
+def test_data_without_a_test_set_are_one_line(data: Path) -> None:
+    assert raw_texts(data) == (data / "raw" / "test.en", data / "raw" / "test.de")
+    for content in ({"source_lang": "en", "target_lang": "de"}, {"raw": {"test": {"en": "x"}}}):
+        (data / "preparation.json").write_text(json.dumps(content))
+        with pytest.raises(UserError, match=r"preparation\.json names no raw text of a test set"):
+            raw_texts(data)
+    (data / "preparation.json").write_text('{"raw": [1]}')
+    with pytest.raises(UserError, match="does not have the form"):
+        raw_texts(data)
+
+
+def test_results_of_another_command_or_of_other_data_are_refused(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is trained; those that do not say of which data they are, too."""
+    monkeypatch.setattr(study, "train", lambda *_: pytest.fail("trained"))
+    run, other = (Run(name, TINY, updates=4, probe_every=2) for name in ("tiny", "other"))
+    args = arguments(tmp_path, data, only=["other"])
+    args.results.mkdir()
+    path = args.results / "tiny.json"
+    own = study.origin(run, data, "cpu")
+    for changed, reason in (
+        ({"data": "0" * 64}, "differs from this run in its data"),
+        ({"command": f"{own['command']} --bf16"}, "differs from this run in its command"),
+        ({"command": own["command"].replace(" --cpu", "")}, "differs from this run in its command"),
+    ):
+        path.write_text(json.dumps(own | changed))
+        with pytest.raises(UserError, match=rf"tiny\.json {reason}: give another --results$"):
+            study.conduct([run, other], args)
+    path.write_text(json.dumps({"command": own["command"]}))  # as committed in November 2026
+    with pytest.raises(UserError, match=r"tiny\.json does not say of which data it is"):
+        study.conduct([run, other], args)
+    assert study.results(args, [run, other]) == [{"command": own["command"]}]  # by --report
+    path.write_text(json.dumps(own | {"data": "0" * 64}))
+    with pytest.raises(UserError, match="differs from this run in its data"):
+        study.results(args, [run, other])
+
+
+def test_a_training_of_other_data_is_not_gone_on_with(data: Path, tmp_path: Path) -> None:
+    run = Run("tiny", TINY, updates=4, probe_every=2)
+    folder = tmp_path / "work" / "tiny"
+    folder.mkdir(parents=True)
+    own = study.origin(run, data, "cpu")
+    for mark in (own | {"data": "0" * 64}, own | {"command": "x"}, {}):
+        (folder / "trained.json").write_text(json.dumps({"updates": 1, "seconds": 1.0} | mark))
+        with pytest.raises(UserError, match=r"trained\.json .*: give another --work$"):
+            study.train(run, data, folder, None)
+    assert not (folder / "train.log").exists()
+
+
+def test_checkpoints_of_a_process_that_was_killed_after_its_result_are_removed(
+    data: Path, tmp_path: Path
+) -> None:
+    run = Run("tiny", TINY, updates=4, probe_every=2)
+    args, own = arguments(tmp_path, data), study.origin(run, data, "cpu")
+    folder = args.work / run.name
+    (folder / "checkpoints").mkdir(parents=True)
+    args.results.mkdir()
+    (args.results / "tiny.json").write_text(json.dumps(own))
+    (folder / "trained.json").write_text(json.dumps({"updates": 4, "seconds": 1.0} | own))
+    study.conduct([run], args)
+    assert not (folder / "checkpoints").exists()
+    study.conduct([run], args)
+
+
+def test_results_lie_beside_the_checkpoints_unless_a_folder_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    monkeypatch.setattr(study, "conduct", lambda runs, args: found.append(args.results))
+    monkeypatch.chdir(tmp_path)
+    for words in ([], ["--results", "kept"]):
+        monkeypatch.setattr("sys.argv", ["x", "data", "--work", "w", *words])
+        assert study.main("x", schedule_map.RUNS, schedule_map.report) == 1  # none is there
+    assert found == [tmp_path / "w" / "results", tmp_path / "kept"]
 
 
 def test_failures_name_the_log_and_unknown_runs_are_refused(data_bin: Path, tmp_path: Path) -> None:
@@ -131,18 +239,13 @@ def fake_result(run: Run, loss: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def test_depth_shows_each_scheme_at_its_better_rate(tmp_path: Path) -> None:
+def test_depth_shows_each_scheme_at_its_better_rate(data: Path, tmp_path: Path) -> None:
     """Tested against the target side, whatever its language."""
-    data = tmp_path / "data"
-    (data / "raw").mkdir(parents=True)
     for language, text in (
         ("en", "ein Hund .\neine Katze .\n"),
         ("de", "a dog runs .\na cat sleeps .\n"),
     ):
         (data / "raw" / f"test.{language}").write_text(text * 5)
-    raw = {language: f"raw/test.{language}" for language in ("en", "de")}
-    preparation = {"source_lang": "en", "target_lang": "de", "raw": {"test": raw}}
-    (data / "preparation.json").write_text(json.dumps(preparation))
     args = arguments(tmp_path, data, results=tmp_path)
     found = []
     for run in depth.RUNS:
@@ -193,5 +296,5 @@ def test_the_command_line_says_when_there_is_nothing(
 ) -> None:
     options = ["--work", "w", "--report", "--results", str(tmp_path)]
     monkeypatch.setattr("sys.argv", ["x", str(tmp_path), *options])
-    assert study.main("x", "unused", schedule_map.RUNS, schedule_map.report) == 1
+    assert study.main("x", schedule_map.RUNS, schedule_map.report) == 1
     assert capsys.readouterr().err == f"error: no results in {tmp_path} yet\n"
