@@ -32,12 +32,10 @@ from admin_nmt.checkpoints.settings import (
     set_values,
     setting,
 )
+from admin_nmt.checkpoints.stock import untrained
 from admin_nmt.checkpoints.validation import of_another_repository
 from admin_nmt.errors import UserError
 from admin_nmt.files import atomic_write
-
-#: Where fairseq keeps a moving average of the weights (`--store-ema`), in `extra_state`.
-_AVERAGES = ("ema", "ema_fp32_params")
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,12 +124,9 @@ class Checkpoint:
         model_settings: Mapping[str, Any],
         task_settings: Mapping[str, Any] | None = None,
     ) -> "Checkpoint":
-        """A checkpoint with other weights and some other settings of model and task, without the state
-        of the optimizer and the moving average, which belonged to the old weights."""
-        state = dict(self.state) | {"model": dict(weights), "last_optimizer_state": None}
-        if isinstance(state.get("extra_state"), dict):
-            ours = state["extra_state"].items()
-            state["extra_state"] = {name: value for name, value in ours if name not in _AVERAGES}
+        """A checkpoint with other weights and some other settings of model and task, from which a new
+        training starts at its beginning (`stock.untrained`)."""
+        state = dict(self.state) | {"model": dict(weights)} | untrained(self.num_updates or 0)
         changed = {"model": dict(model_settings), "task": dict(task_settings or {})}
         if state.get("cfg") is not None:
             state["cfg"] = dict(state["cfg"])

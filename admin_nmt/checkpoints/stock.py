@@ -21,6 +21,23 @@ OPTIMIZER_DROPPED = (
 )
 
 
+def untrained(num_updates: int) -> dict[str, Any]:
+    """The entries of a checkpoint that say how its training stands, as of one that has not begun.
+
+    Nothing is left of what the optimizer, the learning rate, the data iterator, meters, `--patience`, the
+    best value and a moving average (`--store-ema`) had come to: they belong to other weights.
+
+    Args:
+        num_updates: that the model has been trained for, for those who ask; a training counts from 0.
+    """
+    history = {"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}}
+    return {
+        "optimizer_history": [history | {"num_updates": num_updates}],
+        "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}},
+        "last_optimizer_state": None,
+    }
+
+
 def stock_state(
     config: Mapping[str, Any],
     model: Mapping[str, Tensor],
@@ -35,14 +52,10 @@ def stock_state(
         num_updates: that the model has been trained for.
         task_state: of the task.
     """
-    history = {"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}}
     return {
         "args": None,
         "cfg": dict(config),
         "model": dict(model),
         "criterion": None,
-        "optimizer_history": [history | {"num_updates": num_updates}],
         "task_state": dict(task_state or {}),
-        "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}},
-        "last_optimizer_state": None,
-    }
+    } | untrained(num_updates)

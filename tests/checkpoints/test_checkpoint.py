@@ -23,6 +23,7 @@ def state(**model: Any) -> dict[str, Any]:
         "model": {"a": shared, "b": shared, "encoder.version": torch.tensor([3.0])},
         "optimizer_history": [{"num_updates": 7}],
         "last_optimizer_state": {"state": {}},
+        "extra_state": {"train_iterator": {"epoch": 9}, "best": 1.0, "ema": {}},
     }
 
 
@@ -62,6 +63,9 @@ def test_replacing_leaves_the_old_one_alone(checkpoint: Checkpoint, tmp_path: Pa
     assert again.setting("model", "init_type") == "default"
     assert again.setting("model", "more") == 1
     assert set(again.weights) == {"c"} and again.state["last_optimizer_state"] is None
+    # What its training had come to belongs to the old weights; for how long they trained is told.
+    assert again.state["extra_state"] == {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}}
+    assert again.num_updates == 7
 
 
 def test_ties_survive_reading_averaging_casting_and_saving(

@@ -123,7 +123,7 @@ def test_shared_words_have_the_logits_they_had(
     ]  # fmt: skip
     assert new.data_folder == folder and new.languages == ("de", "en")
     assert new.state["last_optimizer_state"] is None
-    assert new.state["extra_state"] == {"val_loss": 1.0}
+    assert set(new.state["extra_state"]) == {"train_iterator"}
     assert all(torch.equal(old.weights[key], value) for key, value in before.items())
     assert leaders(new.weights) == leaders(old.weights)
     theirs, ours = (logits(model, KEPT[3:9], KEPT[5:12]) for model in (old, new))

@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from admin_nmt.checkpoints import Checkpoint
 from admin_nmt.checkpoints.reading import load_checkpoint_file
+from admin_nmt.modules.head_names import Head
+from admin_nmt.pruning.removal import prune
 from tests.support.training import forget_best, train
 
 #: A learning rate of 0 ties all validations; the first is the best.
@@ -31,3 +34,21 @@ def test_patience_counts_over_a_resume(
     caplog.set_level(logging.INFO)
     assert run(data_bin, tmp_path / "parts", 100) == whole
     assert "nothing left to train: 3 validations in a row were not better than" in caplog.text
+
+
+def test_a_pruned_model_trains_from_the_beginning(data_bin: Path, tmp_path: Path) -> None:
+    """Neither `--patience` nor `--max-epoch` is used up, and the best value of the whole model is not
+    the pruned one's."""
+    per_epoch = run(data_bin, tmp_path / "whole", 100) // 4
+    pruned = tmp_path / "pruned.pt"
+    prune(
+        Checkpoint.open(tmp_path / "whole" / "checkpoint_last.pt"),
+        {Head("E", 1, 1), Head("A", 1, 2)},
+    ).save(pruned)
+    forget_best()
+    train(
+        data_bin, tmp_path / "run", 1000, "--max-epoch", "1", "--restore-file", str(pruned),
+        *OPTIONS, validate=True,
+    )  # fmt: skip
+    best = load_checkpoint_file(tmp_path / "run" / "checkpoint_best.pt")
+    assert best["optimizer_history"][-1]["num_updates"] == per_epoch
