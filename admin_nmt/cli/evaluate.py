@@ -53,7 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output",
         metavar="DIR",
-        help="folder for translations and scores (default: beside the checkpoint)",
+        help="folder for translations and scores (default: beside the checkpoint, such as "
+        "RUN/checkpoint_best.test.de-en)",
     )
     parser.add_argument("--cpu", action="store_true", help="do not use a GPU")
     parser.add_argument("--fp16", action="store_true", help="compute in 16 bits (GPU)")

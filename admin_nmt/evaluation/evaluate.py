@@ -11,9 +11,10 @@ A folder prepared with SentencePiece has no tokens, so only the first kind.
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from admin_nmt.checkpoints.checkpoint import Checkpoint
 from admin_nmt.checkpoints.direction import find_direction, require_fitting_vocabulary
@@ -33,7 +34,7 @@ from admin_nmt.evaluation.scoring import (
 )
 from admin_nmt.evaluation.text import read_lines, require_equal_counts
 from admin_nmt.files import atomic_write, make_directory
-from admin_nmt.json_files import write_json
+from admin_nmt.json_files import read_json_object, write_json
 
 HYPOTHESES = "hypotheses.detok"
 TOKENIZED_HYPOTHESES = "hypotheses.tok"
@@ -41,6 +42,18 @@ REFERENCES = "references.detok"
 TOKENIZED_REFERENCES = "references.tok"
 SOURCES = "sources.detok"
 SCORES = "scores.json"
+#: Entries of `SCORES` that tell evaluations apart, and what they are called. Sizes of batches and the
+#: machine are not among them, nor are references, against which the translation is scored again.
+_IDENTITY = {
+    "data": "DATA folder",
+    "path": "--path",
+    "subset": "--gen-subset",
+    "source": "--source-lang",
+    "target": "--target-lang",
+    "beam": "--beam",
+    "lenpen": "--lenpen",
+    "fp16": "--fp16",
+}
 
 
 @dataclass(frozen=True)
@@ -111,8 +124,8 @@ def evaluate(
         tokenize: sacreBLEU's tokeniser for BLEU; None is its default for the target language.
 
     Raises:
-        UserError: anything given that does not exist or does not fit; found before translating
-            wherever that can be.
+        UserError: anything given that does not exist or does not fit, or a folder that has the results
+            of another model, data set or search; found before translating wherever that can be.
     """
     options = options or SearchOptions()
     if comet is not None:
@@ -130,7 +143,10 @@ def evaluate(
     sources = None if raw_source is None or not raw_source.exists() else read_lines(raw_source)
     for each in (*chosen, Reference(str(raw_source), sources)):
         _require_parallel(each, count, f"{subset} of {data}")
-    directory = make_directory(output or default_directory(path, subset, source, target))
+    settings = {"data": str(data), "path": path, "subset": subset} | dataclasses.asdict(options)
+    directory = Path(output or default_directory(path, subset, source, target))
+    _require_same_evaluation(directory, settings | {"source": source, "target": target})
+    make_directory(directory)
     translations = translate(data, path, subset, source, target, options)
 
     texts = _texts(translations.hypotheses, translations.references, chosen, preparation, target)
@@ -154,16 +170,35 @@ def evaluate(
         scores=scores,
         directory=directory,
     )
-    settings = {"data": str(data), "path": path, "subset": subset}
     figures = dataclasses.asdict(result) | {"directory": str(directory)}
-    write_json(directory / SCORES, settings | dataclasses.asdict(options) | figures)
+    write_json(directory / SCORES, settings | figures)
     return result
 
 
 def default_directory(path: str, subset: str, source: str, target: str) -> Path:
-    """`RUN/checkpoint_best.test.de-en` for the model `RUN/checkpoint_best.pt`."""
-    first = Path(path.split(os.pathsep)[0])
-    return first.with_name(f"{first.stem}.{subset}.{source}-{target}")
+    """`RUN/checkpoint_best.test.de-en` for the model `RUN/checkpoint_best.pt`, `RUN/a+b.test.de-en` for
+    `RUN/a.pt:OTHER/b.pt`."""
+    files = [Path(name) for name in path.split(os.pathsep)]
+    names = "+".join(file.stem for file in files)
+    return files[0].with_name(f"{names}.{subset}.{source}-{target}")
+
+
+def _require_same_evaluation(directory: Path, settings: Mapping[str, Any]) -> None:
+    """Refuse a folder with the scores of another model, data set or search, which would be lost."""
+    if not (directory / SCORES).exists():
+        return
+    before = read_json_object(directory / SCORES, f"delete {directory}")
+    for name, option in _IDENTITY.items():
+        if name in before and _resolved(before[name]) != _resolved(settings[name]):
+            raise UserError(
+                f"{directory} holds an evaluation with another {option} ({before[name]}, now "
+                f"{settings[name]}): give another --output, or remove that folder"
+            )
+
+
+def _resolved(value: Any) -> Any:
+    """Names of files and folders, joined by `:`, in a form that tells whether they are the same."""
+    return [Path(p).resolve() for p in value.split(os.pathsep)] if isinstance(value, str) else value
 
 
 def choose_reference(

@@ -1,12 +1,14 @@
 """Contracts: a real model is translated with, scored and kept; bad input ends in one line."""
 
 import json
+import os
 import shutil
 
 import pytest
 
 from admin_nmt.checkpoints import Checkpoint
 from admin_nmt.errors import UserError
+from admin_nmt.evaluation.decoding import SearchOptions
 from admin_nmt.evaluation.evaluate import evaluate, evaluation_report, score_all
 from admin_nmt.evaluation.generation import Translations
 from admin_nmt.evaluation.preparation import Preparation, read_preparation
@@ -91,6 +93,44 @@ def test_prepared_folder_gives_the_raw_reference_and_case(prepared_data, tiny_ru
     assert read_lines(result.directory / "references.detok") == raw
     source = read_lines(result.directory / "sources.detok")
     assert source == read_lines(prepared_data / "raw.test.de")
+
+
+def test_results_of_another_evaluation_are_not_replaced(
+    prepared_data, tiny_run, tmp_path, monkeypatch
+):
+    """Models that translate together have a folder of their own; another data folder or search needs
+    `--output`. The same evaluation is made anew, also with another reference."""
+    pieces = (tiny_run / "test.en").read_text().splitlines()
+    monkeypatch.setattr(
+        "admin_nmt.evaluation.evaluate.translate",
+        lambda *args: Translations(pieces, pieces, ["x"] * len(pieces)),
+    )
+    run = tmp_path / "run"
+    run.mkdir()
+    for number in (1, 2):
+        shutil.copy(tiny_run / "checkpoints" / f"checkpoint{number}.pt", run)
+    first, second = (str(run / f"checkpoint{number}.pt") for number in (1, 2))
+    one = evaluate(prepared_data, first).directory
+    both = evaluate(prepared_data, f"{first}:{second}").directory
+    assert (one.name, both.name) == (
+        "checkpoint1.test.de-en", "checkpoint1+checkpoint2.test.de-en"
+    )  # fmt: skip
+    kept = (one / "scores.json").read_bytes()
+    other_data = shutil.copytree(prepared_data, tmp_path / "data")
+    for data, path, options, what in (
+        (other_data, first, {}, r"another DATA folder"),
+        (prepared_data, first, {"options": SearchOptions(beam=4)}, r"another --beam \(5, now 4\)"),
+        (prepared_data, second, {"output": one}, r"another --path"),
+    ):
+        with pytest.raises(UserError, match=rf"test\.de-en holds an evaluation with {what}"):
+            evaluate(data, path, **options)
+    assert (one / "scores.json").read_bytes() == kept
+    monkeypatch.chdir(run)
+    evaluate(
+        os.path.relpath(prepared_data), "checkpoint1.pt", options=SearchOptions(max_tokens=100),
+        reference=prepared_data / "raw.test.en",
+    )  # fmt: skip
+    assert (one / "scores.json").read_bytes() != kept
 
 
 def test_without_any_reference_the_translation_is_kept_and_one_is_asked_for():
