@@ -9,8 +9,8 @@ from pathlib import Path
 from admin_nmt.cli._languages import add_language_arguments
 from admin_nmt.errors import UsageError
 
-#: Names that fairseq writes and reads.
-_OF_TRAINING = re.compile(r"checkpoint(_last|_best|_crash|\d+|_\d+_\d+)\.pt")
+#: Names that fairseq writes and reads; `checkpoint.best_METRIC_VALUE.pt` with `--keep-best-checkpoints`.
+_OF_TRAINING = re.compile(r"(crash|checkpoint(_last|_best|\.best_.+|\d+|_\d+_\d+))\.pt")
 
 HELP = "average the parameters of the last checkpoints of a training run"
 

@@ -373,7 +373,13 @@ def load(path):
         return torch.load(path, weights_only=True)
 
 
-@pytest.mark.parametrize("name", ["a.pt", "./b.pt", "checkpoint_last.pt", "checkpoint_3_50.pt"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a.pt", "./b.pt", "checkpoint_last.pt", "checkpoint_3_50.pt", "crash.pt",
+        "checkpoint.best_bleu_30.5001200.pt", "checkpoint.best_loss_-0.100012.pt",
+    ],
+)  # fmt: skip
 def test_an_output_that_training_or_averaging_needs_is_refused(tmp_path, capsys, name):
     for path in ("a.pt", "b.pt"):
         torch.save({"model": {"w": torch.ones(2)}, "args": None}, tmp_path / path)
