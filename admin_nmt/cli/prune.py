@@ -1,6 +1,7 @@
 """`admin-nmt prune`: argument parsing of `pruning.choice` and `pruning.removal`."""
 
 import argparse
+import os
 import sys
 from functools import partial
 
@@ -65,7 +66,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Choose, remove, write, print."""
     outputs = {"--output": args.output, "--list": args.list}
-    require_files(outputs, [args.path, args.importance], args.force)
+    # `os.path.isfile` takes lists that are longer than a name may be.
+    heads = args.heads if args.heads and os.path.isfile(args.heads) else None  # noqa: PTH113
+    require_files(outputs, [args.path, args.importance, heads], args.force)
 
     import admin_nmt.registration  # noqa: F401  (before other modules that import fairseq)
     from admin_nmt.checkpoints.tensors import num_parameters

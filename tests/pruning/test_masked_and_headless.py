@@ -91,18 +91,23 @@ def test_what_is_read_is_never_overwritten(
 ) -> None:
     path, scores = checkpoint(*ONE_LAYER), tmp_path / "heads.json"
     assert run("importance", "--path", path, "--max-batches", "1", "--output", scores) == 0
+    heads = tmp_path / "heads.txt"
+    heads.write_text("E:1:1")
     before = path.read_bytes(), scores.read_bytes()
     capsys.readouterr()
     prune = ("prune", "--path", path, "--fraction", "0.5")
+    listed = ("prune", "--path", path, "--heads", heads, "--force")
     for command in (
         ("importance", "--path", path, "--output", path),
         (*prune, "--random", "--output", tmp_path / "out.pt", "--list", path),
         (*prune, "--importance", scores, "--output", tmp_path / "out.pt", "--list", scores),
         (*prune, "--importance", scores, "--output", scores),
+        (*listed, "--output", tmp_path / "out.pt", "--list", heads),
+        (*listed, "--output", heads),
     ):
         assert run(*command) == 2
         assert "is an input" in capsys.readouterr().err
-    assert (path.read_bytes(), scores.read_bytes()) == before
+    assert (path.read_bytes(), scores.read_bytes()) == before and heads.read_text() == "E:1:1"
     assert not (tmp_path / "out.pt").exists()
     importance = ("importance", "--path", "missing.pt", "--output", tmp_path / "new.json")
     assert run(*importance, "--plot", "x.gif") == 2
