@@ -31,7 +31,8 @@ def build_model(settings: Namespace, model: dict[str, Tensor], name: str) -> Any
     task = SimpleNamespace(source_dictionary=source, target_dictionary=target)
     options = vars(settings) | {"encoder_embed_path": None, "decoder_embed_path": None}
     built: Any = MODEL_REGISTRY[name].build_model(Namespace(**options), task)
-    built.load_state_dict(model, strict=True)
+    # fairseq renames entries of the dictionary that it is given.
+    built.load_state_dict(dict(model), strict=True)
     return built.float().eval()
 
 

@@ -277,3 +277,14 @@ def test_queries_without_values_are_told_apart(build: Callable[..., Any], theirs
         with pytest.raises(UserError, match="--heads-per-layer as in the checkpoint's settings"):
             model.load_state_dict(state)
     build(*options, "--heads-per-layer", theirs).load_state_dict(state)
+
+
+def test_the_argument_is_not_changed(checkpoint: Callable[..., Path]) -> None:
+    """fairseq renames entries of the weights that it loads; here those of its own attention."""
+    from admin_nmt.pruning.removal import prune
+
+    sizes = "--encoder-layers 1 --decoder-layers 1 --encoder-embed-dim 16 --decoder-embed-dim 16"
+    whole = Checkpoint.open(checkpoint("--arch", "transformer", *sizes.split()))
+    names = list(whole.weights)
+    pruned = prune(whole, {Head("E", 1, 1)})
+    assert list(whole.weights) == names != list(pruned.weights)
