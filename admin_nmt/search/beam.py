@@ -67,6 +67,7 @@ class BeamSearch:
         # The generator keeps them, so every call sets its own.
         limits = self._limits if longest is None else (0, longest)
         self.generator.max_len_a, self.generator.max_len_b = limits
+        _tell_beam_size(self.models, self.generator.beam_size)
         try:
             sample = utils.apply_to_sample(lambda tensor: tensor.to(self.device), sample)
             found = self.task.inference_step(self.generator, self.models, sample)
@@ -79,7 +80,20 @@ class BeamSearch:
                     "values overflow in 16 bits (leave --fp16 out)"
                 ) from error
             raise
+        finally:
+            _tell_beam_size(self.models, 1)
         return [
             [Found(entry["tokens"].cpu(), float(entry["score"])) for entry in entries]
             for entries in found
         ]
+
+
+def _tell_beam_size(models: Sequence[Any], size: int) -> None:
+    """In a search BART's encoder-decoder attention takes every `size`-th row of its keys, and its encoder
+    does not reorder what it returns. A generator says so when it is made, unless `size` is 1, and for
+    good: other passes, and searches of another size, would be wrong."""
+    for model in models:
+        if hasattr(model, "set_beam_size"):
+            model.set_beam_size(size)
+            if size == 1:
+                vars(model.encoder).pop("reorder_encoder_out", None)

@@ -65,3 +65,37 @@ def test_probabilities_that_are_not_finite_are_one_line(
         model.decoder.layers[0].fc1.weight.fill_(math.nan)
     with pytest.raises(UserError, match="probabilities are NaN or infinite"):
         BeamSearch([model], task, "", **options)(batch)
+
+
+def test_bart_computes_the_same_after_a_search(
+    build: Callable[..., Any], task: Any, batch: dict[str, Any]
+) -> None:
+    """fairseq leaves it with the size of the beam, which reads every third row of the keys."""
+    words = "--arch bart_base --encoder-layers 1 --decoder-layers 1 --share-all-embeddings".split()
+    for stack in ("encoder", "decoder"):
+        words += [f"--{stack}-embed-dim", "16", f"--{stack}-attention-heads", "2"]
+        words += [f"--{stack}-ffn-embed-dim", "16"]
+    model = build(*words).eval()
+    net_input = {name: value[:6] for name, value in batch["net_input"].items()}
+    order = torch.tensor([3, 3, 5])
+
+    def outputs() -> list[Any]:
+        encoded = model.encoder(net_input["src_tokens"], net_input["src_lengths"])
+        one = BeamSearch([model], task, "", beam=1)({"net_input": net_input}, 5)
+        return [
+            model(**net_input)[0],
+            model.encoder.reorder_encoder_out(encoded, order)["encoder_out"][0],
+            torch.cat([found.tokens for (found,) in one]),
+        ]
+
+    with torch.no_grad():
+        before = outputs()
+        three = BeamSearch([model], task, "", beam=3)
+        assert all(len(found) == 3 for found in three({"net_input": net_input}, 5))
+        torch.testing.assert_close(outputs(), before)
+        found = [
+            [one.tokens.tolist() for one in some] for some in three({"net_input": net_input}, 5)
+        ]
+        model.set_beam_size(3)
+        expected = task.inference_step(three.generator, [model], {"net_input": net_input})
+        assert found == [[one["tokens"].tolist() for one in some] for some in expected]
