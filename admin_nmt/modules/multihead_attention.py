@@ -221,14 +221,21 @@ class MultiheadAttention(nn.Module):
     def reorder_incremental_state(
         self, incremental_state: IncrementalState, new_order: Tensor
     ) -> None:
-        """Let the cache follow the beams: row i becomes the old row `new_order[i]`."""
+        """Let the cache follow the beams: row i becomes the old row `new_order[i]`.
+
+        Rows that stay as many as they are must stay within their sentences, as fairseq's attention
+        expects too: the beams of a sentence share the encoder's keys, which need no copy then.
+        """
         cache = self._get_input_buffer(incremental_state)
-        if cache:
-            reordered = {
-                name: None if entry is None else entry.index_select(0, new_order)
-                for name, entry in cache.items()
-            }
-            self._set_input_buffer(incremental_state, reordered)
+        if not cache:
+            return
+        if self.encoder_decoder_attention and len(cache["prev_key"]) == len(new_order):
+            return
+        reordered = {
+            name: None if entry is None else entry.index_select(0, new_order)
+            for name, entry in cache.items()
+        }
+        self._set_input_buffer(incremental_state, reordered)
 
     # Given by `with_incremental_state`.
     get_incremental_state: Any

@@ -295,19 +295,19 @@ def test_a_slice_of_the_layers_is_a_chain(build: Callable[..., Any]) -> None:
 def test_steps_with_a_cache_equal_the_whole_with_reordered_beams(
     build: Callable[..., Any], batch: dict[str, Any], reduce: str
 ) -> None:
-    """Teacher-forced steps of the decoder; rows change places half-way."""
+    """Teacher-forced steps of the decoder: two beams of each of two sentences change places, then one
+    sentence is finished."""
     model = build(*DEPTH, *ALL, "--residual-attention-reduce", reduce).eval()
     sharpen(model)
     net_input = batch["net_input"]
     memory = model.encoder(net_input["src_tokens"], net_input["src_lengths"])
     rows = [i for i, n in enumerate(net_input["prev_output_tokens"].ne(1).sum(1)) if n >= 5][:4]
-    order = torch.tensor(rows)
-    memory = model.encoder.reorder_encoder_out(memory, order)
-    tokens = net_input["prev_output_tokens"][order, :5]
+    memory = model.encoder.reorder_encoder_out(memory, torch.tensor(rows[:2]).repeat_interleave(2))
+    tokens = net_input["prev_output_tokens"][torch.tensor(rows), :5]
     state: dict = {}
     for step in range(5):
-        if step == 3:
-            swap = torch.tensor([1, 1, 3, 0])
+        if step >= 2:
+            swap = torch.tensor({2: [1, 0, 3, 3], 3: [3, 2], 4: [1, 1]}[step])
             memory = model.encoder.reorder_encoder_out(memory, swap)
             model.decoder.reorder_incremental_state_scripting(state, swap)
             tokens = tokens[swap]

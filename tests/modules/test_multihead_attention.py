@@ -226,6 +226,30 @@ def test_static_keys_are_computed_once_and_padding_kept() -> None:
     torch.testing.assert_close(torch.cat([first, second]), both, rtol=1e-5, atol=1e-5)
 
 
+def test_static_keys_move_only_where_a_sentence_has_ended() -> None:
+    """Rows 0, 1 and 2, 3 are beams of one sentence each. While both are translated nothing is copied."""
+    ours, _ = pair(16)
+    ours.eval()
+    both, mask = torch.tensor([0, 0, 2, 2]), padding(S)
+    memory, mask = torch.randn(S, B, 16)[:, both], mask[both]
+    x = torch.randn(3, B, D)
+    state: dict = {}
+
+    def step(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        out, _ = ours(x, memory, key_padding_mask=mask, incremental_state=state, static_kv=True)
+        return out, next(iter(state.values()))["prev_key"]
+
+    _, keys = step(x[:1])
+    ours.reorder_incremental_state(state, torch.tensor([1, 1, 3, 2]))
+    out, same = step(x[1:2])
+    assert same is keys
+    torch.testing.assert_close(out, ours(x[1:2], memory, key_padding_mask=mask)[0])
+    ours.reorder_incremental_state(state, torch.tensor([3, 2]))
+    memory, mask = memory[:, 2:], mask[2:]
+    out, _ = step(x[2:, :2])
+    torch.testing.assert_close(out, ours(x[2:, :2], memory, key_padding_mask=mask)[0])
+
+
 @pytest.mark.parametrize("self_attention", [True, False])
 def test_fusing_undoes_splitting(self_attention: bool) -> None:
     ours = MultiheadAttention(D, H, kv_dim=None if self_attention else 16)
