@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
     for label, path in zip(labels, paths, strict=True):
         loaded = load_model(
             path, args.data, subset=args.gen_subset, source=args.source_lang,
-            target=args.target_lang, cpu=args.cpu,
+            target=args.target_lang, cpu=args.cpu, purpose="have their attention analysed",
         )  # fmt: skip
         models[label] = watch_attention(
             loaded.model, loaded.task, args.gen_subset, args.num_tokens, args.max_tokens, args.seed

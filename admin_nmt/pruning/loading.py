@@ -50,16 +50,16 @@ class LoadedModel:
 
 #: Models whose heads can be measured and removed.
 FAMILIES = ("admin_transformer", "transformer")
+_PURPOSE = "have heads measured and removed"
 
 
-def is_stock(checkpoint: Checkpoint) -> bool:
+def is_stock(checkpoint: Checkpoint, purpose: str = _PURPOSE) -> bool:
     """Whether a checkpoint is of fairseq's `transformer`, not of `admin_transformer`.
 
     Raises:
-        UserError: it is of neither.
+        UserError: it is of neither, and says that only these can do what `purpose` says.
     """
-    family = checkpoint.require_family(FAMILIES, "have heads measured and removed")
-    return family == "transformer"
+    return checkpoint.require_family(FAMILIES, purpose) == "transformer"
 
 
 def load_model(
@@ -71,17 +71,19 @@ def load_model(
     target: str | None = None,
     cpu: bool = False,
     option: str = "--gen-subset",
+    purpose: str = _PURPOSE,
 ) -> LoadedModel:
     """Read one checkpoint and the dictionaries of a data folder that has `subset`, which `option` names.
 
     Raises:
-        UserError: bad checkpoint or data, or a checkpoint of another kind of model.
+        UserError: bad checkpoint or data, or a checkpoint of another kind of model, which cannot do what
+            `purpose` says.
     """
     from fairseq import checkpoint_utils
     from fairseq.modules.checkpoint_activations import unwrap_checkpoint
 
     checkpoint = Checkpoint.open(path)
-    stock = is_stock(checkpoint)
+    stock = is_stock(checkpoint, purpose)
     source, target = find_direction(data, subset, source, target, checkpoint.languages, option)
     require_fitting_vocabulary(checkpoint, data, source, target)
     state = checkpoint_utils.load_checkpoint_to_cpu(path)

@@ -256,3 +256,6 @@ def test_analyze_command_compares_models(
     assert main(command) == 1
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith("admin-nmt analyze: error: ") and str(path) in line
+    assert main([*command[:3], str(checkpoint("--arch", "lstm")), *command[4:]]) == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "only admin_transformer* and transformer* can have their attention analysed" in line
