@@ -21,9 +21,11 @@ class LossSums:
     """Sums over tokens, each a tensor of no dimensions, or of shape (N,) where nothing is summed.
 
     Attributes:
-        loss: what is optimised: the smoothed losses of all passes plus alpha times `kl`.
+        loss: what is optimised: of R-Drop the smoothed losses of all passes plus alpha times `kl`, of
+            distillation `kl` weighed against the smoothed loss.
         nll: negative log-likelihood of all passes, without label smoothing.
-        kl: symmetric divergence between the passes; 0 for one pass.
+        kl: of R-Drop the symmetric divergence between the passes, 0 for one pass; of distillation
+            KL(q_T || p_T), of the student from the teacher (`ops.distillation`).
         correct: tokens whose most likely type is the true one, over all passes; None if not asked.
     """
 
