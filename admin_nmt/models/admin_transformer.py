@@ -32,7 +32,7 @@ from admin_nmt.models.config import (
 from admin_nmt.models.heads import apply_mask, require_same_heads
 from admin_nmt.models.progress_metrics import log_progress
 from admin_nmt.models.stacks import AdminTransformerDecoder, AdminTransformerEncoder
-from admin_nmt.modules.residual import Residual, ScaledResidual
+from admin_nmt.modules.residual import RESIDUALS, Residual, ScaledResidual
 from admin_nmt.modules.walk import all_layers, all_modules
 
 #: Suffixes of parameters that only fairseq's own attention has; the second is that of old files.
@@ -143,7 +143,7 @@ class AdminTransformerModel(TransformerModelBase):
         """All residual connections with their module names, in forward order."""
         for stack_name, stack in (("encoder", self.encoder), ("decoder", self.decoder)):
             for index, layer in enumerate(all_layers(stack.layers)):
-                for name in ("self_attn_residual", "encoder_attn_residual", "ffn_residual"):
+                for name in RESIDUALS:
                     residual = getattr(layer, name, None)
                     if residual is not None:
                         yield f"{stack_name}.layers.{index}.{name}", residual

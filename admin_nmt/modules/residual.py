@@ -7,6 +7,9 @@ f_i(x_{i-1}) after its dropout, `shortcut` is x_{i-1}; both (T, B, D), as is the
 import torch
 from torch import Tensor, nn
 
+#: Names of a layer's connections, in the order in which it runs them; an encoder has no second one.
+RESIDUALS = ("self_attn_residual", "encoder_attn_residual", "ffn_residual")
+
 
 class Residual(nn.Module):
     """`x + f(x)`, the connection of Vaswani et al. (2017)."""

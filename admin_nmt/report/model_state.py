@@ -14,11 +14,9 @@ from admin_nmt.models.head_files import DOCUMENT
 from admin_nmt.models.heads import full_layout
 from admin_nmt.models.settings import model_settings
 from admin_nmt.modules.head_names import KINDS, parse_heads
+from admin_nmt.modules.residual import RESIDUALS
 
 logger = logging.getLogger(__name__)
-
-#: Sublayers in the order in which a layer runs them.
-_SUBLAYERS = ("self_attn_residual", "encoder_attn_residual", "ffn_residual")
 
 
 @dataclass(frozen=True)
@@ -77,16 +75,16 @@ def omega_profile(omegas: Mapping[str, float], update: int | None) -> OmegaProfi
     """A profile from means by sublayer (`encoder.layers.0.ffn_residual`); None without any."""
 
     def place(name: str) -> tuple[int, int]:
-        return int(name.split(".")[2]), _SUBLAYERS.index(name.split(".")[3])
+        return int(name.split(".")[2]), RESIDUALS.index(name.split(".")[3])
 
     means: dict[str, list[float]] = {}
     names: dict[str, list[str]] = {}
     for stack in ("encoder", "decoder"):
-        pattern = rf"{stack}\.layers\.\d+\.({'|'.join(_SUBLAYERS)})"
+        pattern = rf"{stack}\.layers\.\d+\.({'|'.join(RESIDUALS)})"
         for name in sorted((n for n in omegas if re.fullmatch(pattern, n)), key=place):
             layer, sublayer = place(name)
             means.setdefault(stack, []).append(omegas[name])
-            kind = _SUBLAYERS[sublayer].removesuffix("_residual")
+            kind = RESIDUALS[sublayer].removesuffix("_residual")
             names.setdefault(stack, []).append(f"layer {layer + 1} {kind}")
     return OmegaProfile(update, means, names) if means else None
 
