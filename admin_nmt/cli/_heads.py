@@ -63,7 +63,7 @@ def add_normalize_argument(parser: argparse._ArgumentGroup) -> None:
     )
 
 
-def add_search_arguments(parser: argparse.ArgumentParser) -> None:
+def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
     """What is translated, how, and against which reference it is scored."""
     parser.add_argument(
         "--gen-subset", default="test", metavar="NAME", help="what to translate (default: test)"
@@ -96,8 +96,8 @@ def add_search_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def search_options(args: argparse.Namespace) -> "SearchOptions":
-    """How to search, from the options of `add_search_arguments`."""
+def evaluation_options(args: argparse.Namespace) -> "SearchOptions":
+    """How to search, from the options of `add_evaluation_arguments`."""
     from admin_nmt.evaluation.decoding import SearchOptions
 
     require_folder(args.output)

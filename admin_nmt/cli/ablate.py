@@ -5,7 +5,12 @@ import logging
 import sys
 from pathlib import Path
 
-from admin_nmt.cli._heads import add_model_arguments, add_search_arguments, load, search_options
+from admin_nmt.cli._heads import (
+    add_evaluation_arguments,
+    add_model_arguments,
+    evaluation_options,
+    load,
+)
 from admin_nmt.errors import UsageError
 
 HELP = "BLEU without each attention head, and with each alone in its layer, with significance"
@@ -14,7 +19,7 @@ HELP = "BLEU without each attention head, and with each alone in its layer, with
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Model, test set, experiments, tests."""
     add_model_arguments(parser)
-    add_search_arguments(parser)
+    add_evaluation_arguments(parser)
     parser.add_argument(
         "--experiments",
         nargs="+",
@@ -49,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Translate, test, write ablation.json and ablation.png, print."""
-    options = search_options(args)
+    options = evaluation_options(args)
     if not args.kinds or set(args.kinds) - set("EAD"):
         raise UsageError(f"--kinds {args.kinds}: give some of the letters E, A and D")
 

@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from admin_nmt.cli._bulk import add_bulk_arguments, bulk_options
-from admin_nmt.cli.translate import add_search_arguments, search_options
+from admin_nmt.cli._translation import add_search_arguments, search_options
 
 HELP = (
     "training data with monolingual target text, translated by a reverse model (back-translation)"

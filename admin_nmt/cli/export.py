@@ -2,8 +2,13 @@
 
 import argparse
 import sys
-from typing import Any
 
+from admin_nmt.cli._translation import (
+    add_alignment_arguments,
+    add_text_arguments,
+    alignment_options,
+    text_options,
+)
 from admin_nmt.errors import UsageError
 
 HELP = (
@@ -11,77 +16,6 @@ HELP = (
 )
 
 FORMATS = ("ctranslate2", "huggingface")
-
-
-def add_text_arguments(parser: argparse.ArgumentParser) -> None:
-    """What a data folder without `preparation.json` does not say itself."""
-    group = parser.add_argument_group(
-        "how the training text was prepared",
-        "only for a DATA folder that 'admin-nmt prepare' did not make",
-    )
-    group.add_argument("--bpe-codes", metavar="FILE", help="BPE codes of subword-nmt")
-    group.add_argument(
-        "--sentencepiece-model", metavar="FILE", help="or a model of SentencePiece over raw text"
-    )
-    group.add_argument("--source-lang", "-s", metavar="LANG", help="source language")
-    group.add_argument("--target-lang", "-t", metavar="LANG", help="target language")
-    group.add_argument(
-        "--normalize",
-        action="store_true",
-        help="normalise punctuation and non-printing characters, as Moses' scripts do",
-    )
-    group.add_argument(
-        "--aggressive-hyphens", action="store_true", help="split a-b into a @-@ b (Moses' -a)"
-    )
-    group.add_argument("--lowercase", action="store_true", help="the model reads lower case only")
-    group.add_argument(
-        "--tokenizer-lang",
-        action="append",
-        default=[],
-        metavar="LANG=LANG",
-        help="the first language was tokenised by the rules of the second",
-    )
-
-
-def text_options(args: argparse.Namespace) -> Any:
-    """The `TextOptions` of the arguments above."""
-    from admin_nmt.export.text import TextOptions
-
-    names = (
-        "bpe_codes",
-        "source_lang",
-        "target_lang",
-        "normalize",
-        "aggressive_hyphens",
-        "lowercase",
-        "sentencepiece_model",
-    )
-    given = {name: getattr(args, name) for name in names}
-    return TextOptions(**given, tokenizer_lang=tuple(args.tokenizer_lang))
-
-
-def add_alignment_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which attention gives alignments."""
-    parser.add_argument(
-        "--alignment-layer",
-        type=int,
-        metavar="N",
-        help="decoder layer whose attention gives alignments, from 0 (default: the one trained for it, "
-        "else the last)",
-    )
-    parser.add_argument(
-        "--alignment-heads",
-        type=int,
-        metavar="N",
-        help="the average of its first N heads (default: those trained for it, else all)",
-    )
-
-
-def alignment_options(args: argparse.Namespace) -> Any:
-    """The `Alignment` of the arguments above."""
-    from admin_nmt.export.search import Alignment
-
-    return Alignment(args.alignment_layer, args.alignment_heads)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

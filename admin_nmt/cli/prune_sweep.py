@@ -5,14 +5,14 @@ import sys
 from pathlib import Path
 
 from admin_nmt.cli._heads import (
+    add_evaluation_arguments,
     add_measuring_arguments,
     add_model_arguments,
     add_normalize_argument,
-    add_search_arguments,
+    evaluation_options,
     load,
     measuring_options,
     require_checkpoints,
-    search_options,
 )
 
 HELP = "curves of BLEU over the share of heads removed, by kind and by order"
@@ -21,7 +21,7 @@ HELP = "curves of BLEU over the share of heads removed, by kind and by order"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Models, test set, curves."""
     add_model_arguments(parser, several=True)
-    add_search_arguments(parser)
+    add_evaluation_arguments(parser)
     add_measuring_arguments(parser)
     curves = parser.add_argument_group("curves")
     curves.add_argument(
@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Plan and measure the curves of every checkpoint, write sweep.json and sweep.png, print."""
-    options = search_options(args)
+    options = evaluation_options(args)
 
     import admin_nmt.registration  # noqa: F401  (before other modules that import fairseq)
     from admin_nmt.analysis.plots import plot_panels

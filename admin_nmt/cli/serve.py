@@ -2,7 +2,7 @@
 
 import argparse
 
-from admin_nmt.cli.translate import add_engine_arguments, load_engine
+from admin_nmt.cli._translation import add_engine_arguments, load_engine
 from admin_nmt.errors import UsageError, UserError
 
 HELP = "serve translations as a web page and as JSON (LibreTranslate's interface)"

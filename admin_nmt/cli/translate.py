@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from admin_nmt.cli._streams import open_input, open_output
-from admin_nmt.cli.export import (
+from admin_nmt.cli._translation import (
     add_alignment_arguments,
-    add_text_arguments,
+    add_engine_arguments,
+    add_search_arguments,
     alignment_options,
-    text_options,
+    load_engine,
+    search_options,
 )
 from admin_nmt.errors import UsageError
 
@@ -41,72 +43,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_alignment_arguments(parser)
     add_engine_arguments(parser)
-
-
-def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
-    """Where a model runs and, for a checkpoint, what it does not say itself."""
-    parser.add_argument("--threads", type=int, metavar="N", help="default: all cores")
-    parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default)")
-    parser.add_argument(
-        "--data",
-        metavar="DATA",
-        help="for a checkpoint: the data folder it was trained on (default: where that was)",
-    )
-    add_text_arguments(parser)
-
-
-def load_engine(args: argparse.Namespace) -> Any:
-    """The `Translator` of `args.model` and what `add_engine_arguments` read."""
-    from admin_nmt.export.loading import load_translator
-
-    return load_translator(
-        args.model,
-        data=args.data,
-        threads=args.threads,
-        device=args.device,
-        options=text_options(args),
-    )
-
-
-def add_search_arguments(parser: argparse.ArgumentParser, nbest: str) -> None:
-    """How to search; `nbest` is the help of `--nbest`."""
-    parser.add_argument("--beam", type=int, default=5, metavar="N", help="default 5")
-    parser.add_argument(
-        "--nbest",
-        type=int,
-        metavar="N",
-        help=nbest,
-    )
-    parser.add_argument("--lenpen", type=float, default=1.0, metavar="P", help="default 1")
-    parser.add_argument(
-        "--sampling",
-        action="store_true",
-        help="draw --nbest translations at random, without a beam",
-    )
-    for option, kind, metavar, meaning in (
-        ("--sampling-topk", int, "K", "draw from the K most probable subwords"),
-        (
-            "--sampling-topp",
-            float,
-            "P",
-            "draw from the most probable subwords with total probability P",
-        ),
-        ("--temperature", float, "T", "divide logits by T before drawing (default 1)"),
-        ("--seed", int, "N", "of the random numbers (default 1)"),
-    ):
-        parser.add_argument(option, type=kind, metavar=metavar, help=meaning)
-
-
-def search_options(args: argparse.Namespace) -> Any:
-    """The `Search` that `add_search_arguments` read.
-
-    Raises:
-        UsageError: a value out of range, or options of sampling without it.
-    """
-    from admin_nmt.export.search import Search
-
-    nbest = 1 if args.nbest is None else args.nbest
-    return Search(args.beam, nbest, args.lenpen, _sampling(args))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -146,24 +82,6 @@ def _alignment(args: argparse.Namespace) -> Any:
     if args.alignment_layer is not None or args.alignment_heads is not None:
         raise UsageError("--alignment-layer and --alignment-heads need --alignments FILE")
     return None
-
-
-def _sampling(args: argparse.Namespace) -> Any:
-    """The `Sampling` that was asked for, or None."""
-    from admin_nmt.export.search import Sampling
-
-    given = {
-        "topk": args.sampling_topk,
-        "topp": args.sampling_topp,
-        "temperature": args.temperature,
-        "seed": args.seed,
-    }
-    given = {name: value for name, value in given.items() if value is not None}
-    if given and not args.sampling:
-        raise UsageError(
-            "--sampling-topk, --sampling-topp, --temperature and --seed need --sampling"
-        )
-    return Sampling(**given) if args.sampling else None
 
 
 def _rows(number: int, found: Iterable[Any], nbest: int | None) -> str:

@@ -35,7 +35,7 @@ from admin_nmt.distillation.translating import (
     identity,
     identity_of_data,
     load_dictionary,
-    load_teacher,
+    load_translation_model,
     read_parts,
     require_own_output,
     text_pipeline_of,
@@ -128,7 +128,7 @@ def back_translate(
     data = Path(data)
     require_own_output(data, Path(output), RESULT)
     output, search = make_directory(output), search or Search()
-    backend, languages = load_teacher(reverse, data, threads, device)
+    backend, languages = load_translation_model(reverse, data, threads, device)
     pipeline = text_pipeline_of(reverse, data, languages)
     translations = make_directory(output / TRANSLATIONS)
     require_same_settings(translations / "settings.json", {

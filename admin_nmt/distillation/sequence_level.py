@@ -35,7 +35,7 @@ from admin_nmt.distillation.translating import (
     identity,
     identity_of_data,
     load_dictionary,
-    load_teacher,
+    load_translation_model,
     read_parts,
     require_own_output,
     translate_parts,
@@ -110,7 +110,7 @@ def distill(
     data = Path(data)
     require_own_output(data, Path(output), RESULT)
     output, search = make_directory(output), search or Search()
-    backend, languages = load_teacher(teacher, data, threads, device)
+    backend, languages = load_translation_model(teacher, data, threads, device)
     translations = make_directory(output / TRANSLATIONS)
     stems = joined_subsets(data, SUBSET, *languages)
     require_same_settings(translations / "settings.json", {

@@ -56,34 +56,34 @@ def require_own_output(data: Path, output: Path, result: str) -> None:
         )
 
 
-def load_teacher(
-    teacher: str | os.PathLike[str], data: Path, threads: int | None, device: str
+def load_translation_model(
+    model: str | os.PathLike[str], data: Path, threads: int | None, device: str
 ) -> tuple[Backend, tuple[str, str]]:
     """A model that was trained on `data`, and the languages that it translates from and to.
 
     Args:
-        teacher: a folder of `admin-nmt export`, or a fairseq checkpoint.
+        model: a folder of `admin-nmt export`, or a fairseq checkpoint.
 
     Raises:
         UserError: no such model or data, or another vocabulary.
     """
-    backend, languages = load_backend(teacher, data, SUBSET, threads=threads, device=device)
-    if Path(teacher).is_dir():
+    backend, languages = load_backend(model, data, SUBSET, threads=threads, device=device)
+    if Path(model).is_dir():
         languages = find_direction(data, SUBSET, *languages, languages, option=None)
-        _require_same_dictionaries(Path(teacher), data, languages)
+        _require_same_dictionaries(Path(model), data, languages)
     return backend, languages
 
 
 def text_pipeline_of(
-    teacher: str | os.PathLike[str], data: Path, languages: tuple[str, str]
+    model: str | os.PathLike[str], data: Path, languages: tuple[str, str]
 ) -> TextPipeline:
-    """How raw text becomes what a model of `load_teacher` reads.
+    """How raw text becomes what a model of `load_translation_model` reads.
 
     Raises:
         UserError: the model is a checkpoint, and `data` does not say.
     """
-    if Path(teacher).is_dir():
-        return TextPipeline.load(teacher)
+    if Path(model).is_dir():
+        return TextPipeline.load(model)
     if not (data / FILE_NAME).is_file():
         raise UserError(
             f"{data} has no {FILE_NAME} (admin-nmt prepare writes it), which says how raw text becomes "
@@ -93,9 +93,9 @@ def text_pipeline_of(
     return load_text(data, languages).pipeline
 
 
-def identity(teacher: str | os.PathLike[str]) -> str:
+def identity(model: str | os.PathLike[str]) -> str:
     """A checksum that tells models apart."""
-    path = Path(teacher)
+    path = Path(model)
     return sha256(path / "export.json" if path.is_dir() else path)
 
 
@@ -105,12 +105,12 @@ def identity_of_data(data: Path, languages: tuple[str, str]) -> dict[str, Any]:
     return {"data": str(data.resolve()), "vocabulary": vocabulary}
 
 
-def _require_same_dictionaries(teacher: Path, data: Path, languages: tuple[str, str]) -> None:
+def _require_same_dictionaries(model: Path, data: Path, languages: tuple[str, str]) -> None:
     for language in languages:
         name = f"dict.{language}.txt"
-        if not (data / name).is_file() or not filecmp.cmp(teacher / name, data / name, False):
+        if not (data / name).is_file() or not filecmp.cmp(model / name, data / name, False):
             raise UserError(
-                f"{teacher} has another vocabulary than {data} ({name}): give the data folder that "
+                f"{model} has another vocabulary than {data} ({name}): give the data folder that "
                 "the model was trained on"
             )
 
