@@ -36,7 +36,7 @@ from tqdm import tqdm
 
 from admin_nmt.analysis.training_log import Curve, read_curve
 from admin_nmt.errors import UserError, require_at_least_one
-from admin_nmt.files import atomic_write
+from admin_nmt.files import atomic_write, last_line
 from admin_nmt.installed import machine
 from admin_nmt.json_files import read_json, write_json
 from studies.measures import fingerprint
@@ -183,8 +183,7 @@ def call(
                 process.send_signal(signal.SIGTERM)
                 process.wait()
     if process.returncode:
-        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        raise UserError(f"a program failed, see {log}: {lines[-1] if lines else ''}")
+        raise UserError(f"a program failed, see {log}: {last_line(log)}")
 
 
 def _has_ended(process: subprocess.Popen, seconds: float) -> bool:
