@@ -2,7 +2,8 @@
 
 The result is that of fairseq's `scripts/average_checkpoints.py`: for every entry of the state dict
 the mean over the checkpoints, everything else (configuration, optimizer, ...) from the first one,
-which is the newest when they are chosen by number.
+which is the newest when they are chosen by number. Only the float32 copies of its 16-bit weights, which
+are not those of the mean, are left out.
 
 - Floating-point entries: sum, newest first, divided by the number of checkpoints. 16-bit ones are
   summed and saved in float32.
@@ -22,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from admin_nmt.checkpoints.checkpoint import Checkpoint
+from admin_nmt.checkpoints.checkpoint import FLOAT32_COPIES, Checkpoint
 from admin_nmt.checkpoints.tensors import leaders
 from admin_nmt.errors import UsageError, UserError, require_at_least_one
 from admin_nmt.progress import progress
@@ -134,7 +135,13 @@ def average(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
         require_same_model(first, other)
         total.add(other.weights)
     mean = total.mean({name: value.dtype for name, value in first.weights.items()})
-    return Checkpoint(first.path, dict(first.state) | {"model": type(first.weights)(mean)})
+    state = dict(first.state) | {"model": type(first.weights)(mean)}
+    optimizer_state = state.get("last_optimizer_state")
+    if isinstance(optimizer_state, dict):
+        state["last_optimizer_state"] = {
+            name: value for name, value in optimizer_state.items() if name != FLOAT32_COPIES
+        }
+    return Checkpoint(first.path, state)
 
 
 class _ModelSum:

@@ -37,6 +37,9 @@ from admin_nmt.checkpoints.validation import of_another_repository
 from admin_nmt.errors import UserError
 from admin_nmt.files import atomic_write
 
+#: Where checkpoints of 16-bit trainings keep the weights in float32, in `last_optimizer_state`.
+FLOAT32_COPIES = "fp32_params"
+
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:

@@ -12,19 +12,9 @@ from torch import Tensor, nn
 from admin_nmt.host import flat_weights
 from tests.support.training import train
 from tests.support.training import weights as weights_of
-from tests.support.updates import SHAPES, update
+from tests.support.updates import build_optimizer, update
 
 APART = ("--fp16-no-flatten-grads",)
-
-
-def build(cfg: Any) -> tuple[Any, list[nn.Parameter]]:
-    """The optimizer of a training with these options over bfloat16 or float16 weights."""
-    from fairseq.optim.fp16_optimizer import FP16Optimizer
-
-    generator = torch.Generator().manual_seed(0)
-    dtype = torch.bfloat16 if cfg.common.bf16 else torch.float16
-    weights = [nn.Parameter(torch.randn(s, generator=generator).to(dtype)) for s in SHAPES]
-    return FP16Optimizer.build_optimizer(cfg, weights), weights
 
 
 def require_equal(one: Any, other: Any) -> None:
@@ -46,8 +36,8 @@ def test_updates_and_checkpoints_equal_those_one_by_one(
     parse: Callable[..., Any], optimizer: str, precision: str
 ) -> None:
     options = ("--optimizer", optimizer, f"--{precision}", "--weight-decay", "0.1")
-    flat, ours = build(parse(*options))
-    each, theirs = build(parse(*options, *APART))
+    flat, ours = build_optimizer(parse(*options))
+    each, theirs = build_optimizer(parse(*options, *APART))
     assert flat.has_flat_params and not each.has_flat_params
     for seed in range(7):  # beyond the first steps, which RAdam does not rectify
         for one, other in zip(update(flat, ours, seed), update(each, theirs, seed), strict=True):
@@ -69,10 +59,10 @@ def test_moments_of_either_form_load_into_the_other(
     forms = {"flat": (), "one by one": APART}
     second = forms.pop(to)
     (first,) = forms.values()
-    before, weights = build(parse(*options, *first))
+    before, weights = build_optimizer(parse(*options, *first))
     for seed in range(6):
         update(before, weights, seed)
-    after, others = build(parse(*options, *second))
+    after, others = build_optimizer(parse(*options, *second))
     after.load_state_dict(copy.deepcopy(before.state_dict()))
     after._multiply_factor = before._multiply_factor
     masters = [p.detach().reshape(-1) for p in before.fp32_optimizer.params]
@@ -115,8 +105,8 @@ def test_counters_are_counted_up_by_themselves() -> None:
 
 
 def test_a_new_optimizer_has_no_state(parse: Callable[..., Any]) -> None:
-    flat, _ = build(parse("--bf16"))
-    each, _ = build(parse("--bf16", *APART))
+    flat, _ = build_optimizer(parse("--bf16"))
+    each, _ = build_optimizer(parse("--bf16", *APART))
     require_equal(flat.state_dict(), each.state_dict())
     flat.load_state_dict(each.state_dict())
     each.load_state_dict(flat.state_dict())
@@ -144,7 +134,7 @@ def test_what_cannot_be_flat_stays_one_by_one(parse: Callable[..., Any]) -> None
         ("--arch", "transformer_tiny"),
         APART,
     ):
-        optimizer, weights = build(parse("--bf16", *options))
+        optimizer, weights = build_optimizer(parse("--bf16", *options))
         assert len(optimizer.fp32_params) == len(weights), options
     for group, name, value in (
         ("distributed_training", "ddp_backend", "fully_sharded"),

@@ -9,6 +9,20 @@ from torch import Tensor, nn
 SHAPES = [(3, 4), (5,), (1,), (2, 3, 2), (7,)]
 
 
+def build_optimizer(
+    cfg: Any, weights: list[nn.Parameter] | None = None
+) -> tuple[Any, list[nn.Parameter]]:
+    """The optimizer of a training with these options over bfloat16 or float16 weights, by default new
+    ones of `SHAPES`."""
+    from fairseq.optim.fp16_optimizer import FP16Optimizer
+
+    if weights is None:
+        generator = torch.Generator().manual_seed(0)
+        dtype = torch.bfloat16 if cfg.common.bf16 else torch.float16
+        weights = [nn.Parameter(torch.randn(s, generator=generator).to(dtype)) for s in SHAPES]
+    return FP16Optimizer.build_optimizer(cfg, weights), weights
+
+
 def update(optimizer: Any, weights: list[nn.Parameter], seed: int) -> list[Tensor]:
     """One update with random gradients; norm and new weights."""
     generator = torch.Generator().manual_seed(seed)
