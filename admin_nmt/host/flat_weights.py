@@ -142,7 +142,7 @@ def _with_moments_of_each(state_dict: Callable) -> Callable:
 def _from_either_form(load_state_dict: Callable) -> Callable:
     """A 16-bit training goes on from the moments of each parameter and from those of a flat copy,
     whichever it has itself: from `--fp16` with `--bf16`, on a CPU or with `--fp16-no-flatten-grads`, and
-    the other way round."""
+    the other way round. Moments of another number of values are refused before the first update."""
 
     @wraps(load_state_dict)
     def wrapped(self: Any, state_dict: dict[str, Any], optimizer_overrides: Any = None) -> None:
@@ -153,6 +153,8 @@ def _from_either_form(load_state_dict: Callable) -> Callable:
                 state_dict = moments_of_all(state_dict, self.fp16_params)
             elif not self.has_flat_params and stored == 1:
                 state_dict = moments_of_each(state_dict, self.fp16_params)
+            elif stored == 1:  # flat on both sides: PyTorch compares numbers of tensors only
+                moments_of_each(state_dict, self.fp16_params)
         load_state_dict(self, state_dict, optimizer_overrides)
 
     return wrapped

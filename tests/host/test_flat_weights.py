@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from admin_nmt.host import flat_weights
+from admin_nmt.host import errors, flat_weights
 from tests.support.training import train
 from tests.support.training import weights as weights_of
 from tests.support.updates import build_optimizer, update
@@ -125,6 +125,19 @@ def test_moments_of_other_sizes_are_refused_as_by_pytorch(change: str) -> None:
         function(
             {"state": each if change == "joined" else whole, "param_groups": groups}, parameters
         )
+
+
+def test_a_flat_vector_of_other_parameters_is_refused_before_an_update(
+    parse: Callable[..., Any],
+) -> None:
+    """PyTorch sees one tensor on both sides: with omegas trained or frozen, for example."""
+    cfg = parse("--optimizer", "adam", "--fp16")
+    fewer, weights = build_optimizer(cfg)
+    more = build_optimizer(cfg, [*weights, nn.Parameter(torch.ones(2, dtype=torch.float16))])[0]
+    update(fewer, weights, 0)
+    with pytest.raises(ValueError, match="loaded state dict contains a parameter group") as caught:
+        more.load_state_dict(fewer.state_dict())
+    assert "--admin-freeze-omega, for example" in str(errors.describe(caught.value))
 
 
 def test_what_cannot_be_flat_stays_one_by_one(parse: Callable[..., Any]) -> None:
