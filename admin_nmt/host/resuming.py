@@ -4,6 +4,7 @@ fairseq leaves out languages that it took from file names, and going on from a c
 names and shapes of tensors only, which several values of `--init-type` have in common.
 """
 
+import logging
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 from admin_nmt.errors import UserError
 from admin_nmt.host.heads import DEFAULT_RESTORE_FILE
 from admin_nmt.host.patch import Patch, Scope
+
+logger = logging.getLogger(__name__)
 
 
 def _recording_languages(init: Callable) -> Callable:
@@ -33,6 +36,33 @@ def _same_function_first(load_checkpoint: Callable) -> Callable:
     def wrapped(self: Any, filename: str, *args: Any, **kwargs: Any) -> Any:
         require_same_function(self.get_model(), filename)
         return load_checkpoint(self, filename, *args, **kwargs)
+
+    return wrapped
+
+
+def _average_from_weights(load_checkpoint: Callable) -> Callable:
+    """`--store-ema` from a checkpoint without a moving average, such as a pruned one: the average starts
+    at its weights. fairseq means the same, but has deleted the weights by then (`KeyError: 'model'`)."""
+
+    @wraps(load_checkpoint)
+    def wrapped(self: Any, filename: str, *args: Any, **kwargs: Any) -> Any:
+        config = self.cfg.ema
+        if not config.store_ema:
+            return load_checkpoint(self, filename, *args, **kwargs)
+        config.store_ema = False  # so that fairseq leaves the average alone
+        try:
+            extra_state = load_checkpoint(self, filename, *args, **kwargs)
+        finally:
+            config.store_ema = True
+        if extra_state is not None:
+            average = extra_state.get("ema")
+            if average is None:
+                logger.warning(f"{filename} has no moving average (--store-ema): it starts anew")
+                average = self.get_model().state_dict()
+            self.ema.restore(average)
+            if config.ema_fp32:  # without a float32 copy in the checkpoint: from the average
+                self.ema.build_fp32_params(extra_state.get("ema_fp32_params"))
+        return extra_state
 
     return wrapped
 
@@ -193,6 +223,7 @@ _TRAINER = "fairseq.trainer:Trainer"
 PATCHES = (
     Patch(_TRAINER, "__init__", _recording_languages, Scope.ALL),
     Patch(_TRAINER, "load_checkpoint", _same_function_first, Scope.OURS),
+    Patch(_TRAINER, "load_checkpoint", _average_from_weights, Scope.FAILURES),
     Patch("fairseq.checkpoint_utils", "load_checkpoint", _there_first, Scope.ALL),
     *(
         Patch(
