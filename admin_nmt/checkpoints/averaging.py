@@ -18,12 +18,12 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from admin_nmt.checkpoints.checkpoint import FLOAT32_COPIES, Checkpoint
+from admin_nmt.checkpoints.settings import settings_with_meaning
 from admin_nmt.checkpoints.tensors import leaders
 from admin_nmt.errors import UsageError, UserError, require_at_least_one
 from admin_nmt.progress import progress
@@ -194,26 +194,6 @@ def _sum_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
-#: Settings of fairseq's Transformer that change what it computes, but not the names and shapes of its
-#: weights.
-_SETTINGS = (
-    "encoder_attention_heads",
-    "decoder_attention_heads",
-    "encoder_normalize_before",
-    "decoder_normalize_before",
-    "activation_fn",
-)
-
-
-def _settings(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Name -> value where a checkpoint lacks it (None: unknown) of `_SETTINGS` and of the options of
-    which the model's class says that they change what weights compute (`meaning`)."""
-    from fairseq.models import MODEL_REGISTRY
-
-    ours = getattr(MODEL_REGISTRY.get(checkpoint.family), "meaning", {})
-    return dict.fromkeys(_SETTINGS) | {name: value or "none" for name, value in ours.items()}
-
-
 def require_same_model(first: Checkpoint, other: Checkpoint) -> None:
     """Refuse a checkpoint whose model differs from the first one's, and say where.
 
@@ -228,7 +208,7 @@ def require_same_model(first: Checkpoint, other: Checkpoint) -> None:
     archs = first.architecture, other.architecture
     if None not in archs and archs[0] != archs[1]:
         raise UserError(f"{refusal}: architecture {archs[1]} instead of {archs[0]}")
-    for name, missing in _settings(first).items():
+    for name, missing in settings_with_meaning(first.family).items():
         ours_is, theirs_is = first.setting("model", name), other.setting("model", name)
         if missing is not None:
             ours_is, theirs_is = ours_is or missing, theirs_is or missing

@@ -8,6 +8,37 @@ from typing import Any
 
 from admin_nmt.data.binarised import language_pairs, split_pair
 
+#: Settings of fairseq's Transformer that change what it computes, but not the names and shapes of its
+#: weights.
+TRANSFORMER_MEANING = (
+    "encoder_attention_heads",
+    "decoder_attention_heads",
+    "encoder_normalize_before",
+    "decoder_normalize_before",
+    "activation_fn",
+    "no_scale_embedding",
+    "no_token_positional_embeddings",
+)
+
+
+def settings_with_meaning(family: str | None) -> dict[str, Any]:
+    """All settings under other values of which the same weights compute something else.
+
+    Args:
+        family: name of a registered model, None where it is not known.
+
+    Returns:
+        Name -> value where a checkpoint does not have it: None (unknown) for `TRANSFORMER_MEANING`, that
+        of a plain Transformer ("none" for none) for the options of which the model's class says that they
+        change what weights compute (`meaning`).
+    """
+    from fairseq.models import MODEL_REGISTRY
+
+    ours = getattr(MODEL_REGISTRY.get(family), "meaning", {})
+    return dict.fromkeys(TRANSFORMER_MEANING) | {
+        name: value or "none" for name, value in ours.items()
+    }
+
 
 def setting(state: Mapping[str, Any], group: str, name: str) -> Any:
     """One setting of the training run, or None: from `cfg` (`cfg.model.arch`), else from `args`."""

@@ -14,7 +14,7 @@ from admin_nmt.models.head_files import read_heads
 #: fairseq's default of `--restore-file`: a bare name, which it looks for in --save-dir.
 DEFAULT_RESTORE_FILE = "checkpoint_last.pt"
 #: Options about heads that a checkpoint carries.
-_SETTINGS = ("heads_per_layer", "head_mask")
+HEAD_SETTINGS = ("heads_per_layer", "head_mask")
 
 
 def _with_heads(build_model: Callable) -> Callable:
@@ -56,7 +56,7 @@ def take_over_heads(args: Any) -> None:
 def _settings_of_checkpoint(path: str) -> dict[str, str]:
     """The settings about heads of a checkpoint; empty where it has all of them, unmasked."""
     checkpoint = Checkpoint.open(path)
-    return {name: str(checkpoint.setting("model", name) or "") for name in _SETTINGS}
+    return {name: str(checkpoint.setting("model", name) or "") for name in HEAD_SETTINGS}
 
 
 def read_mask(given: str) -> str:

@@ -10,8 +10,9 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
+from admin_nmt.checkpoints.settings import settings_with_meaning
 from admin_nmt.errors import UserError
-from admin_nmt.host.heads import DEFAULT_RESTORE_FILE
+from admin_nmt.host.heads import DEFAULT_RESTORE_FILE, HEAD_SETTINGS
 from admin_nmt.host.patch import Patch, Scope
 
 logger = logging.getLogger(__name__)
@@ -29,8 +30,8 @@ def _recording_languages(init: Callable) -> Callable:
 
 
 def _same_function_first(load_checkpoint: Callable) -> Callable:
-    """Going on from a checkpoint whose residual connections or attention would compute something
-    else is refused; fairseq compares names and shapes only."""
+    """Going on from a checkpoint whose weights would compute something else (other residual connections,
+    attention, activations or scaling of embeddings) is refused; fairseq compares names and shapes only."""
 
     @wraps(load_checkpoint)
     def wrapped(self: Any, filename: str, *args: Any, **kwargs: Any) -> Any:
@@ -114,8 +115,8 @@ def record_languages(saved: Any, used: Any) -> None:
 
 def require_same_function(model: Any, path: str) -> None:
     """Refuse to go on from a Transformer whose weights would compute something else: with heads of another
-    size; from an `admin_transformer` also with other factors on shortcuts, without its carried scores, or
-    with all of its masked heads.
+    size, another activation, or another of `settings_with_meaning`; from an `admin_transformer` also with
+    other factors on shortcuts, without its carried scores, or with all of its masked heads.
 
     Weights of a model without omegas may become an ADMIN model with omega = 1, which is equal.
 
@@ -124,8 +125,7 @@ def require_same_function(model: Any, path: str) -> None:
         path: a checkpoint; one that is not there passes.
 
     Raises:
-        UserError: naming both values of `--init-type`, or the option of attention that is missing or
-            differs.
+        UserError: naming both values of `--init-type`, or the option that is missing or differs.
     """
     from admin_nmt.checkpoints.checkpoint import Checkpoint
     from admin_nmt.models.admin_transformer import AdminTransformerModel
@@ -140,6 +140,7 @@ def require_same_function(model: Any, path: str) -> None:
     settings = model_settings(checkpoint)
     config = to_config(settings)
     _require_same_head_sizes(config, model.cfg, path)
+    _require_same_settings(config, model.cfg, path, is_stock=checkpoint.family == "transformer")
     if checkpoint.family != "admin_transformer":
         return
     theirs, ours = map(_factors, (config, model.cfg))
@@ -154,6 +155,46 @@ def require_same_function(model: Any, path: str) -> None:
         )
     _require_same_scores(config, model.cfg, path)
     _require_a_choice_of_mask(config, model.cfg, path)
+
+
+#: Settings with a rule of their own here: other values may compute the same, or shapes tell them.
+_OWN_RULE = (
+    "init_type",
+    "residual_attention",
+    "residual_attention_reduce",
+    "encoder_attention_heads",
+    "decoder_attention_heads",
+    *HEAD_SETTINGS,
+)
+
+
+def _require_same_settings(theirs: Any, ours: Any, path: str, *, is_stock: bool) -> None:
+    """Refuse to go on with another value of a setting that changes what weights compute, all but
+    `_OWN_RULE`; a checkpoint of fairseq's `transformer` has the values of a plain one."""
+    from admin_nmt.models.config import plain_value
+
+    def value(cfg: Any, name: str) -> Any:
+        return plain_value(getattr(cfg, name)) or "none"
+
+    for name, plain in settings_with_meaning("admin_transformer").items():
+        if name in _OWN_RULE:
+            continue
+        there = plain if is_stock and plain is not None else value(theirs, name)
+        here = value(ours, name)
+        if there != here:
+            trained, asked = _as_option(name, there), _as_option(name, here)
+            raise UserError(
+                f"checkpoint {path} was trained {trained}: {asked} the same weights would compute something "
+                f"else; train on {trained}, or start from scratch"
+            )
+
+
+def _as_option(name: str, value: Any) -> str:
+    """A setting as one gives it: `with --activation-fn gelu`, `without --no-scale-embedding`."""
+    flag = "--" + name.replace("_", "-")
+    if value == "none":
+        return f"without {flag}"
+    return f"with {flag}" if value is True else f"with {flag} {value}"
 
 
 def _require_same_head_sizes(theirs: Any, ours: Any, path: str) -> None:

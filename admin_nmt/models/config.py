@@ -33,7 +33,8 @@ def _option(
         default: of the option.
         text: its help.
         means_other_weights: the same weights compute something else under another value, so that
-            checkpoints which differ in it cannot be averaged, and scores of heads do not carry over.
+            checkpoints which differ in it cannot be averaged, training does not go on with another one
+            (`host/resuming.py` has the exceptions), and scores of heads do not carry over.
         folds: a model with it can become a plain Transformer; a string says why it cannot.
         plain: the value under which our model is fairseq's `transformer`.
     """

@@ -16,6 +16,7 @@ from admin_nmt.checkpoints import Checkpoint, average
 from admin_nmt.checkpoints.averaging import (
     select_checkpoints,
 )
+from admin_nmt.checkpoints.settings import TRANSFORMER_MEANING
 from admin_nmt.cli.main import main
 from admin_nmt.errors import UsageError, UserError
 from tests.support.programs import run_tool
@@ -288,13 +289,7 @@ def test_models_that_differ_in_settings_only_are_refused(tmp_path):
     averaged([tmp_path / "1.pt", tmp_path / "3.pt"])
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "encoder_attention_heads", "decoder_attention_heads", "encoder_normalize_before",
-        "decoder_normalize_before", "activation_fn",
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("name", TRANSFORMER_MEANING)
 def test_settings_of_fairseqs_that_no_shape_shows_are_compared(tmp_path, name):
     for number, value in ((1, "one"), (2, "other"), (3, "one")):
         state = checkpoint(BASE)

@@ -9,7 +9,9 @@ import pytest
 
 from admin_nmt.checkpoints import Checkpoint
 from admin_nmt.checkpoints.averaging import require_same_model
+from admin_nmt.checkpoints.settings import settings_with_meaning
 from admin_nmt.errors import UserError
+from admin_nmt.host import resuming
 from admin_nmt.models import heads as model_heads
 from admin_nmt.models.config import options_with_meaning, our_options
 from admin_nmt.modules.head_names import Head
@@ -37,6 +39,20 @@ def test_checkpoints_that_mean_other_functions_are_never_averaged(name: str) -> 
     require_same_model(first, first)
     with pytest.raises(UserError, match=f"{name} other instead of"):
         require_same_model(first, other)
+
+
+def test_a_newer_option_is_compared_when_training_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All options count but those with a rule of their own; a plain checkpoint has the plain value."""
+    compare = resuming._require_same_settings
+    known = settings_with_meaning("admin_transformer")
+    assert set(resuming._OWN_RULE) <= known.keys()
+    monkeypatch.setattr(resuming, "settings_with_meaning", lambda family: known | {"newer": 1})
+    one, other = (SimpleNamespace(**known | {"newer": value}) for value in (1, 2))
+    compare(other, other, "a.pt", is_stock=False)
+    compare(other, one, "a.pt", is_stock=True)  # which has no such option
+    for is_stock in (False, True):
+        with pytest.raises(UserError, match="trained with --newer 1: with --newer 2 the same"):
+            compare(one, other, "a.pt", is_stock=is_stock)
 
 
 def test_scores_of_heads_belong_to_one_function(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -182,6 +182,26 @@ def test_heads_go_on_in_their_number(saved: Callable[..., tuple[Any, Path]], arc
             require_same_function(model, str(path))
 
 
+@pytest.mark.parametrize("arch", ["admin_transformer_tiny", "transformer_tiny"])
+def test_settings_that_no_weight_shows_stay(
+    saved: Callable[..., tuple[Any, Path]], arch: str
+) -> None:
+    ours = ("--arch", "admin_transformer_tiny", "--init-type", "default")
+    theirs = ours if arch in ours else ("--arch", arch)
+    for given, trained, asked in (
+        (("--activation-fn", "gelu"), "with --activation-fn gelu", "with --activation-fn relu"),
+        *(((flag,), f"with {flag}", f"without {flag}") for flag in (
+            "--no-scale-embedding", "--no-token-positional-embeddings", "--decoder-normalize-before",
+        )),
+    ):  # fmt: skip
+        model, path = saved(*ours, *given)[0], saved(*theirs, *given)[1]
+        require_same_function(model, str(path))
+        with pytest.raises(UserError, match=f"was trained {trained}: {asked} the same weights"):
+            require_same_function(saved(*ours)[0], str(path))
+        with pytest.raises(UserError, match=f"{asked}: {trained} .*; train on {asked}, or"):
+            require_same_function(model, str(saved(*theirs)[1]))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
