@@ -41,9 +41,14 @@ elif [ -n "$there" ] && [ -f "$stamp" ]; then
     project=${project%/admin_nmt/__init__.py}
     place=$(sed -n '1,2s/^[^/]*\(\/.*\)\/bin\/python.*/\1/p' "$VENV/bin/admin-nmt" 2>/dev/null || true)
 fi
-if [ "$project" -ef . ] && [ "$place" -ef "$VENV" ] && [ "$torch" = "${ADMIN_NMT_TORCH:-$torch}" ] &&
+if [ "$project" -ef . ] && [ "$torch" = "${ADMIN_NMT_TORCH:-$torch}" ] &&
     [ ! pyproject.toml -nt "$stamp" ] && [ ! constraints.txt -nt "$stamp" ]; then
     exit 0
+fi
+# Programs of an environment that was moved or copied name the interpreter of its old place.
+if [ -n "$place" ] && ! [ "$place" -ef "$VENV" ]; then
+    echo "install.sh: error: $VENV was made as $place and does not work here: remove it, then run this again" >&2
+    exit 1
 fi
 if [ -n "$there" ]; then
     PYTHON=$own # what is there is kept
@@ -67,29 +72,6 @@ if [ -z "$there" ]; then
     # What an interpreter that is gone has left does not serve another one.
     [ -f "$VENV/pyvenv.cfg" ] && clear=--clear || clear=
     "$PYTHON" -m venv "$VENV" ${clear:+"$clear"}
-fi
-# Programs of an environment that was moved or copied name the interpreter of its old place, and would run
-# what is there.
-if [ -n "$place" ] && ! [ "$place" -ef "$VENV" ]; then
-    echo "== $VENV was made as $place: changing that in its programs"
-    "$own" - "$place" "$(cd "$VENV" && pwd)" "$VENV"/bin/* <<'END'
-import re
-import sys
-from pathlib import Path
-
-old, new = re.escape(sys.argv[1]), sys.argv[2]
-# As pip does it where a path is long or has blanks, which the new one may be or have.
-start = r"""#!/bin/sh\n'''exec' "\1" "$0" "$@"\n' '''"""
-for path in map(Path, sys.argv[3:]):
-    try:
-        text = "" if path.is_symlink() or path.is_dir() else path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        continue  # machine code
-    changed = re.sub(rf"\A#!({old}/bin/\S+)", start, text)
-    changed = re.sub(rf"{old}(?![\w.-])", lambda _: new, changed)
-    if changed != text:
-        path.write_text(changed, encoding="utf-8")
-END
 fi
 if [ "${ADMIN_NMT_UV:-1}" != 0 ] && uv --version >/dev/null 2>&1; then
     # The build for this machine's GPU or none, unless the user says which PyTorch.
