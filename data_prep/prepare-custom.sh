@@ -7,5 +7,4 @@
 # Result: prepared/custom/data-bin, or --output DIR. `admin-nmt prepare --help` has all options.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib/environment.sh"
-PATH=$bin:$PATH
 exec admin-nmt prepare custom --output prepared/custom "$@"

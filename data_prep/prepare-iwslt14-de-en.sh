@@ -6,5 +6,4 @@
 #   --joined-dictionary   one vocabulary, for --share-all-embeddings (ADMIN, R-Drop)
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib/environment.sh"
-PATH=$bin:$PATH
 exec admin-nmt prepare iwslt14-de-en --output prepared/iwslt14-de-en "$@"

@@ -5,5 +5,4 @@
 #   --archives DIR   take train, val and test_2016_flickr (.de.gz, .en.gz) from there, no network
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib/environment.sh"
-PATH=$bin:$PATH
 exec admin-nmt prepare multi30k --output prepared/multi30k "$@"

@@ -9,5 +9,4 @@
 #   --variant admin       ADMIN's own recipe: 32,764 merges, newstest2013 as valid, 1-80 words
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib/environment.sh"
-PATH=$bin:$PATH
 exec admin-nmt prepare wmt14-en-de --output prepared/wmt14-en-de "$@"

@@ -7,5 +7,4 @@
 #   --joined-dictionary   one vocabulary, for --share-all-embeddings
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib/environment.sh"
-PATH=$bin:$PATH
 exec admin-nmt prepare wmt14-en-fr --output prepared/wmt14-en-fr "$@"

@@ -61,7 +61,7 @@ def run_of(scheme: str, depth: str, rate: str, seed: int) -> Run:
     )
 
 
-#: The headline first; the second seeds last, at both rates, since the better one is not known here.
+#: The headline first; the second seeds last, at the rate that was better for each of these schemes.
 RUNS = [
     *(
         run_of(scheme, depth, rate, 1)
@@ -69,7 +69,7 @@ RUNS = [
         for rate in RATES
         for scheme in SCHEMES
     ),
-    *(run_of(scheme, "60L-12L", rate, 2) for rate in RATES for scheme in ("admin", *BASELINES)),
+    *(run_of(scheme, "60L-12L", RATES[0], 2) for scheme in ("admin", *BASELINES)),
 ]
 
 

@@ -53,7 +53,7 @@ def device(pytestconfig: pytest.Config) -> str:
 
 
 #: Fixtures that train for long: the tests that need one run in one worker, which trains once.
-TRAINED = ("word_model", "tiny_run")
+TRAINED = ("word_model", "tiny_run", "raw_model")
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the marks

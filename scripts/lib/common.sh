@@ -23,7 +23,6 @@ set -euo pipefail
 unset CDPATH # with it, cd may go elsewhere and print where
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 scripts=$root/scripts
-PATH=$bin:$PATH
 
 die() {
     echo "$(basename "$0"): error: $1 (see --help)" >&2

@@ -170,8 +170,8 @@ class Training:
         self.done = folder / "done"  # written when training has ended, with what was trained
         self.process: subprocess.Popen | None = None
         self.record = folder / "model"
+        self._require_no_longer_training()  # first: the length of the warm-up follows from it
         self._require_same_model()
-        self._require_no_longer_training()
 
     def start(self) -> None:
         """Start or resume the process, unless it has finished in an earlier run."""

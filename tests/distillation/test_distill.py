@@ -291,7 +291,7 @@ def test_the_script_exports_another_checkpoint_anew(dry_run: DryRun, tmp_path: P
     assert len(exports()) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_script_makes_a_student(small: Path, word_model: Path, tmp_path: Path) -> None:
     """Everything from a teacher's checkpoint to an exported student."""
     script = Path(__file__).parents[2] / "scripts" / "distill.sh"
