@@ -248,7 +248,8 @@ def test_depth_shows_each_scheme_at_its_better_rate(data: Path, tmp_path: Path) 
         (data / "raw" / f"test.{language}").write_text(text * 5)
     args = arguments(tmp_path, data, results=tmp_path)
     found = []
-    for run in depth.RUNS:
+    other = [depth.run_of(scheme, "60L-12L", depth.RATES[1], 2) for scheme in ("admin", "post-ln")]
+    for run in [*depth.RUNS, *other]:
         if run.labels["depth"] == "60L-12L" and run.labels["scheme"] in ("admin", "post-ln"):
             better = run.labels["lr"] == float(depth.RATES[1])
             loss = (3.0 if run.labels["scheme"] == "admin" else 5.0) - better
