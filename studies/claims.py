@@ -44,8 +44,9 @@ of trainings name. Software: Python 3.11, PyTorch 2.13.0 (CPU), fairseq 0.12.3 (
 [the same code](../install.md) where translation is concerned).
 
 `bash scripts/reproduce.sh NAME --corpus DIR` runs a short form of a study (depth, realformer, rdrop, heads, compose, speed) on your corpus;
-[studies](../../studies/README.md) and [benchmarks](../../benchmarks/README.md) list what was run for these pages. The commands at the head of a page record what was run on the date given; unlike those of the guide they are not run by the tests. `ADMIN_NMT_MULTI30K` in
-them is the folder with Multi30k's archives ([data](../data.md)).
+[studies](../../studies/README.md) and [benchmarks](../../benchmarks/README.md) list what was run for these pages. The commands at the
+head of a page record what was run on the date given; unlike those of the guide they are not run by the tests. `ADMIN_NMT_MULTI30K` in them is
+the folder with Multi30k's archives ([data](../data.md)).
 
 """
 APPENDIX = """

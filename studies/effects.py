@@ -9,8 +9,9 @@ thread, validated with BLEU after every second epoch and stopped when that has n
 `--patience` times; with a higher `--max-epoch` those that were not stopped go on. Its best
 checkpoint translates the test set. A setting passes the first one where its best BLEU so far stays
 above the other's, by update and by minute. Interrupted, the same command goes on where it stopped;
-`--report` only reports on what there is, without `--max-epoch` on each run's longest training. Written to DIR: `results.md` (table and tests),
-`results.json`, `results.csv`, and curves of training and validation loss, and of BLEU by update and by minute.
+`--report` only reports on what there is, without `--max-epoch` on each run's longest training. Written
+to DIR: `results.md` (table and tests), `results.json`, `results.csv`, and curves of training and
+validation loss, and of BLEU by update and by minute.
 """
 
 import argparse

@@ -139,12 +139,19 @@ def read_own(path: Path, wanted: Mapping[str, str], option: str) -> dict[str, An
         UserError: it is of another origin, or does not say of which.
     """
     found = read_json(path)
+    require_own(found, path, wanted, option)
+    return found
+
+
+def require_own(
+    found: Mapping[str, Any], path: Path, wanted: Mapping[str, str], option: str
+) -> None:
+    """Refuse what was read of another origin; see `read_own`."""
     for key, value in wanted.items():
         if key not in found:
             raise UserError(f"{path} does not say of which {key} it is: give another {option}")
         if found[key] != value:
             raise UserError(f"{path} differs from this run in its {key}: give another {option}")
-    return found
 
 
 def call(
@@ -381,7 +388,7 @@ def results(args: argparse.Namespace, runs: Sequence[Run]) -> list[dict[str, Any
     found = {path: read_json(path) for path in paths if path.exists()}
     for path, result in found.items():
         if "data" in result:
-            read_own(path, {"data": fingerprint(args.data)}, "--results")
+            require_own(result, path, {"data": fingerprint(args.data)}, "--results")
     return list(found.values())
 
 
