@@ -266,7 +266,7 @@ def house() -> Picture:
         bottom,
         820,
         height,
-        "errors, files, json_files, progress, installed: imported by all",
+        "errors, files, json_files, progress, programs, installed: imported by all",
         GRAY,
     )
     return picture

@@ -14,17 +14,14 @@ import csv
 import datetime
 import json
 import logging
-import math
-import os
 import shlex
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -39,6 +36,7 @@ from admin_nmt.errors import UserError, require_at_least_one
 from admin_nmt.files import atomic_write, last_line
 from admin_nmt.installed import machine
 from admin_nmt.json_files import read_json, write_json
+from admin_nmt.programs import OutOfTimeError, run_program, threads
 from studies.measures import fingerprint
 
 BIN = Path(sys.executable).parent
@@ -81,14 +79,6 @@ class Run:
 
 #: In the folder of a run: how far it is trained, and its `origin`.
 TRAINED = "trained.json"
-
-
-class OutOfTimeError(Exception):
-    """The time given is over."""
-
-
-#: Set when `call_all` is interrupted: `call` ends its program in each of the threads.
-_INTERRUPTED = threading.Event()
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -166,40 +156,17 @@ def call(
         output: a new file for standard output in place of `log`.
 
     Raises:
-        OutOfTimeError: time was over; the program was told to stop.
-        KeyboardInterrupt: the main thread was interrupted; the program was told to stop.
+        OutOfTimeError: time was over; the program has ended.
+        KeyboardInterrupt: the main thread was interrupted; the program has ended.
         UserError: it failed.
     """
-    end = math.inf if deadline is None else max(deadline, time.monotonic() + 1)
     with (
         log.open("a", encoding="utf-8") as errors,
         output.open("wb") if output else nullcontext(errors) as stream,
     ):
-        process = subprocess.Popen(
-            [str(argument) for argument in arguments], stdout=stream, stderr=errors,
-            env=os.environ | ENVIRONMENT,
-        )  # fmt: skip
-        try:
-            while not _has_ended(process, 0.5):
-                if _INTERRUPTED.is_set():
-                    raise KeyboardInterrupt
-                if time.monotonic() > end:
-                    raise OutOfTimeError
-        finally:
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-                process.wait()
-    if process.returncode:
+        status = run_program(arguments, stream, errors, ENVIRONMENT, deadline)
+    if status:
         raise UserError(f"a program failed, see {log}: {last_line(log)}")
-
-
-def _has_ended(process: subprocess.Popen, seconds: float) -> bool:
-    """Wait so long for a process."""
-    try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        return False
-    return True
 
 
 def checkpoints(folder: Path) -> dict[int, Path]:
@@ -329,20 +296,13 @@ def call_all(
     Raises:
         UsageError: `jobs` is below 1.
         Exception: of the first that failed, when all have ended.
-        KeyboardInterrupt: the programs of `call` were told to stop; functions that had not begun are
-            left out.
+        KeyboardInterrupt: the programs of `call` have ended; functions that had not begun are left out.
     """
     require_at_least_one("--jobs", jobs)
-    _INTERRUPTED.clear()
-    with ThreadPoolExecutor(jobs) as pool:
-        try:
-            futures = [pool.submit(function) for function in functions]
-            for _ in as_completed(futures):
-                done()
-        except KeyboardInterrupt:
-            _INTERRUPTED.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    with threads(jobs) as pool:
+        futures = [pool.submit(function) for function in functions]
+        for _ in as_completed(futures):
+            done()
     for future in futures:
         future.result()
 

@@ -35,7 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     "interop": {"checkpoints", "initialization", "models", "modules"},
 }
 #: What everything may import.
-BASE = {"errors", "files", "json_files", "outputs", "progress", "installed"}
+BASE = {"errors", "files", "json_files", "outputs", "progress", "programs", "installed"}
 #: The command line imports all and is imported by nothing.
 TOP = "cli"
 

@@ -12,7 +12,6 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,10 +26,10 @@ from admin_nmt.analysis.training_log import read_curve  # noqa: E402
 from admin_nmt.errors import UserError  # noqa: E402
 from admin_nmt.files import make_directory  # noqa: E402
 from admin_nmt.json_files import read_json, write_json  # noqa: E402
+from admin_nmt.programs import threads  # noqa: E402
 from corpus.grammar import write_corpus  # noqa: E402
 from trainings import (  # noqa: E402
     BIN,
-    INTERRUPTED,
     NUM_AVERAGED,
     Model,
     Training,
@@ -240,12 +239,8 @@ def position_share(data: Path, checkpoint: Path) -> float:
 def translate(args: argparse.Namespace, data: Path, trainings: Sequence[Training]) -> None:
     """Average, translate and score every model; one table."""
     say(f"averaging the last {NUM_AVERAGED} checkpoints, translating the test set")
-    with ThreadPoolExecutor(len(trainings)) as pool:
-        try:
-            rows = list(pool.map(lambda training: score(data, training), trainings))
-        except KeyboardInterrupt:
-            INTERRUPTED.set()
-            raise
+    with threads(len(trainings)) as pool:
+        rows = list(pool.map(lambda training: score(data, training), trainings))
     for row, training in zip(rows, trainings, strict=True):
         row["position_share"] = position_share(data, training.folder / "averaged.pt")
     command = shlex.join(["bash", "scripts/quickstart.sh", *sys.argv[1:]])

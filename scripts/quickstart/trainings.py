@@ -5,7 +5,6 @@ import re
 import shlex
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -15,13 +14,14 @@ from tqdm import tqdm
 
 from admin_nmt.errors import UserError
 from admin_nmt.files import atomic_write, last_line, make_directory
+from admin_nmt.programs import end_program, run_program
 
 BIN = Path(sys.executable).parent
 #: Checkpoints of a training, evenly spread, of which the last few are averaged. They lie close
 #: together: the model still improves fast when training ends, and older weights would pull it back.
 NUM_CHECKPOINTS, NUM_AVERAGED = 40, 3
-#: Set when the main thread is interrupted while others `run` programs, which then end.
-INTERRUPTED = threading.Event()
+#: One thread a process: the operations of narrow models are too small to share.
+ENVIRONMENT = {"OMP_NUM_THREADS": "1"}
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def run(command: Sequence[str | Path], log: Path) -> None:
 
     Raises:
         UserError: it failed.
-        KeyboardInterrupt: this thread was interrupted, or `INTERRUPTED` is set; the program has ended.
+        KeyboardInterrupt: as `run_program`.
     """
     with (
         log.open("w", encoding="utf-8") as stream,
@@ -104,23 +104,8 @@ def run(command: Sequence[str | Path], log: Path) -> None:
             disable=not sys.stderr.isatty(),
         ) as clock,
     ):
-        process = subprocess.Popen(
-            [str(part) for part in command],
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )
-        try:
-            while process.poll() is None:
-                if INTERRUPTED.is_set():
-                    raise KeyboardInterrupt
-                clock.refresh()
-                time.sleep(0.2)
-        except BaseException:
-            process.terminate()
-            process.wait()
-            raise
-    if process.returncode:
+        status = run_program(command, stream, environment=ENVIRONMENT, meanwhile=clock.refresh)
+    if status:
         raise UserError(f"{Path(command[0]).name} failed, see {log}: {last_line(log)}")
 
 
@@ -183,7 +168,7 @@ class Training:
                 [str(part) for part in self.command],
                 stdout=stream,
                 stderr=subprocess.STDOUT,
-                env=os.environ | {"OMP_NUM_THREADS": "1"},
+                env=os.environ | ENVIRONMENT,
             )
 
     def _require_same_model(self) -> None:
@@ -274,8 +259,7 @@ class Display:
 def follow(trainings: Sequence[Training]) -> None:
     """Run all trainings at once, one thread each, and show their progress.
 
-    Processes of one thread use two cores better than one process of two threads: the operations of
-    narrow models are too small to share.
+    Processes of one thread use two cores better than one process of two threads, see `ENVIRONMENT`.
     """
     display = Display(trainings)
     try:
@@ -287,9 +271,8 @@ def follow(trainings: Sequence[Training]) -> None:
             time.sleep(1)
     finally:
         for training in trainings:
-            if training.process is not None and training.process.poll() is None:
-                training.process.terminate()
-                training.process.wait()
+            if training.process is not None:
+                end_program(training.process)
         display.close()
 
 

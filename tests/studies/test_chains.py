@@ -1,15 +1,11 @@
 """Chains of programs (compose, heads, reproduce): run once, resumed, recorded; their small parts."""
 
-import argparse
 import csv
 import json
-import os
 import re
 import shlex
 import signal
-import time
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -316,30 +312,9 @@ def test_effects_trains_translates_compares_and_goes_on(
     assert both()[1]["p"] is None
 
 
-@pytest.fixture
-def _interruptible() -> Iterator[None]:
-    """Shells start what runs in the background with interrupts ignored, and Python leaves that so."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("_interruptible")
-def test_an_interrupt_leaves_out_what_has_not_begun() -> None:
-    """As the terminal sends it: to the program that waits and to those that it runs."""
-    begun: list[int] = []
-
-    def interrupted(number: int) -> None:
-        begun.append(number)
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0.5)
-
-    functions = [partial(interrupted, number) for number in range(3)]
-    args = argparse.Namespace(jobs=1)
-    assert study.exit_status(lambda args: study.call_all(functions, args.jobs), args) == 130
-    assert begun == [0]
+def test_no_job_at_a_time_is_refused() -> None:
     with pytest.raises(UsageError, match="--jobs 0"):
-        study.call_all(functions, jobs=0)
+        study.call_all([], jobs=0)
 
 
 CONDUCTOR = """

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from admin_nmt.errors import UserError
+from admin_nmt.programs import OutOfTimeError
 from studies import depth, large_batch, schedule_map, study
 from studies.measures import fingerprint, raw_texts
 from studies.study import Run
@@ -100,7 +101,7 @@ def test_a_run_stops_when_time_is_over_and_goes_on(
     folder = tmp_path / "work" / "tiny"
     (tmp_path / "dict.en.txt").write_text("a 1\n")
     start = time.monotonic()
-    with pytest.raises(study.OutOfTimeError):
+    with pytest.raises(OutOfTimeError):
         study.train(run, tmp_path, folder, start)
     assert time.monotonic() - start < 30
     spent = study.train(run, tmp_path, folder, None)
