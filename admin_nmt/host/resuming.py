@@ -5,12 +5,16 @@ names and shapes of tensors only, which several values of `--init-type` have in 
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from admin_nmt.checkpoints.settings import settings_with_meaning
+from admin_nmt.checkpoints.tensors import leaders
 from admin_nmt.errors import UserError
 from admin_nmt.host.heads import DEFAULT_RESTORE_FILE, HEAD_SETTINGS
 from admin_nmt.host.patch import Patch, Scope
@@ -116,7 +120,8 @@ def record_languages(saved: Any, used: Any) -> None:
 def require_same_function(model: Any, path: str) -> None:
     """Refuse to go on from a Transformer whose weights would compute something else: with heads of another
     size, another activation, or another of `settings_with_meaning`; from an `admin_transformer` also with
-    other factors on shortcuts, without its carried scores, or with all of its masked heads.
+    other factors on shortcuts, without its carried scores, or with all of its masked heads. So are embeddings
+    that differ where the model has one.
 
     Weights of a model without omegas may become an ADMIN model with omega = 1, which is equal.
 
@@ -141,6 +146,7 @@ def require_same_function(model: Any, path: str) -> None:
     config = to_config(settings)
     _require_same_head_sizes(config, model.cfg, path)
     _require_same_settings(config, model.cfg, path, is_stock=checkpoint.family == "transformer")
+    _require_ties(checkpoint.weights, model.state_dict(), path)
     if checkpoint.family != "admin_transformer":
         return
     theirs, ours = map(_factors, (config, model.cfg))
@@ -207,6 +213,18 @@ def _require_same_head_sizes(theirs: Any, ours: Any, path: str) -> None:
                 f"with {here.attention_heads} attention would compute something else; give "
                 f"--{stack}-attention-heads {there.attention_heads}, or start from scratch"
             )
+
+
+def _require_ties(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor], path: str) -> None:
+    """Refuse to make one embedding of several that differ: the last to be copied would be taken for all."""
+    for name, leader in leaders(ours).items():
+        if not {name, leader} <= theirs.keys() or torch.equal(theirs[name], theirs[leader]):
+            continue
+        option = "all-embeddings" if "encoder" in leader else "decoder-input-output-embed"
+        raise UserError(
+            f"checkpoint {path} has other numbers in {name} than in {leader}, of which "
+            f"--share-{option} makes one: train on without it, or start from scratch"
+        )
 
 
 def _require_same_scores(theirs: Any, ours: Any, path: str) -> None:

@@ -202,6 +202,23 @@ def test_settings_that_no_weight_shows_stay(
             require_same_function(model, str(saved(*theirs)[1]))
 
 
+@pytest.mark.parametrize("arch", ["admin_transformer_tiny", "transformer_tiny"])
+@pytest.mark.parametrize("kind", ["all-embeddings", "decoder-input-output-embed"])
+def test_embeddings_that_differ_do_not_become_one(
+    saved: Callable[..., tuple[Any, Path]], arch: str, kind: str
+) -> None:
+    """Names and shapes are the same."""
+    ours = ("--arch", "admin_transformer_tiny", "--init-type", "default")
+    theirs = ours if arch in ours else ("--arch", arch)
+    shared = f"--share-{kind}"
+    tied, tied_path = saved(*ours, shared)[0], saved(*theirs, shared)[1]
+    untied, untied_path = saved(*ours)[0], saved(*theirs)[1]
+    for model, path in ((tied, tied_path), (untied, untied_path), (untied, tied_path)):
+        require_same_function(model, str(path))
+    with pytest.raises(UserError, match=f"has other numbers in decoder.*of which {shared} makes"):
+        require_same_function(tied, str(untied_path))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
