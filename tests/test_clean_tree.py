@@ -29,7 +29,7 @@ def run_pytest(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("workers", ["-n0", "-n1"])
+@pytest.mark.parametrize("workers", ["-n0", pytest.param("-n1", marks=pytest.mark.long)])
 def test_files_left_behind_fail_the_run(repository: Path, workers: str) -> None:
     """Those that git would show, and those that it ignores."""
     dirty = DIRTY.format("crash", "pt") + DIRTY.format("ignored", "log")

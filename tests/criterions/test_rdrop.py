@@ -353,13 +353,20 @@ def test_plain_and_fused_path_agree(
 
 
 @pytest.mark.parametrize(
-    "arch", ["lstm", "lstm_luong_wmt_en_de", "fconv", "lightconv_iwslt_de_en", "transformer_align"]
+    ("arch", "options"),
+    [
+        ("lstm", ()),
+        ("fconv", ("--encoder-layers", "[(32, 3)] * 2", "--decoder-layers", "[(32, 3)] * 2")),
+        ("lightconv_iwslt_de_en", ()),
+        ("transformer_align", ()),
+    ],
 )
 def test_fairseqs_other_models_can_use_it(
-    build: Callable[..., Any], criterion: Callable[..., Any], batch: Any, arch: str
-) -> None:
+    build: Callable[..., Any], criterion: Callable[..., Any], batch: Any, arch: str,
+    options: tuple[str, ...],
+) -> None:  # fmt: skip
     """Recurrent encoders among them, which refuse batches that are not sorted by length."""
-    model = build("--arch", arch, "--dropout", "0.3")
+    model = build("--arch", arch, "--dropout", "0.3", *options)
     model.train()
     loss, _, log = criterion(*RDROP)(model, batch)
     loss.backward()

@@ -36,7 +36,17 @@ def stops(seed: str) -> list[int]:
     return [rng.randint(2, 6), rng.randint(9, UPDATES - 1)]
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+#: Resumed by tests/criterions/test_training_with_rdrop.py and tests/train/test_realformer_training.py too.
+RESUMED_ELSEWHERE = ("rdrop", "realformer")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.long] * (name in RESUMED_ELSEWHERE))
+        for name in SETTINGS
+    ],
+)
 def test_resumed_in_any_epoch(name: str, data_bin: Path, tmp_path: Path) -> None:
     options = SETTINGS[name]
     train(data_bin, tmp_path / "whole", UPDATES, *options)

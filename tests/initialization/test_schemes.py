@@ -150,7 +150,7 @@ def test_frozen_omegas_stay_and_trained_ones_move(
 
 
 @pytest.mark.slow
-def test_200_layers_build_profile_and_take_20_finite_updates(
+def test_200_layers_build_profile_and_take_finite_updates(
     build: Callable[..., Any], batch: dict[str, Any]
 ) -> None:
     from admin_nmt.initialization.profile import apply_profile, measure_profile
@@ -166,7 +166,7 @@ def test_200_layers_build_profile_and_take_20_finite_updates(
     assert len(profile.sublayers) == 500
     omegas = [entry.omega for entry in profile.stack("encoder").values()]
     assert omegas == sorted(omegas) and omegas[-1] > 3
-    losses = train(model, batch, 20)
+    losses = train(model, batch, 8)
     assert all(math.isfinite(loss) for loss in losses)
     assert losses[-1] < losses[0]
     assert all(torch.isfinite(p).all() for p in model.parameters())

@@ -71,6 +71,7 @@ def test_equal_losses_and_gradients_of_any_size_with_one_compilation_for_all_lay
     assert backend.frame_count == frames  # nothing is compiled outside training
 
 
+@pytest.mark.long
 def test_layers_are_dropped_as_without(
     build: Callable[..., Any], batch: dict[str, Any], backend: CompileCounterWithBackend
 ) -> None:

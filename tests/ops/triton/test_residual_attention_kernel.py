@@ -14,10 +14,10 @@ CASES = [
     ((2, 2, 5, 7, 8), "none", torch.float32, 1e-5),
     ((2, 3, 5, 5, 16), "both", torch.float32, 1e-5),
     ((1, 2, 70, 90, 20), "padding", torch.float32, 1e-5),  # several tiles both ways
-    ((2, 1, 130, 130, 64), "causal", torch.float32, 1e-5),
+    ((1, 1, 130, 130, 64), "causal", torch.float32, 1e-5),
     ((1, 1, 3, 140, 128), "padding", torch.float32, 1e-5),
     ((2, 2, 9, 9, 32), "both", torch.float16, 5e-3),
-    ((3, 2, 70, 70, 16), "left", torch.float32, 1e-5),
+    ((3, 1, 70, 70, 16), "left", torch.float32, 1e-5),
 ]
 if not INTERPRETED:  # the interpreter multiplies the bits of bfloat16 as if they were integers
     CASES.append(((1, 2, 70, 66, 32), "causal", torch.bfloat16, 4e-2))
@@ -60,14 +60,10 @@ def test_kernels_equal_the_formula(device: str, shape, mask, dtype, bound) -> No
         assert error < bound, (shape, mask, dtype, number, error.item())
 
 
-@pytest.mark.parametrize("on_device", [False, True], ids=["number", "tensor"])
-def test_dropout_of_the_kernels(
-    device: str, on_device: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_dropout_of_the_kernels(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The share dropped, its scale, and the same mask in the backward; for a CUDA graph the seed is
     a tensor that each replay draws."""
-    seed = torch.tensor([77], device=device) if on_device else 77
-    monkeypatch.setattr(kernels, "mask_seed", lambda device: seed)
+    monkeypatch.setattr(kernels, "mask_seed", lambda device: 77)
     b, h, t, s, p = 2, 2, 70, 64, 0.3
     torch.manual_seed(2)
     q, k = torch.randn(2, b, h, t, 16, device=device)
@@ -88,3 +84,8 @@ def test_dropout_of_the_kernels(
     wanted = torch.autograd.grad(expected, (q, k), upstream)
     for one, other in zip(found, wanted, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    monkeypatch.setattr(kernels, "mask_seed", lambda device: torch.tensor([77], device=device))
+    again, _ = kernels.residual_attention(q, k, v, None, None, 0.25, 1, p)
+    assert torch.equal(again, out)
+    for one, other in zip(torch.autograd.grad(again, (q, k), upstream), found, strict=True):
+        torch.testing.assert_close(one, other)
