@@ -70,6 +70,7 @@ def compare_systems(
     metrics: Sequence[str] = COMPARED,
     lowercase: bool = False,
     tokenize: str | None = None,
+    target: str = "",
     num_bootstrap: int = 1000,
     num_randomisation: int = 10000,
     seed: int = 12345,
@@ -86,6 +87,7 @@ def compare_systems(
         metrics: some of `scoring.METRICS`.
         lowercase: as in `scoring.build_metrics`.
         tokenize: as in `scoring.build_metrics`.
+        target: as in `scoring.build_metrics`.
         num_bootstrap: resamples.
         num_randomisation: trials.
         seed: of both tests; positive.
@@ -102,7 +104,7 @@ def compare_systems(
         require_at_least_one(option, value)
     if len(systems) < 2:
         raise UsageError("a comparison needs at least two systems")
-    build = {"names": metrics, "lowercase": lowercase, "tokenize": tokenize}
+    build = {"names": metrics, "lowercase": lowercase, "tokenize": tokenize, "target": target}
     sets = [references, *more_references]
     bootstrap = _paired_test("bs", systems, sets, num_bootstrap, seed, build)
     randomisation = _paired_test("ar", systems, sets, num_randomisation, seed, build)

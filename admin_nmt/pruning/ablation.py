@@ -110,6 +110,7 @@ def ablate(
             test_set.references,
             metrics=("bleu",),
             lowercase=test_set.lowercase,
+            target=test_set.target,
             num_bootstrap=num_bootstrap,
             num_randomisation=num_randomisation,
             seed=seed,

@@ -97,7 +97,7 @@ def test_rows_are_comparisons_with_the_whole_model(lowercase: bool) -> None:
     }
     translator: Any = SimpleNamespace(
         loaded=SimpleNamespace(layout={"E": (2,)}, path="model.pt"),
-        test_set=SimpleNamespace(references=references, lowercase=lowercase, bleu=len),
+        test_set=SimpleNamespace(references=references, lowercase=lowercase, target="", bleu=len),
         is_done=lambda removed: True,
         translate=lambda removed: translations[frozenset(removed)],
     )
@@ -115,3 +115,16 @@ def test_rows_are_comparisons_with_the_whole_model(lowercase: bool) -> None:
             result.score, result.difference, result.p_bootstrap, result.p_randomisation
         )  # fmt: skip
     assert rows[0].p_bootstrap != rows[0].p_randomisation and (rows[1].bleu > 99) == lowercase
+
+
+def test_rows_are_scored_with_the_tokeniser_of_the_target_language() -> None:
+    references = ["我喜欢红色的花。", "我喜欢白色的花。"]
+    translator: Any = SimpleNamespace(
+        loaded=SimpleNamespace(layout={"E": (2,)}, path="model.pt"),
+        test_set=SimpleNamespace(references=references, lowercase=False, target="zh", bleu=len),
+        is_done=lambda removed: True,
+        # Characters are the same, words between spaces are not.
+        translate=lambda removed: [line.replace("红", " 红 ") for line in references],
+    )
+    _, rows = ablate(translator, ("one-head",), num_bootstrap=2, num_randomisation=2)
+    assert [row.bleu for row in rows] == pytest.approx([100, 100])
