@@ -54,7 +54,7 @@ def build_metrics(
         lowercase: ignore case in BLEU and chrF (TER always does, unless told otherwise).
         tokenize: sacreBLEU's tokeniser for BLEU; None is its default for the target language: `zh`,
             `ja-mecab` and `ko-mecab` for Chinese, Japanese and Korean, `13a` for all others.
-        target: language code; empty where it is not known.
+        target: language code, with or without a region (`zh_CN`); empty where it is not known.
 
     Raises:
         UsageError: an unknown name or tokeniser.
@@ -65,11 +65,13 @@ def build_metrics(
     if tokenize is not None and tokenize not in BLEU.TOKENIZERS:
         known = ", ".join(sorted(BLEU.TOKENIZERS))
         raise UsageError(f"--tokenize {tokenize}: unknown tokeniser; choose from {known}")
+    # sacreBLEU knows languages by their codes without region or script.
+    language = target.replace("_", "-").split("-")[0].lower()
     metrics: dict[str, Metric] = {}
     for name in names:
         if name == "bleu":
             try:
-                metrics["BLEU"] = BLEU(lowercase=lowercase, tokenize=tokenize, trg_lang=target)
+                metrics["BLEU"] = BLEU(lowercase=lowercase, tokenize=tokenize, trg_lang=language)
             except (ImportError, RuntimeError, OSError) as error:
                 reason = " ".join(str(error).split())
                 name = tokenize or f"(the default for {target})"

@@ -97,6 +97,8 @@ def test_the_tokeniser_is_that_of_the_target_language():
         return detokenized_scores(["我 喜欢 红色的花。"], ["我喜欢红色的花。"], **options)[0]
 
     assert bleu(target="zh").score > 99 and "tok:zh" in bleu(target="zh").signature
+    for region in ("zh_CN", "zh-cn", "ZH"):
+        assert "tok:zh" in bleu(target=region).signature
     assert bleu().score == 0 and "tok:13a" in bleu(target="de").signature
     assert "tok:char" in bleu(target="zh", tokenize="char").signature
 
