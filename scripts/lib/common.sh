@@ -67,11 +67,16 @@ but_for_length() {
     echo "${left[*]-}"
 }
 
+# The checkpoints in a folder, which may be a link to another disk; not those of folders in it.
+saved() {
+    find -H "$1" -maxdepth 1 -name '*.pt' 2>/dev/null || true
+}
+
 same_training() {
     local settings=$1/settings.txt data=$2 options was_data was_options remedy
     options=$(but_for_length "${@:3}")
     # Without checkpoints nothing is gone on from; a folder of an earlier version does not say what it holds.
-    if [[ -f $settings && -n $(find "$1/checkpoints" -name '*.pt' 2>/dev/null) ]]; then
+    if [[ -f $settings && -n $(saved "$1/checkpoints") ]]; then
         { IFS= read -r was_data && IFS= read -r was_options; } <"$settings" || true
         remedy="give another folder, or delete $settings to go on with it"
         [[ $was_data == "$data" ]] || die "$1 holds a training on $was_data, not on $data: $remedy"
@@ -87,7 +92,7 @@ same_training() {
 average_last() {
     local kind=$1 count=$2 folder=$3 name='checkpoint[0-9]+' there single
     if [[ $kind == update ]]; then name='checkpoint_[0-9]+_[0-9]+'; fi
-    there=$(find "$folder" -name '*.pt' 2>/dev/null | grep -cE "/$name\.pt$" || true)
+    there=$(saved "$folder" | grep -cE "/$name\.pt$" || true)
     if [[ $there -eq 0 ]]; then
         for single in "$folder"/checkpoint_best.pt "$folder"/checkpoint_last.pt; do
             if [[ -f $single ]]; then

@@ -215,6 +215,21 @@ def test_a_folder_is_of_one_training(
     assert settings.read_text() == "prepared/data-bin\ny\n"
 
 
+def test_checkpoints_may_be_on_another_disk(
+    calls: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    folder, disk = tmp_path / "outputs" / "multi30k", tmp_path / "disk"
+    calls("multi30k", "--procs", "1", "--", "x=1")
+    (disk / "earlier").mkdir(parents=True)
+    (folder / "checkpoints").symlink_to(disk)
+    for name in ("checkpoint_1_200.pt", "checkpoint_last.pt", "earlier/checkpoint_2_400.pt"):
+        (disk / name).touch()
+    averaged = calls("multi30k", "--procs", "1", "--", "x=1")[-2]
+    assert f"--inputs {folder}/checkpoints --num-update-checkpoints 1 " in averaged
+    refused = run("multi30k.sh", "--procs", "1", path=tmp_path, cwd=tmp_path)
+    assert refused.returncode == 2 and "with other options" in refused.stderr
+
+
 def test_hydra_reads_folders_of_any_name(calls: Callable[..., list[str]], tmp_path: Path) -> None:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
