@@ -7,10 +7,13 @@ venv=${ADMIN_NMT_VENV:-.venv}
 [[ $venv == /* ]] || venv=$root/$venv
 bin=$venv/bin
 if [[ -z ${ADMIN_NMT_VENV:-} ]]; then
-    active=$(type -P admin-nmt || true)
-    active=${active%/*}
-    # Without an interpreter beside its programs it is no environment; .venv itself may be active.
-    if [[ -x $active/python && ! $active -ef $bin ]]; then bin=$(unset CDPATH && cd "$active" && pwd); fi
+    program=$(type -P admin-nmt || true)
+    active=${program%/*}
+    # Without an interpreter beside its programs it is no environment, nor is a folder of links such as
+    # ~/.local/bin; .venv itself may be active.
+    if [[ -x $active/python && ! -L $program && ! $active -ef $bin ]]; then bin=$(unset CDPATH && cd "$active" && pwd); fi
 fi
-# What the caller has put before the programs stays before them.
-[[ $(type -P admin-nmt || true) -ef $bin/admin-nmt ]] || PATH=$bin:$PATH
+# What the caller has put before the programs stays before them. Folders are compared: a link to admin-nmt
+# alone does not bring the others.
+program=$(type -P admin-nmt || true)
+[[ ${program%/*} -ef $bin ]] || PATH=$bin:$PATH

@@ -99,6 +99,24 @@ def test_one_rule_says_which_environment_scripts_use(script: str, tmp_path: Path
     assert used("user") == "user"
 
 
+@pytest.mark.parametrize("python", [False, True])
+def test_a_link_to_one_program_is_not_an_environment(python: bool, tmp_path: Path) -> None:
+    shutil.copytree(SCRIPTS / "lib", tmp_path / "scripts" / "lib")
+    own, links = tmp_path / ".venv" / "bin", tmp_path / "links"
+    for folder in (own, links):
+        folder.mkdir(parents=True)
+    for program in ("admin-nmt", "python", "torchrun"):
+        (own / program).write_text("#!/bin/sh\n")
+        (own / program).chmod(0o755)
+    for program in ("admin-nmt", *["python"] * python):
+        (links / program).symlink_to(own / program)
+    found = subprocess.run(
+        ["bash", "-c", f"source {tmp_path}/scripts/lib/environment.sh; echo $bin; type -P torchrun"],
+        capture_output=True, text=True, timeout=60, env={"PATH": f"{links}:/usr/bin:/bin"},
+    )  # fmt: skip
+    assert found.stdout.split() == [str(own), f"{own}/torchrun"]
+
+
 @pytest.mark.parametrize("name", PIPELINES)
 def test_pipeline_prepares_trains_averages_and_scores(
     name: str, calls: Callable[..., list[str]], tmp_path: Path
