@@ -27,11 +27,13 @@ class Preparation:
         lowercase: the text was lower-cased, so scores against cased text must ignore case.
         raw: subset -> language -> file of untouched text, one sentence a line.
         subwords: how pieces become words again; without `preparation.json` as subword-nmt's do.
+        tokenizer_langs: language -> the one by whose rules it was tokenised (`--tokenizer-lang`).
     """
 
     lowercase: bool = False
     raw: dict[str, dict[str, Path]] = field(default_factory=dict)
     subwords: Subwords = _BPE
+    tokenizer_langs: dict[str, str] = field(default_factory=dict)
 
     def words(self, lines: Iterable[str]) -> list[str]:
         """Lines of pieces with the words joined: Moses tokens, or text where there are none."""
@@ -40,7 +42,9 @@ class Preparation:
     def text(self, lines: Iterable[str], language: str) -> list[str]:
         """Lines of pieces as text that people read."""
         words = self.words(lines)
-        return detokenize(words, language) if self.subwords.moses else words
+        if not self.subwords.moses:
+            return words
+        return detokenize(words, self.tokenizer_langs.get(language, language))
 
 
 def read_preparation(data: str | os.PathLike[str]) -> Preparation:
@@ -62,6 +66,7 @@ def read_preparation(data: str | os.PathLike[str]) -> Preparation:
         }
         named = {"bpe", "sentencepiece"} & content.keys()
         pieces = subwords.read(content, Path(data)) if named else _BPE
-        return Preparation(bool(content.get("lowercase", False)), raw, pieces)
-    except (AttributeError, KeyError, TypeError) as error:
+        rules = dict(content.get("tokenizer_langs", {}))
+        return Preparation(bool(content.get("lowercase", False)), raw, pieces, rules)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} does not have the form that admin-nmt prepare writes") from error

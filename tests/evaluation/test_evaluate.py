@@ -229,7 +229,19 @@ def test_folders_without_preparation_are_taken_as_they_are(tmp_path):
     assert read_preparation(tmp_path) == Preparation(lowercase=False, raw={})
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"raw": 5}', '{"raw": {"test": "x"}}'])
+def test_text_is_detokenised_by_the_rules_it_was_tokenised_by(tmp_path):
+    """Occitan as French (`--tokenizer-lang oc=fr`), which alone has clitics."""
+    content = {"bpe": {"codes": "codes", "separator": "@@"}, "tokenizer_langs": {"oc": "fr"}}
+    (tmp_path / "codes").write_text("#version: 0.2\n")
+    (tmp_path / "preparation.json").write_text(json.dumps(content))
+    found = read_preparation(tmp_path)
+    assert found.text(["L&apos; aiga de l&apos; ostal ."], "oc") == ["L'aiga de l'ostal."]
+    assert found.text(["the dog &apos;s tail ."], "en") == ["the dog's tail."]
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"raw": 5}', '{"tokenizer_langs": "fr"}', '{"raw": {"test": "x"}}']
+)
 def test_broken_preparation_is_refused_by_name(tmp_path, content):
     (tmp_path / "preparation.json").write_text(content)
     with pytest.raises(UserError, match=r"preparation.json"):
