@@ -55,6 +55,8 @@ class TextPipeline:
         content = read_json_object(path)
         try:
             pieces = subwords.read(content, path.parent)
+            # Folders without substitutions say nothing, or have an empty list.
+            of_training = (content.get("substitute") or {}).get("train", ())
             source, target = (
                 LineTokenizer(
                     content["tokenizer_langs"][content[side]],
@@ -62,10 +64,11 @@ class TextPipeline:
                     aggressive_hyphens=content["aggressive_hyphens"],
                     lowercase=content["lowercase"],
                     moses=pieces.moses,
+                    substitute=tuple((old, new) for old, new in of_training),
                 )
                 for side in ("source_lang", "target_lang")
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"cannot read {path}: {type(error).__name__}: {error}") from error
         pieces.require()
         return cls(source, target, pieces)

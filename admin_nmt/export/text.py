@@ -59,6 +59,7 @@ class Text:
         source, target = asdict(self.pipeline.source), asdict(self.pipeline.target)
         languages = source.pop("language"), target.pop("language")
         del source["moses"]  # the kind of subwords says so
+        substitutions = source.pop("substitute")
         return {
             "format": 1,
             "source_lang": self.source_lang,
@@ -67,6 +68,7 @@ class Text:
                 zip((self.source_lang, self.target_lang), languages, strict=True)
             ),
             **source,
+            **({"substitute": {"train": substitutions}} if substitutions else {}),
             **self.pipeline.subwords.settings(file_name),
         }
 

@@ -62,6 +62,18 @@ def test_it_can_be_sent_to_worker_processes(folder):
     assert pickle.loads(pickle.dumps(text)).encode("Der Hund") == text.encode("Der Hund")
 
 
+def test_what_was_replaced_in_the_training_text_is_replaced(folder):
+    path, line = folder / "data-bin" / "preparation.json", "der Hund\u2019s"
+    plain = TextPipeline.load(folder)
+    replacing = {"train": [["\u2019", "'"]], "test": [["Hund", "Katze"]]}
+    path.write_text(json.dumps({**SETTINGS, "normalize": False, "substitute": replacing}))
+    text = TextPipeline.load(folder)
+    assert text.source(line) == text.source("der Hund's") == "der Hund &apos; s"
+    for nothing in ([], {}, {"test": [["Hund", "Katze"]]}):
+        path.write_text(json.dumps({**SETTINGS, "substitute": nothing}))
+        assert TextPipeline.load(folder) == plain
+
+
 def test_folders_without_a_usable_preparation_are_refused(folder):
     with pytest.raises(UserError, match=r"has no preparation\.json: give a folder made by"):
         TextPipeline.load(folder / "nowhere")

@@ -39,6 +39,22 @@ def test_a_prepared_folder_says_everything(prepared_folder: Path) -> None:
         assert text.pipeline == TextPipeline.load(prepared_folder)
 
 
+@pytest.mark.parametrize("replaced", [[], [["\u2019", "'"]]])
+def test_the_exported_settings_are_those_of_the_folder(
+    prepared_folder: Path, tmp_path: Path, replaced: list[list[str]]
+) -> None:
+    path = prepared_folder / "preparation.json"
+    path.write_text(json.dumps({**SETTINGS, "substitute": {"train": replaced}}))
+    text = load_text(prepared_folder)
+    exported = tmp_path / "exported"
+    exported.mkdir()
+    shutil.copy(prepared_folder / "codes", exported)
+    (exported / "preparation.json").write_text(json.dumps(text.settings("codes")))
+    found = TextPipeline.load(exported)
+    assert (found.source, found.target) == (text.pipeline.source, text.pipeline.target)
+    assert len(found.source.substitute) == len(replaced)
+
+
 def test_the_reverse_direction_swaps_the_tokenizers(prepared_folder: Path) -> None:
     there, back = load_text(prepared_folder), load_text(prepared_folder, ("en", "de"))
     assert (back.source_lang, back.target_lang) == ("en", "de")
