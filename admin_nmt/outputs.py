@@ -40,9 +40,11 @@ def require_files(
     read = [Path(path) for path in inputs if path]
     before: dict[str, Path] = {}
     for option, name in outputs.items():
-        if not name:
+        if name is None:
             continue
         path = Path(name)
+        if not os.fspath(name):
+            raise UsageError(f"{option} is empty: give the name of a file")
         if any(_is_same(path, other) for other in read):
             raise UsageError(f"{option} {path} is an input: give another name")
         for other, given in before.items():
@@ -51,6 +53,8 @@ def require_files(
         before[option] = path
         if path.is_dir():
             raise UsageError(f"{option} {path} is a folder: give the name of a file")
+        if path.exists() and not path.is_file():  # /dev/null would be a file from then on
+            raise UsageError(f"{option} {path} is a device or a pipe: give the name of a file")
         _require_place(path, option)
         if path.exists() and not force:
             raise UserError(f"{option} {path} exists: give another name, or --force to replace it")
