@@ -72,6 +72,9 @@ def _check_convertible(path: Path, settings: Namespace) -> None:
         "only one of --encoder-normalize-before and --decoder-normalize-before is set": (
             pre_norm[0] != pre_norm[1]
         ),
+        f"--decoder-output-dim {settings.decoder_output_dim}": (
+            settings.decoder_output_dim != settings.decoder_embed_dim
+        ),
         "--adaptive-softmax-cutoff": settings.adaptive_softmax_cutoff is not None,
         "--no-cross-attention": settings.no_cross_attention,
         "--no-token-positional-embeddings": settings.no_token_positional_embeddings,

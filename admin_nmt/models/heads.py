@@ -95,19 +95,19 @@ def aligned_heads(cfg: Any) -> set[Head]:
     are trained to align.
 
     With residual attention the heads of all layers are ordered together, those that last longest first.
-    So that these stay the first, they stay in the last layer too.
+    So that these stay the first, they also stay in the last layer that has them.
     """
     if cfg.alignment_layer is None:
         return set()
     layers = cfg.heads["A"]
     places = layers[cfg.alignment_layer].values[: cfg.alignment_heads]
-    needed = {cfg.alignment_layer} | ({len(layers) - 1} if is_residual(cfg, "A") else set())
-    return {
-        Head("A", layer + 1, layers[layer].values.index(place) + 1)
-        for layer in needed
-        for place in places
-        if place in layers[layer].values
-    }
+    needed = {(cfg.alignment_layer, place) for place in places}
+    if is_residual(cfg, "A"):
+        needed |= {
+            (max(layer for layer, heads in enumerate(layers) if place in heads.values), place)
+            for place in places
+        }
+    return {Head("A", layer + 1, layers[layer].values.index(place) + 1) for layer, place in needed}
 
 
 def attentions(model: Any) -> Iterator[tuple[str, int, str, MultiheadAttention]]:

@@ -131,17 +131,18 @@ class AdminTransformerEncoder(TransformerEncoderBase):
         if mask is not None:
             x = x * (1 - mask.unsqueeze(-1).type_as(x))
         x = x.transpose(0, 1)
-        states = [x]
+        states = [x] if return_all_hiddens else []
         for layer in self.layers:
             x = layer(x, encoder_padding_mask=mask)
-            states.append(x)
+            if return_all_hiddens:  # else each can go when the next is there
+                states.append(x)
         if self.layer_norm is not None:
             x = self.layer_norm(x)
         return {
             "encoder_out": [x],
             "encoder_padding_mask": [padding],
             "encoder_embedding": [embedding],
-            "encoder_states": states if return_all_hiddens else [],
+            "encoder_states": states,
             "fc_results": [],
             "src_tokens": [],
             "src_lengths": [padding.logical_not().sum(1, True, dtype=torch.int32)],
@@ -221,7 +222,11 @@ class AdminTransformerDecoder(TransformerDecoderBase):
         x, extra = super().forward(
             prev_output_tokens, encoder_out, incremental_state, features_only, **kwargs
         )
-        if self.cfg.full_context_alignment and incremental_state is None and not features_only:
+        asked = (
+            kwargs.get("alignment_layer") is not None
+        )  # for another one than was trained to align
+        whole_context = self.cfg.full_context_alignment and not asked
+        if whole_context and incremental_state is None and not features_only:
             _, whole = self.extract_features(
                 prev_output_tokens, encoder_out, full_context_alignment=True
             )

@@ -64,6 +64,8 @@ def attention_bias(
         or found.bias.dtype != dtype
     ):
         bias = _bias(attn_mask, key_padding_mask, dtype)
+        if bias.is_inference():  # made of other masks in inference mode; no backward may keep that
+            return bias
         found = _Bias(attn_mask, versions, recording, bias)
         _biases[key_padding_mask] = found
     return found.bias

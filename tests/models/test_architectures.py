@@ -1,6 +1,7 @@
 """Named architectures, sizes, state-dict names, and what is refused."""
 
 import re
+import weakref
 from argparse import Namespace
 from collections.abc import Callable
 from typing import Any
@@ -210,6 +211,39 @@ def test_model_without_encoder_attention_runs(
     model = build("--no-cross-attention")
     assert [name for name, _ in model.residuals() if "encoder_attn" in name] == []
     assert torch.isfinite(model(**batch["net_input"])[0]).all()
+
+
+def test_another_layer_than_the_aligned_one_can_be_asked_for(
+    build: Callable[..., Any], batch: Any
+) -> None:
+    aligned = ("--decoder-layers", "3", "--alignment-layer", "0", "--full-context-alignment")
+    model = build(*STILL, *aligned).eval()
+
+    def attention(**options: Any) -> torch.Tensor:
+        return model(**batch["net_input"], **options)[1]["attn"][0]
+
+    asked = attention(alignment_layer=2)
+    assert torch.equal(asked, attention(alignment_layer=2, features_only=True))
+    assert not torch.allclose(asked, attention())
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_outputs_of_encoder_layers_are_kept_only_if_asked_for(
+    build: Callable[..., Any], batch: Any, wanted: bool
+) -> None:
+    encoder = build(*STILL, "--encoder-layers", "5").eval().encoder
+    outputs: list[weakref.ref] = []
+    kept: list[int] = []
+    for layer in encoder.layers:
+        layer.register_forward_pre_hook(
+            lambda *_: kept.append(sum(output() is not None for output in outputs))
+        )
+        layer.register_forward_hook(lambda *given: outputs.append(weakref.ref(given[-1])))
+    source = {name: batch["net_input"][name] for name in ("src_tokens", "src_lengths")}
+    with torch.no_grad():
+        found = encoder(**source, return_all_hiddens=wanted)
+    assert kept == ([0, 1, 2, 3, 4] if wanted else [0, 1, 1, 1, 1])
+    assert len(found["encoder_states"]) == (6 if wanted else 0)
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,16 @@ def test_layers_share_it_until_a_mask_changes() -> None:
     assert before is not None and after is not None and not torch.equal(before, after)
 
 
+def test_what_is_made_in_inference_mode_is_not_kept_for_training() -> None:
+    """A sentence may be encoded once, translated in inference mode, and trained on."""
+    _, padding = masks()
+    with torch.inference_mode():
+        inner = attention_bias(None, padding, torch.float32)
+    outer = attention_bias(None, padding, torch.float32)
+    assert inner is not None and outer is not None and not outer.is_inference()
+    assert torch.equal(inner, outer)
+
+
 def test_it_lives_no_longer_than_its_mask() -> None:
     future, padding = masks()
     attention_bias(future, padding, torch.float32)

@@ -45,6 +45,18 @@ def test_they_are_named_among_the_heads_that_have_values(build: Callable[..., An
     assert aligned_heads(cfg) == {Head("A", 1, 1), Head("A", 3, 2)}
 
 
+def test_they_stay_in_the_last_layer_that_has_them(build: Callable[..., Any]) -> None:
+    """Else they would last shorter than others, and no longer be the first."""
+    for layout, heads, last in (
+        ("A:4,4,0", "1", {Head("A", 2, 1)}),
+        ("A:4,4,1", "2", {Head("A", 3, 1), Head("A", 2, 2)}),
+    ):
+        options = ("--heads-per-layer", layout, "--alignment-heads", heads)
+        cfg = build(*ALIGNED, *REALFORMER, *options).cfg
+        first = {Head("A", 1, number + 1) for number in range(int(heads))}
+        assert aligned_heads(cfg) == first | last
+
+
 @pytest.mark.parametrize("extra", [(), REALFORMER], ids=["plain", "realformer"])
 def test_alignment_is_the_same_after_other_heads_are_gone(
     loaded: Callable[..., Any], without_heads: Callable[..., Any], batch: Any,
