@@ -18,6 +18,7 @@ from admin_nmt.data.parallel import chunks
 from admin_nmt.errors import UserError, require_at_least_one
 from admin_nmt.evaluation.batches import batches_of
 from admin_nmt.search.beam import BeamSearch
+from admin_nmt.search.limits import output_limit
 
 logger = logging.getLogger(__name__)
 
@@ -106,6 +107,8 @@ class Decoder:
             task.max_positions(), *[model.max_positions() for model in models]
         )
         self.max_source = int(limits[0])
+        # The end of sentence takes one position.
+        self.max_target = int(limits[1]) - 1
         odd = set(self._odd_sentences())
         self.pieces = self._split(sorted(odd), subset)
         order = [number for number in order if number < self.num_sentences and number not in odd]
@@ -180,15 +183,25 @@ class Decoder:
         """The number of its sentence and the translation of each piece, in order."""
         size = max(1, self.options.max_tokens // self.max_source)
         for pieces in chunks(self.pieces, size):
+            # A piece may be as long as the model reads: fairseq's 200 subwords would cut it short.
             texts = self._translate(
-                [{"id": i, "source": piece, "target": None} for i, (_, piece) in enumerate(pieces)]
+                [{"id": i, "source": piece, "target": None} for i, (_, piece) in enumerate(pieces)],
+                output_limit([piece[:-1] for _, piece in pieces], self.max_target),
             )
             yield from ((number, texts[i]) for i, (number, _) in enumerate(pieces))
 
-    def _translate(self, sentences: Sequence[dict[str, Any]]) -> dict[int, str]:
-        """id -> best hypothesis, of a batch of items as the data set has them."""
+    def _translate(
+        self, sentences: Sequence[dict[str, Any]], longest: int | None = None
+    ) -> dict[int, str]:
+        """id -> best hypothesis, of a batch of items as the data set has them.
+
+        Args:
+            longest: most subwords of a hypothesis; by default fairseq's 200.
+        """
         sample = self.dataset.collater(sentences)
         return {
             number: self._text(best.tokens)
-            for number, (best, *_) in zip(sample["id"].tolist(), self.search(sample), strict=True)
+            for number, (best, *_) in zip(
+                sample["id"].tolist(), self.search(sample, longest), strict=True
+            )
         }

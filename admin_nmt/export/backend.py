@@ -9,9 +9,6 @@ from typing import Protocol
 
 from admin_nmt.export.search import Alignment, Hypothesis, Search, Sentence
 
-#: Subwords of output that are always allowed (fairseq's default for `--max-len-b`).
-MIN_OUTPUT_LIMIT = 200
-
 
 class Backend(Protocol):
     """An engine.
@@ -37,9 +34,3 @@ class Backend(Protocol):
 
     def seed(self, seed: int) -> None:
         """Start the random numbers of sampling anew."""
-
-
-def output_limit(batch: list[Sentence], max_target: int) -> int:
-    """Longest output of a batch: fairseq's default of 200, or twice the longest input."""
-    longest = max(len(sentence) for sentence in batch)
-    return min(max(MIN_OUTPUT_LIMIT, 2 * longest), max_target)

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from admin_nmt.errors import UsageError, UserError
-from admin_nmt.export.backend import output_limit
 from admin_nmt.export.search import Alignment, Hypothesis, Search, Sentence
 from admin_nmt.json_files import read_json
+from admin_nmt.search.limits import output_limit
 
 #: Beginning of a sentence and padding, which are not part of a text: large beams find them.
 SILENT = ("<s>", "<blank>")

@@ -12,9 +12,9 @@ from fairseq.models import FairseqEncoderDecoderModel
 from admin_nmt.checkpoints.checkpoint import Checkpoint
 from admin_nmt.checkpoints.direction import require_fitting_vocabulary
 from admin_nmt.errors import UsageError, UserError
-from admin_nmt.export.backend import output_limit
 from admin_nmt.export.search import Alignment, Hypothesis, Search, Sentence
 from admin_nmt.search.beam import BeamSearch
+from admin_nmt.search.limits import output_limit
 
 
 class FairseqBackend:

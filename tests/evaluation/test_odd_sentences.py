@@ -83,6 +83,23 @@ def test_long_sentences_are_translated_in_pieces_and_all_keep_their_place(
     assert decoder("odd", max_tokens=50).decode() == found  # less than a piece
 
 
+def test_pieces_may_have_long_translations_and_other_lines_fairseqs(
+    decoder: Callable[..., Decoder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = decoder("odd", max_tokens=50)
+    search, limits = odd.task.inference_step, []
+
+    def noted(generator: Any, models: Any, sample: Any) -> Any:
+        limits.append((generator.max_len_a, generator.max_len_b))
+        return search(generator, models, sample)
+
+    monkeypatch.setattr(odd.task, "inference_step", noted)
+    odd.decode()
+    # Two pieces of 1,022 and 378 subwords come last; the model writes 1,023 and an end.
+    assert limits[-2:] == [(0, 1023), (0, 2 * 378)]
+    assert limits[:-2] == [(0, 200)] * len(odd.batches)
+
+
 def test_batches_hold_a_sentence_of_any_length(decoder: Callable[..., Decoder]) -> None:
     dataset = decoder("odd").dataset
     order = dataset.ordered_indices().tolist()

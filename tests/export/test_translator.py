@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from admin_nmt.data.odd_lines import SHOWN_WARNINGS
 from admin_nmt.errors import UsageError
-from admin_nmt.export.backend import output_limit
 from admin_nmt.export.ctranslate2_backend import CTranslate2Backend
 from admin_nmt.export.search import Alignment, Hypothesis, Sampling, Search, Sentence
 from admin_nmt.export.translator import Translation, Translator, batch_by_tokens
+from admin_nmt.search.limits import output_limit
 
 
 class Reversal:
