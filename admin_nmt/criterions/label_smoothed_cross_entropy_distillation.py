@@ -73,7 +73,8 @@ def load_teacher(path: str, task: Any) -> _TeacherModel:
 
     Raises:
         UserError: no such file, no checkpoint, or of another vocabulary.
-        UsageError: it has no linear output layer, or the task is no translation between two languages.
+        UsageError: it was trained in another direction, it has no linear output layer, or the task is no
+            translation between two languages.
     """
     from fairseq import checkpoint_utils
 
@@ -84,6 +85,13 @@ def load_teacher(path: str, task: Any) -> _TeacherModel:
     data = str(task.cfg.data).split(os.pathsep)[0]
     languages = {"source_lang": task.cfg.source_lang, "target_lang": task.cfg.target_lang}
     checkpoint = Checkpoint.open(path)
+    wanted = tuple(languages.values())
+    if None not in checkpoint.languages and checkpoint.languages != wanted:
+        # With a joint dictionary, or two of equal size, it would fit and teach nonsense.
+        raise UsageError(
+            f"--teacher {path} was trained to translate from {checkpoint.languages[0]} to "
+            f"{checkpoint.languages[1]}, not from {wanted[0]} to {wanted[1]}"
+        )
     require_fitting_vocabulary(checkpoint, data, *languages.values())
     models, *_ = checkpoint_utils.load_model_ensemble_and_task(
         [str(path)], arg_overrides={"data": data, **languages}

@@ -137,6 +137,12 @@ def test_wrong_teachers_are_refused_before_training(
     torch.save(state, tmp_path / "other.pt")
     with pytest.raises(UserError, match="does not fit the vocabulary"):
         criterion(*KD, "--teacher", str(tmp_path / "other.pt")).check_model(model)
+    checkpoint = Checkpoint.open(teacher)
+    task = checkpoint.state["cfg"]["task"]
+    task["source_lang"], task["target_lang"] = "en", "de"
+    checkpoint.save(tmp_path / "reverse.pt")
+    with pytest.raises(UsageError, match=r"reverse\.pt was .* from en to de, not from de to"):
+        criterion(*KD, "--teacher", str(tmp_path / "reverse.pt")).check_model(model)
     with pytest.raises(UsageError, match="for --task translation, not SimpleNamespace"):
         load_teacher(str(teacher), SimpleNamespace(cfg=None))
     for option, value in (("weight", "1.5"), ("weight", "-1"), ("temperature", "0")):
