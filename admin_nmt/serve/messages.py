@@ -187,7 +187,7 @@ def _alternatives(fields: Mapping[str, Any], offer: Offer) -> int:
 
 def _short(value: object) -> str:
     """What a client sent, for an error."""
-    text = str(value)
+    text = _valid(str(value))
     return text if len(text) <= 40 else f"{text[:40]}..."
 
 

@@ -69,6 +69,10 @@ def test_the_limit_counts_all_texts_and_takes_what_is_just_allowed() -> None:
         ({"target": ["en"]}, "is not supported"),
         ({"target": "x" * 1000}, "x{40}[.]{3} is not supported"),
         ({"format": "html"}, "format html: only text"),
+        ({"source": "\ud83d"}, "source \ufffd is not supported"),
+        ({"target": ["\udc00"]}, "target .* is not supported"),
+        ({"format": "\ud83d"}, "format \ufffd: only text"),
+        ({"alternatives": "\ud83d"}, "alternatives \ufffd: a number"),
         ({"alternatives": 5}, "alternatives 5: a number from 0 to 4"),
         ({"alternatives": -1}, "alternatives -1"),
         ({"alternatives": True}, "alternatives True"),
@@ -80,7 +84,7 @@ def test_the_limit_counts_all_texts_and_takes_what_is_just_allowed() -> None:
 def test_a_bad_field_is_named(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(Refused, match=message) as refused:
         request("a", **fields) if "q" not in fields else request(**fields)
-    assert refused.value.status == 400 and len(refused.value.message) < 150
+    assert refused.value.status == 400 and len(refused.value.message.encode()) < 150
 
 
 def test_auto_is_the_only_source_and_other_fields_are_ignored() -> None:
