@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 
 
 class Busy(Exception):  # noqa: N818  (a state, which passes)
-    """More is waiting than may wait, or the batcher is closed."""
+    """Too much is waiting, or the batcher is closed."""
 
 
 @dataclass(eq=False)
@@ -49,7 +49,8 @@ class Batcher(Generic[Item, Result]):
             own, one call at a time.
         max_batch: most items in a batch.
         wait: seconds to wait for company.
-        max_waiting: most items that wait, over all callers.
+        max_waiting: most items that wait, over all callers; a caller with more of them gets its turn
+            when no others wait.
     """
 
     def __init__(
@@ -84,7 +85,9 @@ class Batcher(Generic[Item, Result]):
             Busy: too much is waiting, or the batcher is closed.
             Exception: what `work` raised for one of `items`.
         """
-        if self._closed or self.num_waiting + len(items) > self.max_waiting:
+        waiting = self.num_waiting
+        # Refused while nothing waits, a long request would be refused for ever.
+        if self._closed or (waiting and waiting + len(items) > self.max_waiting):
             raise Busy
         if not items:
             return []

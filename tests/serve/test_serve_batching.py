@@ -179,6 +179,21 @@ def test_too_much_waiting_is_refused_at_once() -> None:
     check(test, wait=0, max_waiting=3)
 
 
+def test_more_than_may_wait_is_done_when_nothing_else_waits() -> None:
+    async def test(batcher: Batcher[int, int], work: Work) -> None:
+        assert await batcher.submit(range(5)) == [0, 10, 20, 30, 40]
+        work.gate.clear()
+        work.calls.clear()
+        long = asyncio.create_task(batcher.submit(range(5)))
+        await first_call(work)
+        with pytest.raises(Busy):
+            await batcher.submit([1])
+        work.gate.set()
+        assert await long == [0, 10, 20, 30, 40]
+
+    check(test, max_batch=2, wait=0, max_waiting=3)
+
+
 def test_closing_finishes_the_batch_that_runs_and_refuses_the_rest() -> None:
     async def test(batcher: Batcher[int, int], work: Work) -> None:
         work.gate.clear()
