@@ -33,9 +33,14 @@ def _with_heads(build_model: Callable) -> Callable:
 def take_over_heads(args: Any) -> None:
     """Complete the options about heads in place, so that checkpoints carry them.
 
-    A mask file becomes the list in it. Training that continues from a pruned or masked checkpoint
-    (`--finetune-from-model`, `--restore-file`) takes over its heads and its mask.
+    A mask file becomes the list in it, and a list of `fairseq-hydra-train`
+    (`model.head_mask=[E:1:3,A:2:1]`) becomes text. Training that continues from a pruned or masked
+    checkpoint (`--finetune-from-model`, `--restore-file`) takes over its heads and its mask.
     """
+    for name, joint in (("head_mask", ","), ("heads_per_layer", " ")):
+        given = getattr(args, name, None)
+        if given is not None and not isinstance(given, str):
+            set_values(args, {name: joint.join(map(str, given))})
     values: dict[str, str] = {}
     if getattr(args, "head_mask", None):
         values["head_mask"] = read_mask(args.head_mask)

@@ -254,7 +254,8 @@ def _require_a_choice_of_mask(theirs: Any, ours: Any, path: str) -> None:
     if theirs.head_mask and ours.head_mask is None:
         raise UserError(
             f"checkpoint {path} has masked heads: give --head-mask {theirs.head_mask} (with "
-            "fairseq-hydra-train model.head_mask=...), or --head-mask '' to train all heads again"
+            f"fairseq-hydra-train model.head_mask=[{theirs.head_mask}]), or --head-mask '' to train all "
+            "heads again"
         )
 
 
