@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A model from genuine and back-translated text: a reverse model is exported to int8 and translates monolingual
-# text of the target language, a model trains on both, and is scored: the average of its last five epochs, or the
-# best single checkpoint where that has the lower validation loss (averaged.pt).
+# text of the target language, a model trains on both, and is scored where DATA has a test set: the average of
+# its last five epochs, or the best single checkpoint where that has the lower validation loss (averaged.pt).
 #
 #   bash scripts/backtranslate.sh REVERSE_CKPT DATA TEXT OUTPUT [OPTIONS] [-- OPTIONS OF THE TRAINING...]
 #
@@ -59,4 +59,6 @@ fairseq-train "$output/mixed/data-bin" -s "$source" -t "$target" --upsample-prim
     --lr 1e-3 --lr-scheduler inverse_sqrt --warmup-updates 4000 --warmup-init-lr 1e-7 \
     --max-tokens 4096 --max-epoch 20 --keep-last-epochs 5 --log-format json --log-interval 100 "$@"
 average_or_best "$output/checkpoints" "$output/mixed/data-bin" "$output/averaged.pt" ${cpu[@]+"${cpu[@]}"}
-admin-nmt evaluate "$output/mixed/data-bin" --path "$output/averaged.pt" --output "$output/scores" ${cpu[@]+"${cpu[@]}"}
+if has_test "$output/mixed/data-bin" "$source" "$target"; then
+    admin-nmt evaluate "$output/mixed/data-bin" --path "$output/averaged.pt" --output "$output/scores" ${cpu[@]+"${cpu[@]}"}
+fi

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # A small, fast student of a trained model: the teacher is exported to int8 and translates the training
-# text, the student trains on that, and is scored beside its teacher and exported to int8. The student is
-# the average of the last five epochs, or the best single checkpoint where that has the lower validation loss.
+# text, the student trains on that, is exported to int8 and, where DATA has a test set, scored beside its
+# teacher. The student is the average of the last five epochs, or the best single checkpoint where that
+# has the lower validation loss.
 #
 #   bash scripts/distill.sh TEACHER_CKPT DATA OUTPUT [--cpu] [-- OPTIONS OF THE STUDENT'S TRAINING...]
 #
@@ -45,6 +46,8 @@ fairseq-train "$output/distilled/data-bin" -s "$source" -t "$target" ${cpu[@]+"$
     --lr 1e-3 --lr-scheduler inverse_sqrt --warmup-updates 1000 --warmup-init-lr 1e-7 \
     --max-tokens 4096 --max-epoch 20 --keep-last-epochs 5 --log-format json --log-interval 100 "$@"
 average_or_best "$output/checkpoints" "$output/distilled/data-bin" "$output/student.pt" ${cpu[@]+"${cpu[@]}"}
-admin-nmt evaluate "$data" --path "$teacher" --output "$output/scores-teacher" ${cpu[@]+"${cpu[@]}"}
-admin-nmt evaluate "$data" --path "$output/student.pt" --output "$output/scores-student" ${cpu[@]+"${cpu[@]}"}
 export_int8 "$output/student.pt" "$data" "$output/student"
+if has_test "$data" "$source" "$target"; then
+    admin-nmt evaluate "$data" --path "$teacher" --output "$output/scores-teacher" ${cpu[@]+"${cpu[@]}"}
+    admin-nmt evaluate "$data" --path "$output/student.pt" --output "$output/scores-student" ${cpu[@]+"${cpu[@]}"}
+fi

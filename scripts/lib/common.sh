@@ -6,6 +6,8 @@
 #   share_embeddings DATA SOURCE TARGET
 #                    fills the array `shared`: --share-all-embeddings where both languages have the same
 #                    dictionary; with separate ones fairseq refuses the option
+#   has_test DATA SOURCE TARGET
+#                    whether DATA has a test set; where it has none, a line says that nothing is scored
 #   export_int8 CHECKPOINT DATA FOLDER
 #                    FOLDER is CHECKPOINT exported to int8; made unless it is there, and anew where it is of
 #                    another checkpoint
@@ -40,6 +42,15 @@ found() {
 share_embeddings() {
     shared=()
     if cmp -s "$1/dict.$2.txt" "$1/dict.$3.txt"; then shared=(--share-all-embeddings); fi
+}
+
+has_test() {
+    local file
+    for file in "$1/test.$2-$3."* "$1/test.$3-$2."*; do # fairseq takes either name
+        if [[ -e $file ]]; then return; fi
+    done
+    echo "$1 has no test set: nothing is scored"
+    return 1
 }
 
 export_int8() {

@@ -200,6 +200,8 @@ def test_the_script_calls_everything_in_turn(dry_run: DryRun, tmp_path: Path) ->
     )
     for language in ("de", "en"):
         (mixed / "data-bin" / f"dict.{language}.txt").write_text("word 1\n")
+    test_set = mixed / "data-bin" / "test.de-en.de.idx"
+    test_set.touch()
     files = ("reverse.pt", "data", "mono.de", "out")
 
     def run(*words: str) -> list[str]:
@@ -240,6 +242,10 @@ def test_the_script_calls_everything_in_turn(dry_run: DryRun, tmp_path: Path) ->
     for name in "123":
         (tmp_path / "out" / "checkpoints" / f"checkpoint{name}.pt").unlink()
     assert " --num-epoch-checkpoints 2 " in run(*files, "--beam", "4", "--", "--max-epoch", "2")[3]
+    test_set.unlink()
+    done, calls = dry_run("backtranslate.sh", *files, "--beam", "4")
+    assert done.returncode == 0 and calls[-1].startswith("admin-nmt average")
+    assert "out/mixed/data-bin has no test set: nothing is scored" in done.stdout
     for words, said in (
         (["x"], "give REVERSE_CKPT, DATA, TEXT and OUTPUT"),
         (["none.pt", *files[1:]], "no checkpoint none.pt"),

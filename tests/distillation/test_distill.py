@@ -255,6 +255,15 @@ def test_the_script_trains_in_the_direction_of_the_teacher(dry_run: DryRun, tmp_
         assert done.returncode == 0, done.stderr
         assert calls[2].startswith("fairseq-train out/distilled/data-bin -s en -t de --cpu")
         assert ("--share-all-embeddings" in calls[2]) == shared
+    # The student is exported whether there is something to score it on or not.
+    assert (
+        calls[-1] == "admin-nmt export out/student.pt out --quantization int8 --output out/student"
+    )
+    assert "out has no test set: nothing is scored" in done.stdout
+    (tmp_path / "out" / "test.en-de.en.idx").touch()
+    done, calls = dry_run("distill.sh", "teacher.pt", "out", "out", "--cpu")
+    assert [call.split()[1] for call in calls[-3:]] == ["export", "evaluate", "evaluate"]
+    assert "no test set" not in done.stdout
     (tmp_path / "out" / "checkpoints").mkdir()
     (tmp_path / "out" / "checkpoints" / "checkpoint_last.pt").touch()
     longer, calls = dry_run("distill.sh", "teacher.pt", "out", "out", "--", "--max-epoch", "30")
