@@ -1,7 +1,7 @@
 # The steps that the pipelines of scripts/*.sh share; sourced by them.
 #
 #   start NAME "$@"     reads the options; sets `output`, `data`, `folder`, `checkpoints`, `overrides`
-#   use_recipe NAME     a recipe of configs/ (ADMIN_NMT_RECIPE takes another) with a folder of its own,
+#   use_recipe NAME     a recipe of configs/ (ADMIN_NMT_RECIPE takes another of this corpus) with a folder of its own,
 #                       OUTPUT/RECIPE, beside the prepared data that all recipes share
 #   prepare OPTIONS...  admin-nmt prepare NAME, unless --data was given
 #   train COMMAND...    one process per GPU; the user's overrides come after COMMAND. A folder whose training
@@ -61,6 +61,7 @@ use_recipe() {
     recipe=${ADMIN_NMT_RECIPE:-$1}
     config=$scripts/../configs/$recipe.yaml
     [[ -f $config ]] || die "ADMIN_NMT_RECIPE names no recipe: there is no configs/$recipe.yaml"
+    [[ $recipe == "${name//-/_}_"* ]] || die "ADMIN_NMT_RECIPE: configs/$recipe.yaml is not for $name"
     # Another recipe's checkpoints would be gone on from, averaged, and scored as this one's.
     folder=$output/$recipe checkpoints=$output/$recipe/checkpoints
 }

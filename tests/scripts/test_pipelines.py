@@ -271,6 +271,16 @@ def test_an_unknown_recipe_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "recipe"),
+    [("wmt14-en-de", "iwslt14_de_en_rdrop"), ("wmt14-en-fr", "wmt14_en_de_60l_12l")],
+)
+def test_a_recipe_of_another_corpus_is_refused(name: str, recipe: str, tmp_path: Path) -> None:
+    result = run(f"{name}.sh", path=BIN, cwd=tmp_path, ADMIN_NMT_RECIPE=recipe)
+    assert result.returncode == 2 and result.stderr.count("\n") == 1
+    assert f"configs/{recipe}.yaml is not for {name}" in result.stderr
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--gpus", "2"], "unknown option --gpus"),
