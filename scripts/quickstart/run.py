@@ -30,7 +30,6 @@ from admin_nmt.programs import threads  # noqa: E402
 from corpus.grammar import write_corpus  # noqa: E402
 from trainings import (  # noqa: E402
     BIN,
-    NUM_AVERAGED,
     Model,
     Training,
     estimate_minutes,
@@ -201,7 +200,7 @@ def score(data: Path, training: Training) -> dict[str, Any]:
     folder = training.folder
     averaged, checkpoints = folder / "averaged.pt", folder / "checkpoints"
     command = [BIN / "admin-nmt", "average", "--inputs", checkpoints]
-    command += ["--num-update-checkpoints", str(NUM_AVERAGED), "--output", averaged]
+    command += ["--num-update-checkpoints", str(training.model.num_averaged), "--output", averaged]
     run_once(command, folder / "average.log", checkpoints.glob("*.pt"), averaged)
     command = [BIN / "admin-nmt", "evaluate", data, "--path", averaged, "--gen-subset", "test"]
     command += ["--cpu", "--output", folder / "evaluation"]
@@ -238,7 +237,8 @@ def position_share(data: Path, checkpoint: Path) -> float:
 
 def translate(args: argparse.Namespace, data: Path, trainings: Sequence[Training]) -> None:
     """Average, translate and score every model; one table."""
-    say(f"averaging the last {NUM_AVERAGED} checkpoints, translating the test set")
+    count = trainings[0].model.num_averaged
+    say(f"averaging the last {count} checkpoint{'s' * (count > 1)}, translating the test set")
     with threads(len(trainings)) as pool:
         rows = list(pool.map(lambda training: score(data, training), trainings))
     for row, training in zip(rows, trainings, strict=True):

@@ -59,6 +59,11 @@ class Model:
         names = {"admin": "ADMIN", "default": "post-LN"}
         return names.get(self.init_type, self.init_type)
 
+    @property
+    def num_averaged(self) -> int:
+        """How many of its last checkpoints are averaged: of one or two updates there are fewer."""
+        return min(NUM_AVERAGED, self.updates)
+
 
 def train_command(data: Path, model: Model, save_dir: Path) -> list[str | Path]:
     """`fairseq-train` for one model; run again, it goes on from its last checkpoint."""

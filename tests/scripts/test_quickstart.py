@@ -116,6 +116,19 @@ def test_quickstart_makes_scores_and_plots_and_resumes(
     assert json.loads((tmp_path / "out" / "results.json").read_text())["models"] == rows[:1]
 
 
+@pytest.mark.slow
+def test_of_one_or_two_updates_as_many_checkpoints_are_averaged(
+    tmp_path: Path, forking: Quickstart
+) -> None:
+    options = ("--layers", "1-1", "--pairs", "400", "--skip-baseline")
+    for updates, said in ((1, "the last 1 checkpoint,"), (2, "the last 2 checkpoints,")):
+        done = forking(tmp_path / "out", *options, "--updates", str(updates))
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert f"averaging {said}" in done.stdout
+        row = json.loads((tmp_path / "out" / "results.json").read_text())["models"][0]
+        assert row["updates"] == updates
+
+
 def test_bad_input_is_one_line(tmp_path: Path) -> None:
     wrong = quickstart(tmp_path / "out", "--layers", "deep")
     assert wrong.returncode == 2
