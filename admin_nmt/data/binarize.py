@@ -18,8 +18,8 @@ logger = logging.getLogger(__name__)
 
 LOG_NAME = "preprocess.log"
 #: What `fairseq-preprocess` says of a dictionary and of a file, behind whatever Python's logging puts
-#: before it.
-_FIGURES = re.compile(r"\[\w+\] (?:Dictionary: .* types|.* sents, .*)$")
+#: before it: the language, the name of the file if it is of one, the rest.
+_FIGURES = re.compile(r"(\[\w+\] )(?:(\S+)(: .* sents, .*)|Dictionary: .* types)$")
 #: Seconds between two looks at how far it is.
 _INTERVAL = 0.5
 _BLOCK = 1 << 20
@@ -44,9 +44,12 @@ def binarize(
     Raises:
         UserError: fairseq-preprocess failed; the last line it printed is part of the message.
     """
-    command = [sys.executable, "-m", "fairseq_cli.preprocess", "--destdir", str(destination)]
+    # It would split the path of a prefix at commas: it runs in the folder of the text, from which it
+    # must not import (-P).
+    command = [sys.executable, "-P", "-m", "fairseq_cli.preprocess"]
+    command += ["--destdir", str(destination.absolute())]
     command += ["--source-lang", languages[0], "--target-lang", languages[1]]
-    command += [part for name in sets for part in (f"--{name}pref", str(text / name))]
+    command += [part for name in sets for part in (f"--{name}pref", name)]
     command += ["--workers", str(workers)]
     command += ["--joined-dictionary"] * joined_dictionary
     total = sum(_num_subwords(text / f"{name}.{lang}") for name in sets for lang in languages)
@@ -54,6 +57,7 @@ def binarize(
         # The parts of several workers are there twice for a moment, when they are joined.
         returncode, lines = _run(
             command,
+            text,
             lambda: bar.update(max(0, min(total, _num_written(destination)) - bar.n)),
         )
         if not returncode:
@@ -62,19 +66,24 @@ def binarize(
         raise UserError(
             f"fairseq-preprocess failed (status {returncode}): {lines[-1] if lines else ''}"
         )
-    for figures in dict.fromkeys(match[0] for line in lines if (match := _FIGURES.search(line))):
+    found = [match for line in lines if (match := _FIGURES.search(line))]
+    for figures in dict.fromkeys(
+        f"{match[1]}{text / match[2]}{match[3]}" if match[2] else match[0] for match in found
+    ):
         logger.info("fairseq-preprocess: %s", figures)
     # It holds times and the number of workers; all else is the same for the same input.
     (destination / LOG_NAME).unlink(missing_ok=True)
 
 
-def _run(command: list[str], look: Callable[[], object]) -> tuple[int, list[str]]:
-    """Exit status and lines of a program; `look` is called while it runs."""
+def _run(command: list[str], folder: Path, look: Callable[[], object]) -> tuple[int, list[str]]:
+    """Exit status and lines of a program run in `folder`; `look` is called meanwhile."""
     # Text needs no model: without our plug-in fairseq starts faster.
     env = os.environ | {"ADMIN_NMT_AUTOLOAD": "0", "PYTHONWARNINGS": "ignore"}
     with (
         tempfile.TemporaryFile() as output,
-        subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=env) as process,
+        subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, env=env, cwd=folder
+        ) as process,
     ):
         while process.poll() is None:
             look()

@@ -2,6 +2,7 @@
 
 import errno
 import io
+import itertools
 import json
 import struct
 import tarfile
@@ -458,6 +459,27 @@ def test_a_full_disk_is_one_line_and_nothing_is_half_written(
     with pytest.raises(UserError, match="No space left on device"):
         prepare(SMALL, tmp_path / "out", workers=1, files=custom)
     assert not list((tmp_path / "out").glob("*data-bin*"))
+
+
+def test_text_is_binarised_from_a_folder_of_any_name(tmp_path, monkeypatch, caplog):
+    """With the real fairseq-preprocess, which splits prefixes at commas; a module in the folder of the
+    text is not imported."""
+    caplog.set_level("INFO")
+    monkeypatch.chdir(tmp_path)
+    text, data = Path("a, b"), Path("c, d")
+    for folder in (text, data):
+        folder.mkdir()
+    for name, language in itertools.product(("train", "valid", "test"), ("de", "py")):
+        (text / f"{name}.{language}").write_text("raise SystemExit\n" * 3)
+    (text / "fairseq_cli.py").write_text("raise SystemExit\n")
+    binarize.binarize(
+        text, ("de", "py"), ["train", "valid", "test"], data, joined_dictionary=False, workers=1
+    )
+    for name, language in itertools.product(("train", "valid", "test"), ("de", "py")):
+        assert binarized_count(data / f"{name}.de-py.{language}.idx") == 3
+        said = f"fairseq-preprocess: [{language}] {text / name}.{language}: 3 sents, 9 tokens, "
+        assert said in caplog.text
+    assert "fairseq-preprocess: [de] Dictionary: 8 types" in caplog.text
 
 
 def test_a_failing_fairseq_preprocess_is_one_line(custom, tmp_path, monkeypatch):
