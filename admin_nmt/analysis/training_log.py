@@ -27,7 +27,7 @@ _SETTINGS = re.compile(r"^(?:.* \| INFO \| [\w.]+ \| )?((?:\{'_name'|Namespace\(
 
 @dataclass(frozen=True)
 class Curve:
-    """One quantity over updates, in order; a resumed run's later lines replace earlier ones."""
+    """One quantity over updates, in order; of a run that was resumed without what it did again."""
 
     updates: list[int]
     values: list[float]
@@ -88,10 +88,15 @@ def _number(value: Any) -> float | None:
 
 
 def parse_log(lines: Iterable[str]) -> TrainingLog:
-    """Curves and settings of a log's lines; other lines are passed over."""
+    """Curves and settings of a log's lines; other lines are passed over.
+
+    Updates only fall where a run was resumed from a checkpoint: what was logged beyond that is of a run
+    that died, whose values and clock have nothing to do with what follows.
+    """
     points: dict[str, dict[int, float]] = {}
     settings: dict[str, Any] = {}
     prefixes: dict[str, None] = {}
+    last = 0.0
     for line in lines:
         shown = _SETTINGS.match(line.rstrip("\n"))
         if shown:
@@ -104,6 +109,11 @@ def parse_log(lines: Iterable[str]) -> TrainingLog:
         update = _number(record.get(f"{prefix}num_updates"))
         if update is None or not math.isfinite(update):
             continue
+        if update < last:
+            for values in points.values():
+                for later in [at for at in values if at > update]:
+                    del values[later]
+        last = update
         prefixes[prefix] = None
         for name, value in record.items():
             # Within an epoch there is a `train_wall`, which is not the `wall` of a whole one.
@@ -116,6 +126,7 @@ def parse_log(lines: Iterable[str]) -> TrainingLog:
     curves = {
         name: Curve(sorted(values), [values[update] for update in sorted(values)])
         for name, values in points.items()
+        if values
     }
     subsets = [prefix.removesuffix("_") for prefix in prefixes if prefix not in ("", "train_")]
     return TrainingLog(curves, settings, subsets)

@@ -61,7 +61,7 @@ def test_every_format_gives_the_same_curves(lines, prefix: str) -> None:  # type
     }  # fmt: skip
 
 
-def test_a_resumed_run_replaces_what_it_repeats_and_broken_lines_are_passed_over() -> None:
+def test_a_resumed_run_replaces_what_it_does_again_and_broken_lines_are_passed_over() -> None:
     lines = [
         '{"num_updates": "1", "loss": "9"}\n',
         '{"num_updates": "2", "loss": "8"}\n',
@@ -71,7 +71,19 @@ def test_a_resumed_run_replaces_what_it_repeats_and_broken_lines_are_passed_over
         '{"num_updates": "x", "loss": "3"}\n',
         '{"num_updates": "5", "loss": "inf"}\n',
     ]
-    assert parse_log(lines).curves == {"loss": Curve([1, 2, 3, 5], [9, 5, 7, float("inf")])}
+    assert parse_log(lines).curves == {"loss": Curve([1, 2, 5], [9, 5, float("inf")])}
+
+
+def test_nothing_of_a_dead_run_stays_beyond_where_it_was_resumed() -> None:
+    def record(prefix: str, update: int, wall: int) -> str:
+        return json.dumps({f"{prefix}num_updates": f"{update}", f"{prefix}wall": f"{wall}"})
+
+    dead = [("", 10, 60), ("", 20, 120), ("valid_", 20, 0), ("train_", 20, 125), ("", 30, 180)]
+    # Resumed at update 10 by a faster machine, with other steps between its lines.
+    resumed = [("", 15, 75), ("", 25, 105)]
+    log = parse_log(record(*each) for each in [*dead, *resumed])
+    assert log.curves == {"wall": Curve([10, 15, 25], [60, 75, 105])}
+    assert minutes_at(log.curves, [10, 15, 25]) == pytest.approx([1, 1.25, 1.75])
 
 
 def test_minutes_follow_the_clock_over_a_restart() -> None:
