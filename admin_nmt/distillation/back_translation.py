@@ -16,7 +16,6 @@ Interrupted, the same call goes on with the first part that is missing.
 
 import logging
 import os
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -32,6 +31,7 @@ from admin_nmt.distillation.translating import (
     PART_SENTENCES,
     SUBSET,
     TRANSLATIONS,
+    copy_data,
     identity,
     identity_of_data,
     load_dictionary,
@@ -248,7 +248,7 @@ def _write(
     # Named as the genuine ones: fairseq infers the direction from any file of the folder.
     pair = genuine[0].removeprefix(f"{SUBSET}.")
     with atomic_folder(folder) as made:
-        shutil.copytree(data, made, dirs_exist_ok=True)
+        copy_data(data, made)
         if tag is not None:
             place = torch.tensor([_add_tag(made, languages, tag)])
             pairs = ((torch.cat([place, tokens]), pieces) for tokens, pieces in pairs)

@@ -16,7 +16,6 @@ Interrupted, the same call goes on with the first part that is missing.
 
 import logging
 import os
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -32,6 +31,7 @@ from admin_nmt.distillation.translating import (
     PART_SENTENCES,
     SUBSET,
     TRANSLATIONS,
+    copy_data,
     identity,
     identity_of_data,
     load_dictionary,
@@ -199,9 +199,8 @@ def _write(
         As `write_pairs` does, of all sets together.
     """
     num_pairs = num_repeated = 0
-    others = shutil.ignore_patterns(f"{SUBSET}.*", f"{SUBSET}[0-9]*")
     with atomic_folder(folder) as made:
-        shutil.copytree(data, made, ignore=others, dirs_exist_ok=True)
+        copy_data(data, made, f"{SUBSET}.*", f"{SUBSET}[0-9]*")
         # Stems stay, also where the teacher reads them backwards: fairseq infers the direction from any
         # file of the folder, and names that differ would leave it to chance.
         for stem, of_set in pairs.items():

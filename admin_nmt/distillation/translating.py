@@ -4,6 +4,8 @@ import filecmp
 import json
 import logging
 import os
+import shutil
+import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -177,6 +179,17 @@ def read_parts(parts: Sequence[Path]) -> Iterator[list[str] | None]:
     for part in parts:
         with part.open(encoding="utf-8") as lines:
             yield from map(json.loads, lines)
+
+
+def copy_data(data: Path, folder: Path, *left_out: str) -> None:
+    """Copy a data folder into `folder`, which exists. Copies of read-only files and folders can be written.
+
+    Args:
+        left_out: patterns of names.
+    """
+    shutil.copytree(data, folder, ignore=shutil.ignore_patterns(*left_out), dirs_exist_ok=True)
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(path.stat().st_mode | stat.S_IWUSR)
 
 
 def write_pairs(

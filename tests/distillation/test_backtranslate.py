@@ -98,6 +98,19 @@ def test_translated_pairs_stand_beside_the_genuine_ones(
     assert trained.num_updates == 2 and trained.languages == ("en", "de")
 
 
+def test_a_folder_that_cannot_be_written_has_a_copy_that_can(
+    prepared: Path, exported: Path, text: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data-bin"
+    shutil.copytree(prepared / "data-bin", data)
+    for path in (data, *data.rglob("*")):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    made = back_translate(exported, data, text, tmp_path / "out", threads=1).data
+    modes = {path.stat().st_mode & 0o200 for path in (made, *made.rglob("*"))}
+    assert modes == {0o200}  # also for root, whom no mode stops
+    assert data.stat().st_mode & 0o777 == 0o555
+
+
 @pytest.mark.parametrize("fillers", [0, 3])
 def test_the_tag_takes_the_place_of_a_filler_or_a_new_one(fillers: int, tmp_path: Path) -> None:
     words = [f"wort{number} 7" for number in range(16)] + ["zwei\u2028zeilen 7"]

@@ -99,6 +99,18 @@ def test_checkpoints_teach_too_and_originals_can_stay(
         assert one.num_pairs > 21
 
 
+def test_a_folder_that_cannot_be_written_has_a_copy_that_can(
+    small: Path, exported: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data-bin"
+    shutil.copytree(small, data)
+    for path in (data, *data.rglob("*")):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    made = distill(exported, data, tmp_path / "out", Search(beam=1), threads=1).data
+    modes = {path.stat().st_mode & 0o200 for path in (made, *made.rglob("*"))}
+    assert modes == {0o200}  # also for root, whom no mode stops
+
+
 @pytest.fixture
 def reverse(word_model: Path, tmp_path: Path) -> Path:
     """`word_model` with its languages exchanged: with a joined dictionary, a model of en-de."""
