@@ -96,15 +96,22 @@ def _max(values: Any, key: Any = None) -> Any:
 
 @cache
 def load(path: Path) -> Any:
-    """The `subword_nmt.apply_bpe.BPE` of a codes file; read once in each process."""
+    """The `subword_nmt.apply_bpe.BPE` of a codes file; read once in each process.
+
+    Raises:
+        UserError: the file cannot be read or holds something else.
+    """
     from subword_nmt.apply_bpe import BPE
 
     try:
         with path.open(encoding="utf-8", newline="\n") as stream:
-            return BPE(stream, separator=SEPARATOR)
+            bpe = BPE(stream, separator=SEPARATOR)
+        if bpe.version not in ((0, 1), (0, 2)):  # else refused at the first word, without a message
+            raise ValueError(bpe.version)
+        return bpe
     except OSError as error:
         raise UserError(f"cannot read BPE codes {path}: {error.strerror or error}") from error
-    except SystemExit:
+    except (SystemExit, ValueError):  # no pairs; no UTF-8, or another version
         raise UserError(f"{path} does not hold BPE codes of subword-nmt") from None
 
 

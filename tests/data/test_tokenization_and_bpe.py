@@ -117,6 +117,23 @@ def test_codes_learned_anew_replace_those_in_memory(tmp_path):
     assert bpe.split("xyxy", path) == "xyxy"
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x93\x8d\xff\x00",
+        b"#version: x\na b\n",
+        b"#version:\na b\n",
+        b"#version: 0.3\na b\n",
+        b"a\n",
+    ],
+)
+def test_a_file_without_codes_is_named(content, tmp_path):
+    path = tmp_path / "codes"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"codes does not hold BPE codes of subword-nmt$"):
+        bpe.load(path)
+
+
 def test_text_without_pairs_of_letters_cannot_be_learned_from(tmp_path):
     with pytest.raises(UserError, match="no word of two letters"):
         bpe.learn(bpe.count_words(["a b c"]), 10, tmp_path / "codes")
