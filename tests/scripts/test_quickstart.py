@@ -116,7 +116,13 @@ def test_quickstart_makes_scores_and_plots_and_resumes(
     assert json.loads((tmp_path / "out" / "results.json").read_text())["models"] == rows[:1]
 
 
-@pytest.mark.slow
+def test_no_more_checkpoints_are_averaged_than_there_are_updates() -> None:
+    model = Model((2, 1), 32, max_tokens=300, updates=1, lr=1e-3, warmup=1)
+    found = [replace(model, updates=updates).num_averaged for updates in (1, 2, 3, 1400)]
+    assert found == [1, 2, 3, 3]
+
+
+@pytest.mark.long
 def test_of_one_or_two_updates_as_many_checkpoints_are_averaged(
     tmp_path: Path, forking: Quickstart
 ) -> None:
@@ -162,9 +168,11 @@ import run
 folder = Path(sys.argv[1])
 run.parse_arguments = lambda: argparse.Namespace(output=folder)
 run.prepare = lambda args: None
-run.wanted_trainings = lambda args, data: (1, 2)
+model = argparse.Namespace(num_averaged=3)
+trainings = [argparse.Namespace(name=name, model=model) for name in (1, 2)]
+run.wanted_trainings = lambda args, data: trainings
 run.train = lambda data, trainings: None
-run.score = lambda data, training: run.run(PROGRAM, folder / f"{training}.log")
+run.score = lambda data, training: run.run(PROGRAM, folder / f"{training.name}.log")
 sys.exit(run.main())
 """
 
