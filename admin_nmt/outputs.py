@@ -34,7 +34,8 @@ def require_files(
         force: files that are there may be replaced.
 
     Raises:
-        UsageError: one is a folder, its folder is missing, or it is an input or another output.
+        UsageError: one is a folder, a device, a pipe or an empty name, its folder is missing, or it is an
+            input or another output.
         UserError: one exists, or its folder cannot be written to.
     """
     read = [Path(path) for path in inputs if path]

@@ -87,12 +87,10 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
         for y, warm_up in enumerate(WARM_UPS):
             for x, rate in enumerate(RATES):
                 cell = cells.get((warm_up, float(rate)))
-                text = (
-                    f"{cell['train_ppl']:.2f}\n{cell['position_share']:.2g}" if cell else "not run"
-                )
-                color = (
-                    "white" if cell and cell["train_ppl"] > 8 else "black"
-                )  # on dark and on light
+                text, color = "not run", "black"
+                if cell:
+                    text = f"{cell['train_ppl']:.2f}\n{cell['position_share']:.2g}"
+                    color = "white" if cell["train_ppl"] > 8 else "black"  # on dark, on light
                 axes.text(x, y, text, ha="center", va="center", color=color, fontsize=9)
         axes.set(title=title, xlabel="peak learning rate", ylabel="warm-up updates")
         axes.set_xticks(range(len(RATES)), RATES)

@@ -222,11 +222,9 @@ class AdminTransformerDecoder(TransformerDecoderBase):
         x, extra = super().forward(
             prev_output_tokens, encoder_out, incremental_state, features_only, **kwargs
         )
-        asked = (
-            kwargs.get("alignment_layer") is not None
-        )  # for another one than was trained to align
-        whole_context = self.cfg.full_context_alignment and not asked
-        if whole_context and incremental_state is None and not features_only:
+        # Not for a layer that the caller asks for: another one than was trained to align.
+        trained = self.cfg.full_context_alignment and kwargs.get("alignment_layer") is None
+        if trained and incremental_state is None and not features_only:
             _, whole = self.extract_features(
                 prev_output_tokens, encoder_out, full_context_alignment=True
             )
