@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO
 
 #: Seconds between two looks at a program.
@@ -28,6 +29,7 @@ def run_program(
     environment: Mapping[str, str] | None = None,
     deadline: float | None = None,
     meanwhile: Callable[[], object] = lambda: None,
+    folder: Path | None = None,
 ) -> int:
     """Run a program to its end; when this function raises, the program has ended by SIGTERM.
 
@@ -38,6 +40,7 @@ def run_program(
         environment: variables beside those of this process.
         deadline: of `time.monotonic()`; the program has a second in any case. None: none.
         meanwhile: called every `INTERVAL` seconds.
+        folder: where it runs (default: the current folder).
 
     Returns:
         Its exit status.
@@ -50,7 +53,7 @@ def run_program(
     interrupted: threading.Event | None = getattr(_OF_THREAD, "interrupted", None)
     process = subprocess.Popen(
         [str(argument) for argument in arguments], stdout=stdout, stderr=stderr,
-        env=os.environ | dict(environment or {}),
+        env=os.environ | dict(environment or {}), cwd=folder,
     )  # fmt: skip
     try:
         while not _ends_within(process, INTERVAL):

@@ -41,10 +41,18 @@ def settings_with_meaning(family: str | None) -> dict[str, Any]:
 
 
 def setting(state: Mapping[str, Any], group: str, name: str) -> Any:
-    """One setting of the training run, or None: from `cfg` (`cfg.model.arch`), else from `args`."""
+    """One setting of the training run, or None: from `cfg` (`cfg.model.arch`), else from `args`.
+
+    `encoder_layers` may be `encoder.layers`, as trainings of `fairseq-hydra-train` have it.
+    """
     config = state.get("cfg")
     if config is not None:
-        return _get(_get(config, group), name)
+        values = _get(config, group)
+        value = _get(values, name)
+        stack, _, rest = name.partition("_")
+        if value is None and stack in ("encoder", "decoder"):
+            value = _get(_get(values, stack), rest)
+        return value
     return _get(state.get("args"), name)
 
 

@@ -1,17 +1,15 @@
 """Binarise prepared text with `fairseq-preprocess`, in a process of its own."""
 
 import logging
-import os
 import re
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from admin_nmt.data.binarised import dictionary_size
 from admin_nmt.errors import UserError
+from admin_nmt.programs import run_program
 from admin_nmt.progress import progress
 
 logger = logging.getLogger(__name__)
@@ -20,8 +18,6 @@ LOG_NAME = "preprocess.log"
 #: What `fairseq-preprocess` says of a dictionary and of a file, behind whatever Python's logging puts
 #: before it: the language, the name of the file if it is of one, the rest.
 _FIGURES = re.compile(r"(\[\w+\] )(?:(\S+)(: .* sents, .*)|Dictionary: .* types)$")
-#: Seconds between two looks at how far it is.
-_INTERVAL = 0.5
 _BLOCK = 1 << 20
 
 
@@ -78,20 +74,14 @@ def binarize(
 def _run(command: list[str], folder: Path, look: Callable[[], object]) -> tuple[int, list[str]]:
     """Exit status and lines of a program run in `folder`; `look` is called meanwhile."""
     # Text needs no model: without our plug-in fairseq starts faster.
-    env = os.environ | {"ADMIN_NMT_AUTOLOAD": "0", "PYTHONWARNINGS": "ignore"}
-    with (
-        tempfile.TemporaryFile() as output,
-        subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, env=env, cwd=folder
-        ) as process,
-    ):
-        while process.poll() is None:
-            look()
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(_INTERVAL)
+    environment = {"ADMIN_NMT_AUTOLOAD": "0", "PYTHONWARNINGS": "ignore"}
+    with tempfile.TemporaryFile() as output:
+        returncode = run_program(
+            command, output, environment=environment, folder=folder, meanwhile=look
+        )
         output.seek(0)
         lines = output.read().decode("utf-8", "replace").splitlines()
-    return process.returncode, [line.strip() for line in lines if line.strip()]
+    return returncode, [line.strip() for line in lines if line.strip()]
 
 
 def _num_subwords(path: Path) -> int:

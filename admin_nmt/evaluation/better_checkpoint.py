@@ -90,7 +90,9 @@ def keep_better(
     require_same_model(checkpoints[0], single)
     source, target = find_direction(data, SUBSET, source, target, single.languages, option=None)
     require_fitting_vocabulary(single, data, source, target)
-    (model,), task = load_ensemble(data, str(best), SUBSET, source, target, SearchOptions(cpu=cpu))
+    (model,), task = load_ensemble(
+        data, str(best), SUBSET, source, target, SearchOptions(cpu=cpu), for_search=False
+    )
     best_loss = nll_loss(model, task, SUBSET)
     mean = average(checkpoints)
     model.load_state_dict(dict(mean.weights))

@@ -63,8 +63,14 @@ def load_ensemble(
     source: str,
     target: str,
     options: SearchOptions,
+    *,
+    for_search: bool = True,
 ) -> tuple[list[Any], Any]:
     """Models ready to search and the task with its data, as `fairseq-generate` makes them.
+
+    Args:
+        for_search: False leaves the parameters as training has them, so that other weights can be loaded
+            (fairseq's `fconv` has others when it searches).
 
     Raises:
         UserError: fairseq cannot; its reason is in the message.
@@ -91,7 +97,9 @@ def load_ensemble(
             model.half()
         if torch.cuda.is_available() and not options.cpu:
             model.cuda()
-        model.prepare_for_inference_(cfg)
+        model.eval()
+        if for_search:
+            model.prepare_for_inference_(cfg)
     return models, task
 
 

@@ -300,6 +300,17 @@ def test_settings_of_fairseqs_that_no_shape_shows_are_compared(tmp_path, name):
     averaged([tmp_path / "1.pt", tmp_path / "3.pt"])
 
 
+def test_settings_of_hydras_stacks_are_compared(tmp_path):
+    """`fairseq-hydra-train` keeps `encoder.attention_heads`, not `encoder_attention_heads`."""
+    for number, heads in ((1, 4), (2, 8), (3, 4)):
+        state = checkpoint(BASE)
+        state["cfg"]["model"].encoder = {"attention_heads": heads}
+        torch.save(state, tmp_path / f"{number}.pt")
+    with pytest.raises(UserError, match="encoder_attention_heads 8 instead of 4"):
+        averaged([tmp_path / "1.pt", tmp_path / "2.pt"])
+    averaged([tmp_path / "1.pt", tmp_path / "3.pt"])
+
+
 @pytest.mark.parametrize("content", ["missing", "cut off", "text", "no model", "no tensors"])
 def test_files_that_are_no_checkpoints_are_refused_by_name(tmp_path, content):
     good, bad = tmp_path / "good.pt", tmp_path / "bad.pt"

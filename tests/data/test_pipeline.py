@@ -4,7 +4,9 @@ import errno
 import io
 import itertools
 import json
+import os
 import struct
+import sys
 import tarfile
 import tempfile
 from dataclasses import replace
@@ -480,6 +482,21 @@ def test_text_is_binarised_from_a_folder_of_any_name(tmp_path, monkeypatch, capl
         said = f"fairseq-preprocess: [{language}] {text / name}.{language}: 3 sents, 9 tokens, "
         assert said in caplog.text
     assert "fairseq-preprocess: [de] Dictionary: 8 types" in caplog.text
+
+
+def test_fairseq_preprocess_ends_with_an_interrupted_preparation(tmp_path):
+    """It gets no interrupt itself where one process alone is told of it."""
+    running = tmp_path / "running"
+
+    def interrupt_once_it_runs():
+        if running.exists() and running.read_text():
+            raise KeyboardInterrupt
+
+    code = "import os, time; open('running', 'w').write(f'{os.getpid()}'); time.sleep(100)"
+    with pytest.raises(KeyboardInterrupt):
+        binarize._run([sys.executable, "-c", code], tmp_path, interrupt_once_it_runs)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(running.read_text()), 0)
 
 
 def test_a_failing_fairseq_preprocess_is_one_line(custom, tmp_path, monkeypatch):

@@ -139,6 +139,19 @@ def test_a_model_that_has_diverged_is_not_kept(
         keep_better([first], first, data_bin, cpu=True)
 
 
+def test_a_model_that_searches_with_other_parameters_is_compared(
+    checkpoint: Callable[..., Path], data_bin: Path, tmp_path: Path
+) -> None:
+    """fairseq's `fconv` drops its weight normalisation when it is made ready to search."""
+    sizes = ("--encoder-layers", "[(32, 3)] * 2", "--decoder-layers", "[(32, 3)] * 2")
+    for name in ("_best", "1", "2"):
+        checkpoint("--arch", "fconv", *sizes).rename(tmp_path / f"checkpoint{name}.pt")
+    code, output = keep(tmp_path, data_bin)
+    assert code == 0
+    losses = Checkpoint.open(output).state["keep_better"]["nll_loss"]
+    assert losses["average"] == pytest.approx(losses["checkpoint_best.pt"])
+
+
 def test_what_cannot_be_compared_is_refused_in_one_line(
     run_folder: Callable[..., Path], checkpoint: Callable[..., Path], data_bin: Path,
     tmp_path: Path, capsys: pytest.CaptureFixture[str],
