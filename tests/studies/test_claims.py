@@ -49,6 +49,53 @@ def test_every_data_file_is_named_on_a_page() -> None:
             assert f"({path.name})" in pages, f"{path.name}: no page of docs/results names it"
 
 
+def page(name: str) -> str:
+    """A page of docs, each run of white space one space."""
+    return " ".join((REPOSITORY / "docs" / name).read_text(encoding="utf-8").split())
+
+
+def test_pages_say_when_r_drop_passes_label_smoothing_and_how_long_its_updates_take() -> None:
+    rows = claims.read_rows(claims.RESULTS / "r-drop.csv")
+    epochs, seconds = {}, {}
+    for row in rows:
+        setting, seed = row["setting"], row["seed"]
+        if row["passes_ls_at_update"]:
+            epochs[setting, seed] = int(row["passes_ls_at_update"]) // 152
+        seconds[setting, seed] = 60 * float(row["minutes"]) / int(row["best_at_update"])
+    for name in ("results/r-drop.md", "methods/r-drop.md"):
+        said = re.search(
+            r"alpha 1 (?:is|was) ahead for good from epoch (\d+), "
+            r"alpha 3 from epoch (\d+) or (\d+), alpha 5 from epoch (\d+) or (\d+)",
+            page(name),
+        )
+        assert said, name
+        alpha_1, *others = map(int, said.groups())
+        assert {alpha_1} == {epochs["a1", seed] for seed in "12"}
+        for setting, pair in (("a3", others[:2]), ("a5", others[2:])):
+            assert sorted(pair) == sorted(epochs[setting, seed] for seed in "12"), name
+    ratios = [
+        seconds[setting, seed] / seconds["ls", seed]
+        for setting in ("a1", "a3", "a5")
+        for seed in "12"
+    ]
+    steps = claims.read_rows(claims.RESULTS / "r-drop-steps.csv")
+    ours = [float(row["all_ours_s"]) for row in steps]
+    gpu = claims.read_rows(claims.RESULTS / "gpu-speed.csv")
+    ms = {
+        (row["loss"], row["variant"]): float(row["ms"])
+        for row in gpu
+        if row["batches"] == "all shapes"
+    }
+    h200 = [ms["R-Drop", name] / ms["smoothing", name] for name in ("ours", "ours, fused norm")]
+    for name in ("results/r-drop.md", "methods/r-drop.md"):
+        for phrase in (
+            f"{min(ratios):.1f} to {max(ratios):.1f} times as long",
+            f"{ours[1] / ours[0]:.1f} and {ours[3] / ours[2]:.1f} times",
+            f"{h200[0]:.1f} to {h200[1]:.1f} times on an H200",
+        ):
+            assert phrase in page(name), (name, phrase)
+
+
 def test_a_figure_is_looked_up_reduced_and_compared(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("setting,seed,bleu\nx,1,10.5\nx,2,11.5\ny,1,9\n")
     figure: dict[str, Any] = {"file": "a.csv", "column": "bleu", "where": {"setting": "x"}}
