@@ -256,7 +256,22 @@ def test_the_script_calls_everything_in_turn(dry_run: DryRun, tmp_path: Path) ->
     done, calls = dry_run("backtranslate.sh", *files, "--beam", "4")
     assert done.returncode == 0 and calls[-1].startswith("admin-nmt average")
     assert "out/mixed/data-bin has no test set: nothing is scored" in done.stdout
+    for options, passed in (
+        (["--sampling"], "--sampling"),
+        (["--sampling-topk", "9", "--sampling"], "--sampling --sampling-topk 9"),
+        (
+            ["--batch-tokens", "7", "--sampling-topk", "9"],
+            "--sampling --sampling-topk 9 --batch-tokens 7",
+        ),
+        (["--nbest", "2", "--tag", "<T>", "--beam", "4"], "--beam 4 --nbest 2 --tag <T>"),
+    ):
+        (tmp_path / "out" / "settings.txt").unlink()
+        assert run(*files, *options)[1].endswith(f"--device auto {passed}")
+    # How many subwords at once makes no other training.
+    assert run(*files, *options, "--batch-tokens", "9")[1].endswith(" --tag <T> --batch-tokens 9")
     for words, said in (
+        ([*files, "--beam", "4", "--sampling"], "--beam searches without sampling"),
+        ([*files, "--sampling-topk", "9", "--beam", "4"], "--beam searches without sampling"),
         (["x"], "give REVERSE_CKPT, DATA, TEXT and OUTPUT"),
         (["none.pt", *files[1:]], "no checkpoint none.pt"),
         ([*files[:2], "none.de", "out"], "no file none.de"),
