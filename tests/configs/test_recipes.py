@@ -256,3 +256,28 @@ def test_the_table_says_the_kind_of_bleu_that_the_recipe_names() -> None:
         for word in ("tokenised", "compound-split"):
             if word in kind:
                 assert re.search(rf"^# Published: .*{word}", text, re.M), name
+
+
+def test_the_table_says_how_the_recipe_and_its_script_score() -> None:
+    rows = re.findall(
+        r"^\| `(\w+)` \|[^|]*\|[^|]*\| *([^|]*?) *\|", (CONFIGS / "README.md").read_text(), re.M
+    )
+    assert {name for name, _ in rows} == set(RECIPES)
+    for name, scored in rows:
+        text = (CONFIGS / f"{name}.yaml").read_text()
+        comment = " ".join(line for line in text.splitlines() if line.startswith("#")).lower()
+        said = scored.split(", ") if scored not in ("", "not said") else []
+        for part in said:
+            assert part.lower() in comment, (name, part)
+        average = re.search(r"average of (\d+) epochs", scored)
+        if average:
+            assert f"keep_last_epochs: {average[1]} " in text, name
+        script = CONFIGS.parent / "scripts" / f"{'-'.join(name.split('_')[:3])}.sh"
+        evaluated = re.search(
+            r"^evaluate --beam (\d+)(?: --lenpen (\S+))?$", script.read_text(), re.M
+        )
+        assert evaluated, script
+        if said:
+            assert f"beam {evaluated[1]}" in said, name
+            lenpen = [float(part.split()[1]) for part in said if part.startswith("lenpen")]
+            assert (lenpen or [1.0]) == [float(evaluated[2] or 1)], name
