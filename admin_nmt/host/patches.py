@@ -40,6 +40,7 @@ from admin_nmt.host import (
     scoring,
     starting,
     subword_sampling,
+    unused_options,
     update_checkpoints,
     waiting,
 )
@@ -66,6 +67,7 @@ TABLE: tuple[Patch | Addition, ...] = (
     *recipes.PATCHES,
     *profiling.PATCHES,
     *criterions.PATCHES,
+    *unused_options.PATCHES,
     *exact_resume.PATCHES,
     *early_stopping.PATCHES,
     *flat_weights.PATCHES,

@@ -302,4 +302,6 @@ def profile_batches(
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(batches), generator=generator)[:num_batches].tolist()
     dataset = epoch_itr.dataset
-    return [prepare(epoch_itr.collate_fn([dataset[i] for i in batches[k]])) for k in chosen]
+    # The noise of fairseq's denoising task is drawn where a sentence is read.
+    with torch.random.fork_rng(devices=[]):
+        return [prepare(epoch_itr.collate_fn([dataset[i] for i in batches[k]])) for k in chosen]

@@ -78,6 +78,12 @@ class AdminTransformerModel(TransformerModelBase):
         check(cfg)
         if cfg.share_all_embeddings and task.source_dictionary != task.target_dictionary:
             raise UsageError("--share-all-embeddings needs data with a joined dictionary")
+        if cfg.merge_src_tgt_embed and task.source_dictionary != task.target_dictionary:
+            # fairseq numbers the words of the merged dictionary anew, but not those of the data.
+            raise UsageError(
+                "--merge-src-tgt-embed: the data has a dictionary for each language; prepare it with "
+                "--joined-dictionary and give --share-all-embeddings"
+            )
         largest, num_words = max(adaptive_cutoffs(cfg), default=0), len(task.target_dictionary)
         if largest > num_words:
             raise UsageError(

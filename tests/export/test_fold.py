@@ -89,6 +89,16 @@ def test_logits_are_equal_within_float32_rounding(
     assert difference < (20 if report.epsilon_factors else 1) * FLOAT32_BOUND
 
 
+def test_a_folded_model_is_scripted(
+    make: Callable[..., Any], task: Any, batch: dict[str, Any], tmp_path: Path
+) -> None:
+    """TorchScript takes fairseq's Transformer."""
+    model, path = make(tmp_path / "model.pt", *MODELS["admin"])
+    plain = stock(fold_checkpoint(path)[0], task)
+    found = logits(torch.jit.script(plain), batch)
+    assert relative_difference(found, logits(model, batch)) < FLOAT32_BOUND
+
+
 @pytest.mark.parametrize("options", MODELS.values(), ids=MODELS)
 def test_the_fold_is_exact_in_float64(
     make: Callable[..., Any],

@@ -243,6 +243,22 @@ def test_profile_batches_are_drawn_without_repeating_one() -> None:
     assert any(draw(3, seed) != draw(3) for seed in (2, 3, 4))
 
 
+def test_noise_of_the_profiles_sentences_is_not_the_trainings() -> None:
+    """fairseq's denoising task draws it from PyTorch's generator."""
+    from admin_nmt.initialization.profile import profile_batches
+
+    class Noisy:
+        def __getitem__(self, index: int) -> float:
+            return torch.rand(()).item()
+
+    epoch_itr = SimpleNamespace(frozen_batches=[[0, 1]], dataset=Noisy(), collate_fn=tuple)
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    (batch,) = profile_batches(epoch_itr, 1, 1, lambda batch: batch)
+    assert batch[0] != batch[1]
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_training_sets_what_profiling_its_batches_measures(
     parse: Callable[..., Any],
     task: Any,

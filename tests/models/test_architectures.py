@@ -271,6 +271,8 @@ def test_shared_embeddings_need_a_joined_dictionary(parse: Callable[..., Any], t
     other.tgt_dict.add_symbol("only-here")
     with pytest.raises(UsageError, match="--share-all-embeddings needs data with a joined"):
         other.build_model(parse("--share-all-embeddings").model)
+    with pytest.raises(UsageError, match="--merge-src-tgt-embed: the data has a dictionary for"):
+        other.build_model(parse("--merge-src-tgt-embed").model)
 
 
 @pytest.mark.parametrize(
