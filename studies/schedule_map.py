@@ -63,7 +63,7 @@ def fields(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             "train_ppl": round(study.last_mean(result["train_ppl"]), 2),
             "valid_nll_loss": result["valid_nll_loss"]["values"][-1],
             "position_share": result["position_share"][str(result["updates"])],
-            "seed": result["seed"], "date": result["date"],
+            "seed": result["seed"], "date": result["date"], "machine": result["machine"],
         }
         for result in found
     ]  # fmt: skip

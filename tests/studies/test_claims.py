@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from admin_nmt.errors import UserError
+from admin_nmt.json_files import read_json
 from studies import claims
 
 REPOSITORY = Path(__file__).parents[2]
@@ -47,6 +48,27 @@ def test_every_data_file_is_named_on_a_page() -> None:
     for path in claims.RESULTS.iterdir():
         if path.suffix in (".csv", ".json", ".png") or path.is_dir():
             assert f"({path.name})" in pages, f"{path.name}: no page of docs/results names it"
+
+
+def test_the_map_of_schedules_on_its_page_is_that_of_the_runs() -> None:
+    text = (claims.RESULTS / "deep-training.md").read_text(encoding="utf-8")
+    table = re.findall(r"^\| ([\w-]+) \| (\S+), ([\d,]+) \| ([\d.]+) \| (.+) \|$", text, flags=re.M)
+    folder = claims.RESULTS / "schedule-map"
+    runs = [read_json(path) for path in folder.glob("*.json")]
+    shares = {
+        (run["init_type"], run["lr"], run["warmup_updates"]): run["position_share"] for run in runs
+    }
+    rows = claims.read_rows(folder / "map.csv")
+    assert len(rows) == len(table) == len(shares)
+    assert f", {len(rows)} of 27 runs)" in text and f"The other {27 - len(rows)} runs" in text
+    for row, (init_type, rate, warm_up, perplexity, said) in zip(rows, table, strict=True):
+        run = init_type, float(rate), int(warm_up.replace(",", ""))
+        assert run == (row["init_type"], float(row["lr"]), int(row["warmup_updates"]))
+        assert float(perplexity) == float(row["train_ppl"])
+        found = [shares[run][update] for update in ("1", "500", "1000", "2000")]
+        assert [float(share) for share in said.split(", ")] == [
+            pytest.approx(share, abs=5e-4 if share >= 0.001 else 0, rel=0.5) for share in found
+        ]
 
 
 def page(name: str) -> str:
