@@ -52,8 +52,16 @@ def read_json_object(path: str | os.PathLike[str], remedy: str = "") -> dict[str
     return content
 
 
-def require_same_settings(path: Path, settings: Mapping[str, Any]) -> None:
+def require_same_settings(
+    path: Path, settings: Mapping[str, Any], earlier: Mapping[str, Any] | None = None
+) -> None:
     """Say in `path` how the translations in its folder are made, or refuse to mix others in.
+
+    Args:
+        path: written if it is missing, else left as it is.
+        settings: name -> value.
+        earlier: name -> what an earlier version recorded for the same value; None for nothing. It is
+            accepted too.
 
     Raises:
         UserError: names the first setting that differs, or says that the file is damaged.
@@ -62,7 +70,10 @@ def require_same_settings(path: Path, settings: Mapping[str, Any]) -> None:
         write_json(path, settings)
         return
     before = read_json_object(path, f"delete {path.parent}")
+    earlier = earlier or {}
     for name, value in settings.items():
+        if name in earlier and before.get(name) == earlier[name]:
+            continue
         if before.get(name) != value:
             raise UserError(
                 f"{path.parent} holds translations with another {name} "

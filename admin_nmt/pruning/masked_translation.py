@@ -2,6 +2,7 @@
 
 Every translation is kept in a file named after the model and the masked heads, so nothing is
 translated twice: neither after an interruption nor when two experiments meet in one setting.
+Checksums of the test set, in `settings.json`, tell when it is no longer the one that was translated.
 """
 
 import dataclasses
@@ -25,6 +26,7 @@ from admin_nmt.json_files import require_same_settings
 from admin_nmt.models.heads import attentions
 from admin_nmt.modules.head_names import Head
 from admin_nmt.pruning.loading import LoadedModel
+from admin_nmt.pruning.records import checksums
 
 SETTINGS = "settings.json"
 
@@ -61,7 +63,8 @@ class TestSet:
         max_sentences: translate only this many sentences, the first ones.
 
     Raises:
-        UserError: the folder holds translations made in another way, or the reference is bad.
+        UserError: the folder holds translations made in another way or of other text, or the
+            reference is bad.
         UsageError: `max_sentences` is below 1.
     """
 
@@ -96,7 +99,9 @@ class TestSet:
                 "data": str(Path(data).absolute()),
                 "subset": subset,
                 "max_sentences": max_sentences,
+                "test set": checksums(data, subset),
             },
+            earlier={"test set": None},
         )
 
     def set_references(self, binarised: Sequence[str]) -> None:

@@ -4,13 +4,15 @@ import hashlib
 import json
 import os
 from collections.abc import Collection
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from admin_nmt.files import make_directory
 from admin_nmt.modules.head_names import Head
 from admin_nmt.pruning.loading import LoadedModel
 from admin_nmt.pruning.measuring import MeasuringOptions, measure_by
-from admin_nmt.pruning.records import load_measurements, save_measurements
+from admin_nmt.pruning.records import checksums, load_measurements, save_measurements
 
 
 class MeasuredOrders:
@@ -39,13 +41,23 @@ class MeasuredOrders:
         self.normalize = normalize
         self.folder = Path(folder) / "importance" / loaded.fingerprint[:16]
 
+    @cached_property
+    def _checksums(self) -> list[tuple[str, str]]:
+        """Of the text that is measured on; read once, and only where an order is asked for."""
+        return list(checksums(self.data, self.options.subset).items())
+
     def path(self, removed: Collection[Head] = ()) -> Path:
-        """Where the order with the heads `removed` masked is kept."""
+        """Where the order with the heads `removed` masked is kept: what an earlier version measured,
+        which did not look at the text, else a name that changes with it."""
         options = self.options
         settings = [
             self.data, options.subset, options.granularity, options.max_tokens,
             options.max_batches, options.seed, *sorted(map(str, removed)),
         ]  # fmt: skip
+        earlier = self._named_after(settings)
+        return earlier if earlier.exists() else self._named_after([*settings, *self._checksums])
+
+    def _named_after(self, settings: list[Any]) -> Path:
         name = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:20]
         return self.folder / f"{name}.json"
 

@@ -4,17 +4,20 @@ Each score belongs to one model, which is recognised by a fingerprint of its wei
 """
 
 import dataclasses
+import glob
 import hashlib
 import math
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from admin_nmt.errors import UserError
+from admin_nmt.files import sha256
 from admin_nmt.json_files import read_document, write_document
 from admin_nmt.models.config import options_with_meaning, plain_value
 from admin_nmt.models.head_files import DOCUMENT, VERSION
@@ -69,6 +72,17 @@ def fingerprint(model: Any) -> str:
         digest.update(name.encode())
         digest.update(value.numpy().data)
     return digest.hexdigest()
+
+
+def checksums(data: str | os.PathLike[str], subset: str) -> dict[str, str]:
+    """SHA-256 of both sides of a subset, by file name (`test.de-en.de.bin`); of all its language pairs,
+    so that models of either direction find the same. Empty where no text was binarised.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    files = sorted(Path(data).glob(f"{glob.escape(subset)}.*.bin"))
+    return {path.name: sha256(path) for path in files}
 
 
 def save_measurements(measurements: Sequence[Measurement], path: str | os.PathLike[str]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from admin_nmt.cli.main import main
+from admin_nmt.files import sha256
 from admin_nmt.modules.head_names import Head
 from tests.support.in_process import run_fairseq
 from tests.support.pages import GUIDE, commands
@@ -289,6 +291,42 @@ def test_ablation_covers_all_heads_and_resumes(
     command[command.index("--beam") + 1] = "2"
     assert main(command) == 1
     assert "holds translations with another beam (1, now 2)" in capsys.readouterr().err
+
+
+def exchange_sides(data: Path, subset: str) -> None:
+    """Another text of equal length under the names of a subset: its sides are exchanged."""
+    for ending in ("bin", "idx"):
+        de, en = (data / f"{subset}.de-en.{language}.{ending}" for language in ("de", "en"))
+        content = de.read_bytes()
+        de.write_bytes(en.read_bytes())
+        en.write_bytes(content)
+
+
+def test_translations_of_another_text_are_not_taken_for_those_of_the_test_set(
+    checkpoint: Callable[..., Path], data_bin: Path, tmp_path: Path, capsys: Any
+) -> None:
+    data = shutil.copytree(data_bin, tmp_path / "bin")
+    path = checkpoint("--encoder-layers", "1", "--decoder-layers", "1", "--heads-per-layer", "E:1")
+    output, settings = tmp_path / "out", tmp_path / "out" / "settings.json"
+    common = [str(data), "--path", str(path), "--cpu", "--beam", "1", "--max-sentences", "4",
+              "--output", str(output)]  # fmt: skip
+    ablate = ["ablate", *common, "--paired-bs-n", "5", "--paired-ar-n", "5", "--kinds", "E"]
+    assert main(ablate) == 0
+    recorded = json.loads(settings.read_text())
+    assert recorded["test set"]["test.de-en.de.bin"] == sha256(data / "test.de-en.de.bin")
+    exchange_sides(data, "test")
+    sweep = ["prune-sweep", *common, "--step", "1", "--max-batches", "1", "--groups", "E"]
+    for command in (ablate, sweep):
+        capsys.readouterr()
+        assert main(command) == 1
+        said = capsys.readouterr().err
+        assert "holds translations with another test set" in said and said.count("\n") == 1
+        assert "give another --output, or remove that folder" in said
+    # A folder of a version that did not look: nobody knows, and nothing is claimed.
+    del recorded["test set"]
+    settings.write_text(json.dumps(recorded))
+    assert main(ablate) == 0
+    assert json.loads(settings.read_text()) == recorded
 
 
 def test_sweep_repeats_no_point_and_follows_the_order(
