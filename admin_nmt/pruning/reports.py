@@ -153,7 +153,7 @@ def sweep_table(curves: Sequence[PruningCurve]) -> str:
         for curve in curves
     ]
     rows = [
-        [f"{points[0].fraction:.0%}", *(f"{point.bleu:.2f}" for point in points)]
+        [f"{100 * points[0].fraction:g}%", *(f"{point.bleu:.2f}" for point in points)]
         for points in zip(*(curve.points for curve in curves), strict=True)
     ]
     return tabulate(rows, headers=headers, disable_numparse=True, stralign="right")
