@@ -32,7 +32,7 @@ from admin_nmt.distillation.translating import (
     SUBSET,
     TRANSLATIONS,
     copy_data,
-    identity,
+    identities,
     identity_of_data,
     load_dictionary,
     load_translation_model,
@@ -131,10 +131,11 @@ def back_translate(
     backend, languages = load_translation_model(reverse, data, threads, device)
     pipeline = text_pipeline_of(reverse, data, languages)
     translations = make_directory(output / TRANSLATIONS)
+    identity, earlier = identities(reverse)
     require_same_settings(translations / "settings.json", {
-        "model": identity(reverse), **identity_of_data(data, languages), "text": _checksum(Path(text)),
+        "model": identity, **identity_of_data(data, languages), "text": _checksum(Path(text)),
         "search": asdict(search), "part_sentences": part_sentences,
-    })  # fmt: skip
+    }, earlier={"model": earlier})  # fmt: skip
     # Of the text, and of its translations: target and source of the model to be trained.
     target, source = (load_dictionary(data, language) for language in languages)
     targets = _monolingual(Path(text), pipeline, languages[0], target, translations)

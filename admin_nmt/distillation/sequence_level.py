@@ -32,7 +32,7 @@ from admin_nmt.distillation.translating import (
     SUBSET,
     TRANSLATIONS,
     copy_data,
-    identity,
+    identities,
     identity_of_data,
     load_dictionary,
     load_translation_model,
@@ -113,11 +113,12 @@ def distill(
     backend, languages = load_translation_model(teacher, data, threads, device)
     translations = make_directory(output / TRANSLATIONS)
     stems = joined_subsets(data, SUBSET, *languages)
+    identity, earlier = identities(teacher)
     require_same_settings(translations / "settings.json", {
-        "teacher": identity(teacher), **identity_of_data(data, languages),
+        "teacher": identity, **identity_of_data(data, languages),
         "training set": [sha256(data / f"{stem}.{languages[0]}.bin") for stem in stems],
         "search": asdict(search), "part_sentences": part_sentences,
-    })  # fmt: skip
+    }, earlier={"teacher": earlier})  # fmt: skip
     dictionaries = [load_dictionary(data, language) for language in languages]
     originals = {stem: _sides(data / stem, languages, dictionaries) for stem in stems}
     sources: Any = ConcatDataset([source for source, _ in originals.values()])

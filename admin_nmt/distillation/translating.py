@@ -1,6 +1,7 @@
 """What is common to training data that a model has translated: resumable translation, writing of pairs."""
 
 import filecmp
+import hashlib
 import json
 import logging
 import os
@@ -17,11 +18,13 @@ from admin_nmt.checkpoints.direction import find_direction
 from admin_nmt.data.text_pipeline import FILE_NAME, TextPipeline
 from admin_nmt.errors import LARGEST_SEED, UsageError, UserError
 from admin_nmt.export.backend import Backend
+from admin_nmt.export.bundle import MANIFEST
 from admin_nmt.export.loading import load_backend
 from admin_nmt.export.search import Search, Sentence
 from admin_nmt.export.text import load_text
 from admin_nmt.export.translator import translate_sentences
 from admin_nmt.files import atomic_write, sha256
+from admin_nmt.json_files import read_json
 from admin_nmt.progress import progress
 
 logger = logging.getLogger(__name__)
@@ -95,10 +98,23 @@ def text_pipeline_of(
     return load_text(data, languages).pipeline
 
 
-def identity(model: str | os.PathLike[str]) -> str:
-    """A checksum that tells models apart."""
+def identities(model: str | os.PathLike[str]) -> tuple[str, str]:
+    """A checksum that tells models apart, the same for one that was exported a second time; and what
+    earlier versions recorded in its place, which holds the time of the export.
+
+    Args:
+        model: what `load_translation_model` has read, so that the files are those of the manifest.
+    """
     path = Path(model)
-    return sha256(path / "export.json" if path.is_dir() else path)
+    if not path.is_dir():
+        digest = sha256(path)
+        return digest, digest
+    manifest = read_json(path / MANIFEST)
+    decisive = ("source_lang", "target_lang", "quantization", "max_source", "max_target")
+    # README.md names a version and a checkpoint, of which only the weights count.
+    files = {name: digest for name, digest in manifest["files"].items() if name != "README.md"}
+    content = json.dumps([[manifest.get(name) for name in decisive], files], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest(), sha256(path / MANIFEST)
 
 
 def identity_of_data(data: Path, languages: tuple[str, str]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from admin_nmt.cli.main import main
 from admin_nmt.data.binarised import language_pairs
 from admin_nmt.distillation import distill
 from admin_nmt.distillation.translating import (
+    identities,
     identity_of_data,
     text_pipeline_of,
 )
@@ -202,6 +203,38 @@ def test_what_does_not_belong_together_is_refused(
     with pytest.raises(UsageError, match="--nbest 3 needs --beam"):
         Search(beam=2, nbest=3)
     assert main(["distill", str(exported), str(small), "--output", "x", "--batch-tokens", "0"]) == 2
+
+
+def test_a_teacher_that_is_exported_again_is_the_same(tmp_path: Path) -> None:
+    path, settings = tmp_path / "export.json", tmp_path / "settings.json"
+    files = {"model/model.bin": "1", "dict.de.txt": "2", "README.md": "3"}
+    manifest = {"created": "2020-01-01T00:00:00+00:00", "quantization": "int8", "max_source": 9,
+                "max_target": 9, "source_lang": "de", "target_lang": "en", "files": files}  # fmt: skip
+    write_json(path, manifest)
+    first, earlier = identities(tmp_path)
+    assert earlier == sha256(path)
+    require_same_settings(settings, {"teacher": first}, {"teacher": earlier})
+    write_json(
+        path,
+        manifest | {"created": "2021-01-01T00:00:00+00:00", "files": files | {"README.md": "4"}},
+    )
+    again, changed = identities(tmp_path)
+    assert again == first and changed != earlier
+    require_same_settings(settings, {"teacher": again}, {"teacher": changed})
+    for other in (
+        {"files": files | {"model/model.bin": "5"}},
+        {"max_source": 5},
+        {"source_lang": "en"},
+    ):
+        write_json(path, manifest | other)
+        found, before = identities(tmp_path)
+        assert found != first
+        with pytest.raises(UserError, match="holds translations with another teacher"):
+            require_same_settings(settings, {"teacher": found}, {"teacher": before})
+    # A folder of an earlier version goes on with that very export, and is left as it is.
+    write_json(settings, {"teacher": earlier})
+    require_same_settings(settings, {"teacher": first}, {"teacher": earlier})
+    assert read_json(settings) == {"teacher": earlier}
 
 
 @pytest.mark.parametrize("output", ["data-bin/distilled", "data-bin", "link/x", "."])
