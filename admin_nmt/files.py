@@ -51,33 +51,65 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A new folder that takes the place of `path`, with all that is there, when the block ends well, and
     only then.
 
-    It is filled beside `path`, as `.NAME.new.tmp`; what a killed process left there is removed.
+    It is filled beside `path`, as `.NAME.new.tmp`; what a killed process left there is removed. Meanwhile
+    no other process can do the same: `.NAME.lock` is locked.
 
     Raises:
-        UserError: it cannot be written; `path` is as it was.
+        UserError: it cannot be written, or another process is writing it; `path` is as it was.
     """
     path = Path(path)
     place = path.absolute()
     new, old = (place.with_name(f".{place.name}.{which}.tmp") for which in ("new", "old"))
+    with locked(place.with_name(f".{place.name}.lock"), path):
+        try:
+            with _writing(path):
+                _remove(new)
+                new.mkdir()
+            with _writing(path, _OF_THE_DISK):
+                yield new
+            with _writing(path):
+                _remove(old)
+                if place.exists():
+                    place.rename(old)
+                try:
+                    new.rename(place)
+                except OSError:
+                    if old.exists():
+                        old.rename(place)
+                    raise
+                _remove(old)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+
+
+@contextmanager
+def locked(lock: Path, place: Path) -> Iterator[None]:
+    """Hold the file `lock` for this process alone. It is removed in the end; one that a killed process
+    left is nobody's.
+
+    Args:
+        lock: made if it is missing; its folder is there.
+        place: what it guards, for messages.
+
+    Raises:
+        UserError: another process holds it, or it cannot be written.
+    """
+    from filelock import FileLock, Timeout
+
+    held = FileLock(lock, blocking=False)
+    with _writing(place):
+        try:
+            held.acquire()
+        except Timeout:
+            raise UserError(
+                f"another run of admin-nmt is at work in {place}: wait until it has ended"
+            ) from None
     try:
-        with _writing(path):
-            _remove(new)
-            new.mkdir()
-        with _writing(path, _OF_THE_DISK):
-            yield new
-        with _writing(path):
-            _remove(old)
-            if place.exists():
-                place.rename(old)
-            try:
-                new.rename(place)
-            except OSError:
-                if old.exists():
-                    old.rename(place)
-                raise
-            _remove(old)
+        yield
     finally:
-        shutil.rmtree(new, ignore_errors=True)
+        # Before it is released: nobody else's lock is removed.
+        lock.unlink(missing_ok=True)
+        held.release()
 
 
 def _remove(folder: Path) -> None:

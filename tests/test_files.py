@@ -3,6 +3,9 @@
 import ast
 import errno
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,6 +56,32 @@ def test_a_folder_takes_the_place_of_the_old_one_when_it_is_whole(tmp_path: Path
         with files.atomic_folder(output) as made:
             (made / content).touch()
         assert [path.name for path in output.iterdir()] == [content]
+    assert list(tmp_path.iterdir()) == [output]
+
+
+def test_two_processes_do_not_fill_one_folder(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    with files.atomic_folder(output) as made:
+        (made / "first").touch()
+        with (
+            pytest.raises(UserError, match=r"another run of admin-nmt is at work in .*out: wait"),
+            files.atomic_folder(output),
+        ):
+            pass
+        (made / "second").touch()
+    assert sorted(path.name for path in output.iterdir()) == ["first", "second"]
+    assert list(tmp_path.iterdir()) == [output]
+
+
+def test_a_killed_process_does_not_block_its_folder(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    code = "import os, signal, sys; from admin_nmt.files import atomic_folder\n"
+    code += "with atomic_folder(sys.argv[1]): os.kill(os.getpid(), signal.SIGKILL)"
+    process = subprocess.run([sys.executable, "-c", code, str(output)], check=False)
+    assert process.returncode == -signal.SIGKILL
+    assert {path.name for path in tmp_path.iterdir()} == {".out.new.tmp", ".out.lock"}
+    with files.atomic_folder(output) as made:
+        (made / "whole").touch()
     assert list(tmp_path.iterdir()) == [output]
 
 
