@@ -54,6 +54,11 @@ _IDENTITY = {
     "lenpen": "--lenpen",
     "fp16": "--fp16",
 }
+#: Those of them that are names of files and folders. `SCORES` has them as they were given and, under
+#: `_PLACES`, where they were: in full, and seen from the folder of the scores, which tells the same
+#: model after that folder was moved or copied together with it.
+_NAMES = ("data", "path")
+_PLACES = "places"
 
 
 @dataclass(frozen=True)
@@ -145,7 +150,9 @@ def evaluate(
         _require_parallel(each, count, f"{subset} of {data}")
     settings = {"data": str(data), "path": path, "subset": subset} | dataclasses.asdict(options)
     directory = Path(output or default_directory(path, subset, source, target))
-    _require_same_evaluation(directory, settings | {"source": source, "target": target})
+    places = {name: _places(name, settings[name], directory) for name in _NAMES}
+    languages = {"source": source, "target": target}
+    _require_same_evaluation(directory, settings | languages | {_PLACES: places})
     make_directory(directory)
     translations = translate(data, path, subset, source, target, options)
 
@@ -171,7 +178,7 @@ def evaluate(
         directory=directory,
     )
     figures = dataclasses.asdict(result) | {"directory": str(directory)}
-    write_json(directory / SCORES, settings | figures)
+    write_json(directory / SCORES, settings | figures | {_PLACES: places})
     return result
 
 
@@ -188,12 +195,44 @@ def _require_same_evaluation(directory: Path, settings: Mapping[str, Any]) -> No
     if not (directory / SCORES).exists():
         return
     before = read_json_object(directory / SCORES, f"delete {directory}")
+    places = before.get(_PLACES, {})  # files of earlier versions have only the names as given
     for name, option in _IDENTITY.items():
-        if name in before and _resolved(before[name]) != _resolved(settings[name]):
+        if name in places:
+            same = _same_places(places[name], settings[_PLACES][name], directory)
+            was, now = (_in_full(each[name]) for each in (places, settings[_PLACES]))
+        else:
+            was, now = before.get(name), settings[name]
+            same = name not in before or _resolved(was) == _resolved(now)
+        if not same:
             raise UserError(
-                f"{directory} holds an evaluation with another {option} ({before[name]}, now "
-                f"{settings[name]}): give another --output, or remove that folder"
+                f"{directory} holds an evaluation with another {option} ({was}, now {now}): give "
+                "another --output, or remove that folder"
             )
+
+
+def _places(name: str, value: str, directory: Path) -> list[dict[str, str]]:
+    """Where the folder or each of the checkpoints is: in full, and seen from `directory`."""
+    files = [
+        Path(part).resolve() for part in (value.split(os.pathsep) if name == "path" else [value])
+    ]
+    home = directory.resolve()
+    return [{"absolute": str(file), "relative": os.path.relpath(file, home)} for file in files]
+
+
+def _same_places(
+    before: Sequence[Mapping[str, str]], now: Sequence[Mapping[str, str]], directory: Path
+) -> bool:
+    """Whether each is where it was, or where it was as seen from `directory`."""
+    home = directory.resolve()
+    return len(before) == len(now) and all(
+        Path(new["absolute"])
+        in (Path(old["absolute"]).resolve(), (home / old["relative"]).resolve())
+        for old, new in zip(before, now, strict=True)
+    )
+
+
+def _in_full(places: Sequence[Mapping[str, str]]) -> str:
+    return os.pathsep.join(place["absolute"] for place in places)
 
 
 def _resolved(value: Any) -> Any:

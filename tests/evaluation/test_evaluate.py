@@ -133,6 +133,66 @@ def test_results_of_another_evaluation_are_not_replaced(
     assert (one / "scores.json").read_bytes() != kept
 
 
+@pytest.fixture
+def evaluate_quickly(prepared_data, tiny_run, monkeypatch):
+    """`evaluate` without a search: the binarised references are the translation."""
+    pieces = (tiny_run / "test.en").read_text().splitlines()
+    monkeypatch.setattr(
+        "admin_nmt.evaluation.evaluate.translate",
+        lambda *args: Translations(pieces, pieces, ["x"] * len(pieces)),
+    )
+    return evaluate
+
+
+def test_names_are_compared_by_what_they_mean_where_they_were_given(
+    evaluate_quickly, prepared_data, tiny_run, tmp_path, monkeypatch
+):
+    """The same words in another folder are another model; other words for the same one are not."""
+    for name in ("run1", "run2"):
+        (tmp_path / name).mkdir()
+        shutil.copy(tiny_run / "checkpoints" / "checkpoint1.pt", tmp_path / name)
+    shutil.copytree(prepared_data, tmp_path / "data-bin")
+    words = ("../data-bin", "checkpoint1.pt")
+    monkeypatch.chdir(tmp_path / "run1")
+    evaluate_quickly(*words, output="../scores")
+    kept = (tmp_path / "scores" / "scores.json").read_bytes()
+    assert [json.loads(kept)[name] for name in ("data", "path")] == list(words)
+    monkeypatch.chdir(tmp_path / "run2")
+    refused = r"another --path \(/.*run1/checkpoint1\.pt, now /.*run2/checkpoint1\.pt\)"
+    with pytest.raises(UserError, match=refused):
+        evaluate_quickly(*words, output="../scores")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="another --path"):
+        evaluate_quickly("data-bin", "run1/checkpoint1.pt:run2/checkpoint1.pt", output="scores")
+    assert (tmp_path / "scores" / "scores.json").read_bytes() == kept
+    evaluate_quickly("data-bin", "run1/checkpoint1.pt", output="scores")
+    assert (tmp_path / "scores" / "scores.json").read_bytes() != kept
+
+
+def test_a_folder_moved_or_copied_with_its_model_keeps_its_scores_its_own(
+    evaluate_quickly, prepared_data, tiny_run, tmp_path
+):
+    """Data in the folder or elsewhere; files of earlier versions are compared by the names given."""
+    for data in ("data-bin", prepared_data):
+        old, new, copy = (tmp_path / f"{name}{len(str(data))}" for name in ("old", "new", "copy"))
+        shutil.copytree(prepared_data, old / "data-bin")
+        for number in (1, 2):
+            shutil.copy(tiny_run / "checkpoints" / f"checkpoint{number}.pt", old)
+        evaluate_quickly(old / data, str(old / "checkpoint1.pt"), output=old / "scores")
+        old.rename(new)
+        shutil.copytree(new, copy)
+        for folder in (new, copy):
+            model, output = str(folder / "checkpoint1.pt"), folder / "scores"
+            with pytest.raises(UserError, match="another --path"):
+                evaluate_quickly(folder / data, str(folder / "checkpoint2.pt"), output=output)
+            evaluate_quickly(folder / data, model, output=output)
+    scores = json.loads((output / "scores.json").read_text())
+    del scores["places"]
+    (output / "scores.json").write_text(json.dumps(scores | {"path": str(old / "checkpoint1.pt")}))
+    with pytest.raises(UserError, match="another --path"):
+        evaluate_quickly(folder / data, model, output=output)
+
+
 def test_without_any_reference_the_translation_is_kept_and_one_is_asked_for():
     with pytest.raises(UserError, match=r"give one with --reference"):
         score_all({"hypotheses.detok": ["a"], "hypotheses.tok": ["a"]}, ["x"], lowercase=False)
