@@ -63,7 +63,7 @@ def read_runs(paths: Sequence[str], labels: Sequence[str] | None = None) -> list
 
 def default_label(path: str | os.PathLike[str]) -> str:
     """The folder's name for `NAME/train.log` and `NAME/checkpoints`, else that of the file itself."""
-    place = Path(path).resolve()
+    place = _as_named(Path(path))
     if place.name in ("train.log", "hydra_train.log", "checkpoints"):
         place = place.parent
     return place.name if place.is_dir() else place.stem
@@ -113,8 +113,14 @@ def result_folders(folder: Path | None) -> list[Path]:
 
 
 def home_of(folder: Path) -> Path:
-    """The run's folder when `folder` is its folder of checkpoints."""
-    return folder.resolve().parent if folder.resolve().name == "checkpoints" else folder
+    """The run's folder when `folder` is its folder of checkpoints, which may be a link to another disk."""
+    named = _as_named(folder)
+    return named.parent if named.name == "checkpoints" else folder
+
+
+def _as_named(path: Path) -> Path:
+    """In full, under the name that was given: a link at its end is not followed."""
+    return path.resolve() if path.name in ("", "..") else path.parent.resolve() / path.name
 
 
 def find_log(folder: Path) -> tuple[Path, TrainingLog]:

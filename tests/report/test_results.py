@@ -16,7 +16,7 @@ from admin_nmt.evaluation.scoring import Score
 from admin_nmt.modules.head_names import Head
 from admin_nmt.pruning.records import Measurement, save_measurements, save_removed
 from admin_nmt.report import figures, model_state, translations
-from admin_nmt.report.runs import Run, read_run, result_folders
+from admin_nmt.report.runs import Run, read_run, read_runs, result_folders
 from admin_nmt.report.translations import Evaluated
 from tests.support.report import Page, write_log
 
@@ -198,6 +198,29 @@ def test_the_save_dir_beside_a_log_comes_before_one_of_the_same_name_here(
     assert [found.name for found in read_run(log, "a").evaluations] == ["another-training"]
     write_evaluation(Path("a") / "checkpoints" / "its-own", 21.0, "x")
     assert [found.name for found in read_run(log, "a").evaluations] == ["its-own"]
+
+
+def test_checkpoints_may_be_a_link_to_another_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lies beside the link's target is of others."""
+    home, disk = tmp_path / "runs" / "a", tmp_path / "scratch"
+    write_log(home / "train.log", 0.1)
+    log = (home / "train.log").read_text().split("\n", 1)[1]
+    (home / "train.log").write_text("Namespace(save_dir='checkpoints')\n" + log)
+    write_evaluation(home / "scores", 20.0, "x")
+    write_evaluation(disk / "of-another-run", 21.0, "x")
+    (disk / "checkpoints").mkdir()
+    (home / "checkpoints").symlink_to(disk / "checkpoints")
+    monkeypatch.chdir(tmp_path)
+    for given in ("runs/a", "runs/a/train.log", "runs/a/checkpoints", "runs/a/checkpoints/"):
+        (run,) = read_runs([given])
+        assert [found.name for found in run.evaluations] == ["scores"]
+        assert run.label == "a"
+    monkeypatch.chdir(home)
+    for given in (".", "checkpoints"):
+        (run,) = read_runs([given])
+        assert ([found.name for found in run.evaluations], run.label) == (["scores"], "a")
 
 
 def test_an_unreadable_checkpoint_does_not_cost_the_report(
