@@ -78,9 +78,13 @@ def read_run(path: str | os.PathLike[str], label: str) -> Run:
     place = Path(path)
     if not place.exists():
         raise UserError(f"run {path} does not exist: give a training log or a run's folder")
-    if place.suffix == ".json":
-        return _of_result(place, label)
-    origin, log = find_log(home_of(place)) if place.is_dir() else (place, read_log(place))
+    if place.is_dir():
+        origin, log = find_log(home_of(place))
+    else:
+        origin, log = place, read_log(place)
+        # A log of `--log-file train.json` is a line of settings and JSON objects: not one of them.
+        if place.suffix == ".json" and not (log.curves and not _is_json(place)):
+            return _of_result(place, label)
     if not log.curves:
         raise UserError(f"{origin} holds no progress of fairseq-train: give the log of a training")
     folders = result_folders(place if place.is_dir() else save_dir_of(origin, log))
@@ -143,6 +147,15 @@ def find_log(folder: Path) -> tuple[Path, TrainingLog]:
         f"{folder} holds no training log (train.log, hydra_train.log or another *.log): give the file "
         "that fairseq-train's output or --log-file went to"
     )
+
+
+def _is_json(path: Path) -> bool:
+    """Whether a file as a whole is JSON, as a result file is."""
+    try:
+        read_json(path)
+    except UserError:
+        return False
+    return True
 
 
 def _of_result(path: Path, label: str) -> Run:

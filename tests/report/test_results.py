@@ -233,6 +233,17 @@ def test_an_unreadable_checkpoint_does_not_cost_the_report(
     assert run.omegas == [] and "checkpoint_last.pt is passed over" in caplog.text
 
 
+def test_a_log_may_be_named_like_a_result_file(tmp_path: Path) -> None:
+    """`--log-format json --log-file train.json`; a result file that is cut off is not taken for one."""
+    write_log(tmp_path / "train.log", 0.1)
+    run = read_run(tmp_path / "train.log", "x")
+    log = (tmp_path / "train.log").rename(tmp_path / "train.json")
+    assert read_run(log, "x").curves == run.curves and read_run(log, "x").settings == run.settings
+    log.write_text('{"train_ppl": {"updates": [1],')
+    with pytest.raises(UserError, match=r"train\.json is not valid JSON"):
+        read_run(log, "x")
+
+
 def test_results_of_a_study_have_omegas_and_scores(tmp_path: Path) -> None:
     content = {
         "train_ppl": {"updates": [1], "values": [9.0]}, "seed": 1,
