@@ -24,6 +24,9 @@ _AFTER = re.compile(r"epoch \d+ \| (?:valid on '([^']+)' subset \| )?(\w+ [^|]*\
 #: The line with all settings: a dictionary of groups, or one Namespace (fairseq before 0.10).
 _SETTINGS = re.compile(r"^(?:.* \| INFO \| [\w.]+ \| )?((?:\{'_name'|Namespace\().*)$")
 
+#: fairseq's `wall` of whole epochs and within them.
+_CLOCKS = ("train_wall", "wall")
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -40,7 +43,8 @@ class TrainingLog:
     Attributes:
         curves: name -> curve: `loss`, `ppl`, ... within epochs; `train_loss`, ... of whole epochs;
             `valid_loss`, ... of validations, by the subset's name. Perplexities and losses are per
-            token, losses in bits; `wall` in seconds. Values that are not finite are kept.
+            token, losses in bits; `wall` in seconds, with that of the program's earlier starts where
+            the log shows these by their settings. Values that are not finite are kept.
         settings: option -> value of the last start in the log; empty if it does not show them.
         subsets: names of the validation sets, in the order in which they appear.
     """
@@ -91,15 +95,18 @@ def parse_log(lines: Iterable[str]) -> TrainingLog:
     """Curves and settings of a log's lines; other lines are passed over.
 
     Updates only fall where a run was resumed from a checkpoint: what was logged beyond that is of a run
-    that died, whose values and clock have nothing to do with what follows.
+    that died, whose values and clock have nothing to do with what follows. fairseq's clock, `wall`, begins
+    at 0 with each start of the program, which shows its settings then.
     """
     points: dict[str, dict[int, float]] = {}
     settings: dict[str, Any] = {}
     prefixes: dict[str, None] = {}
-    last = 0.0
+    last = earlier = 0.0
+    started = False
     for line in lines:
         shown = _SETTINGS.match(line.rstrip("\n"))
         if shown:
+            started = True
             settings = parse_settings(shown[1]) or settings
             continue
         found = _json_record(line) or _plain_record(line)
@@ -113,6 +120,8 @@ def parse_log(lines: Iterable[str]) -> TrainingLog:
             for values in points.values():
                 for later in [at for at in values if at > update]:
                     del values[later]
+        if started:
+            earlier, started = _clock_before(points, update), False
         last = update
         prefixes[prefix] = None
         for name, value in record.items():
@@ -122,6 +131,7 @@ def parse_log(lines: Iterable[str]) -> TrainingLog:
                 continue
             number = _number(value)
             if number is not None and not name.endswith("num_updates"):
+                number += earlier if name in _CLOCKS else 0.0
                 points.setdefault(name, {})[int(update)] = number
     curves = {
         name: Curve(sorted(values), [values[update] for update in sorted(values)])
@@ -130,6 +140,12 @@ def parse_log(lines: Iterable[str]) -> TrainingLog:
     }
     subsets = [prefix.removesuffix("_") for prefix in prefixes if prefix not in ("", "train_")]
     return TrainingLog(curves, settings, subsets)
+
+
+def _clock_before(points: Mapping[str, Mapping[int, float]], update: float) -> float:
+    """The latest value of the clock, in seconds, that is of fewer updates; 0 if there is none."""
+    values = [item for name in _CLOCKS for item in points.get(name, {}).items() if item[0] < update]
+    return max(values, default=(0, 0.0))[1]
 
 
 def parse_settings(text: str) -> dict[str, Any]:
@@ -213,11 +229,12 @@ def read_curve(path: str | os.PathLike[str], name: str) -> Curve:
 def minutes_at(curves: Mapping[str, Curve], updates: Iterable[int]) -> list[float] | None:
     """Minutes since the start of the training at each update, interpolated between the log's lines.
 
-    Taken from fairseq's `wall`, which includes validation and saving. Where that clock starts again
-    after a restart, its time is added to that of the earlier part. None if the log has no `wall`.
+    Taken from fairseq's `wall`, which includes validation and saving. Where that clock falls, a restart
+    that the log does not show by its settings, its time is added to that of the earlier part. None if
+    the log has no `wall`.
     """
     seconds: dict[int, float] = {}
-    for name in ("train_wall", "wall"):
+    for name in _CLOCKS:
         curve = curves.get(name, Curve([], []))
         seconds |= dict(zip(curve.updates, curve.values, strict=True))
     if not seconds:

@@ -94,6 +94,27 @@ def test_minutes_follow_the_clock_over_a_restart() -> None:
     assert minutes_at({"loss": Curve([1], [1.0])}, [1]) is None
 
 
+def test_minutes_of_a_resumed_run_go_on_from_those_of_the_earlier_start() -> None:
+    """Also where the later clock has run for longer; without settings only a clock that falls shows it."""
+
+    def record(update: int, wall: int, prefix: str = "") -> str:
+        return json.dumps({f"{prefix}num_updates": f"{update}", f"{prefix}wall": f"{wall}"})
+
+    start = "{'_name': None, 'common': {'seed': 1}}\n"
+    first, second = [record(100, 3600)], [record(200, 3660), record(200, 3660, "train_")]
+    log = parse_log([start, *first, start, *second])
+    assert minutes_at(log.curves, [100, 200]) == pytest.approx([60, 121])
+    without = parse_log([start, *first, *second])
+    assert minutes_at(without.curves, [100, 200]) == pytest.approx([60, 61])
+    # A start that came to nothing, and one at 100 that does again what was done beyond it.
+    dead = [record(150, 1800), record(200, 3600)]
+    log = parse_log([start, *first, start, start, *dead, start, record(150, 60), record(200, 120)])
+    assert minutes_at(log.curves, [100, 150, 200]) == pytest.approx([60, 61, 62])
+    # Another training in the same file.
+    log = parse_log([start, *first, start, record(50, 60), record(100, 120)])
+    assert minutes_at(log.curves, [50, 100]) == pytest.approx([1, 2])
+
+
 def test_settings_of_both_forms_are_read_and_never_run(tmp_path: Path) -> None:
     groups = (
         "{'_name': None, 'common': {'_name': None, 'seed': 1, 'cpu': True}, 'model': Namespace("
