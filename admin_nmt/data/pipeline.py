@@ -41,11 +41,11 @@ from admin_nmt.data.download import download, local_archives
 from admin_nmt.data.odd_lines import Warnings
 from admin_nmt.data.parallel import chunks, ordered_map
 from admin_nmt.data.preparation_record import describe, settings_of
-from admin_nmt.data.state import State, locked, require_own_folder
+from admin_nmt.data.state import State, require_own_folder
 from admin_nmt.data.subwords import SUBWORD_KINDS
 from admin_nmt.data.tokenization import LineTokenizer, require_known_language
 from admin_nmt.errors import UserError
-from admin_nmt.files import atomic_folder, atomic_write, make_directory, sha256
+from admin_nmt.files import atomic_folder, atomic_write, locked, make_directory, sha256
 from admin_nmt.json_files import write_json
 from admin_nmt.progress import progress
 
@@ -407,7 +407,8 @@ def prepare(
         UserError: bad input, a full disk, or an output folder made with other settings.
     """
     require_own_folder(output)
-    with locked(output):
+    make_directory(output)
+    with locked(output / ".lock", output):
         try:
             return PreparationRun(corpus, output, workers, files, archives).run()
         except OSError as error:

@@ -5,15 +5,10 @@ on where it stopped and a run with other settings is refused instead of mixed in
 """
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from admin_nmt.errors import UserError
-from admin_nmt.files import make_directory
 from admin_nmt.json_files import read_json_object, write_json
 
 FILE_NAME = "state.json"
@@ -34,23 +29,6 @@ def require_own_folder(folder: Path) -> None:
             f"{folder} is not empty and was not made by admin-nmt prepare: "
             "give a new folder as --output"
         )
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold `folder` for this process alone.
-
-    Raises:
-        UserError: another process holds it, or it cannot be written to.
-    """
-    make_directory(folder)
-    lock = FileLock(folder / ".lock", blocking=False)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise UserError(f"another admin-nmt prepare is at work in {folder}") from None
-    with lock:
-        yield
 
 
 class State:

@@ -23,7 +23,7 @@ from admin_nmt.export.loading import load_backend
 from admin_nmt.export.search import Search, Sentence
 from admin_nmt.export.text import load_text
 from admin_nmt.export.translator import translate_sentences
-from admin_nmt.files import atomic_write, sha256
+from admin_nmt.files import atomic_write, locked, sha256
 from admin_nmt.json_files import read_json
 from admin_nmt.progress import progress
 
@@ -144,26 +144,31 @@ def translate_parts(
     backend: Backend, sources: Any, dictionary: Any, folder: Path, search: Search,
     batch_tokens: int, part_sentences: int,
 ) -> list[Path]:  # fmt: skip
-    """The files with the translations of all sources, which are made where they are missing."""
+    """The files with the translations of all sources, which are made where they are missing.
+
+    Raises:
+        UserError: another process translates into `folder`.
+    """
     starts = range(0, len(sources), part_sentences)
     parts = [folder / f"{number:05d}.jsonl" for number in range(len(starts))]
-    missing = [
-        (number, range(start, min(start + part_sentences, len(sources))), part)
-        for number, (start, part) in enumerate(zip(starts, parts, strict=True))
-        if not part.exists()
-    ]
-    there = len(sources) - sum(len(indices) for _, indices, _ in missing)
-    with progress(logger, "translating", "sentences", initial=there, total=len(sources)) as bar:
-        for number, indices, part in missing:
-            # Without the end of sentence, which an engine adds.
-            lines = [dictionary.string(sources[index][:-1]).split() for index in indices]
-            if search.sampling is not None:
-                # The same numbers for a part, whether those before it were made in this run.
-                backend.seed((search.sampling.seed + number) % (LARGEST_SEED + 1))
-            found = _translate(backend, lines, search, batch_tokens, bar.update)
-            with atomic_write(part) as stream:
-                for hypotheses in found:
-                    stream.write(json.dumps(hypotheses, ensure_ascii=False) + "\n")
+    with locked(folder / ".lock", folder):
+        missing = [
+            (number, range(start, min(start + part_sentences, len(sources))), part)
+            for number, (start, part) in enumerate(zip(starts, parts, strict=True))
+            if not part.exists()
+        ]
+        there = len(sources) - sum(len(indices) for _, indices, _ in missing)
+        with progress(logger, "translating", "sentences", initial=there, total=len(sources)) as bar:
+            for number, indices, part in missing:
+                # Without the end of sentence, which an engine adds.
+                lines = [dictionary.string(sources[index][:-1]).split() for index in indices]
+                if search.sampling is not None:
+                    # The same numbers for a part, whether those before it were made in this run.
+                    backend.seed((search.sampling.seed + number) % (LARGEST_SEED + 1))
+                found = _translate(backend, lines, search, batch_tokens, bar.update)
+                with atomic_write(part) as stream:
+                    for hypotheses in found:
+                        stream.write(json.dumps(hypotheses, ensure_ascii=False) + "\n")
     return parts
 
 

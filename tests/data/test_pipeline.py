@@ -23,9 +23,10 @@ from admin_nmt.data import binarize, bpe, pipeline
 from admin_nmt.data.corpora import Archive, Cleaning, Corpus, Source
 from admin_nmt.data.corpus_files import load_corpus
 from admin_nmt.data.pipeline import prepare
-from admin_nmt.data.state import State, locked
+from admin_nmt.data.state import State
 from admin_nmt.data.text_pipeline import TextPipeline
 from admin_nmt.errors import UserError
+from admin_nmt.files import locked
 from admin_nmt.evaluation.preparation import read_preparation
 from tests.support.odd_lines import ODD_LINES
 
@@ -396,9 +397,10 @@ def test_foreign_and_busy_folders_are_left_alone(custom, tmp_path):
     with pytest.raises(UserError, match="is not empty and was not made by admin-nmt prepare"):
         prepare(SMALL, tmp_path / "mine", workers=1, files=custom)
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
+    (tmp_path / "busy").mkdir()
     with (
-        locked(tmp_path / "busy"),
-        pytest.raises(UserError, match="another admin-nmt prepare is at work"),
+        locked(tmp_path / "busy" / ".lock", tmp_path / "busy"),
+        pytest.raises(UserError, match="another run of admin-nmt is at work in .*busy"),
     ):
         prepare(SMALL, tmp_path / "busy", workers=1, files=custom)
     with pytest.raises(UserError, match=r"cannot write to directory .*thesis\.tex/out"):

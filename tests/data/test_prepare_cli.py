@@ -13,9 +13,9 @@ import pytest
 
 from admin_nmt.cli.main import main
 from admin_nmt.data.corpus_files import corpus_names
-from admin_nmt.data.state import locked
 from admin_nmt.data.text_pipeline import TextPipeline
 from admin_nmt.errors import UserError
+from admin_nmt.files import locked
 from tests.support.programs import BIN
 
 ROOT = Path(__file__).parents[2]
@@ -125,7 +125,7 @@ def wait_for_lock(folder):
     end = time.monotonic() + 30
     while True:
         try:
-            with locked(folder):
+            with locked(folder / ".lock", folder):
                 return
         except UserError:
             assert time.monotonic() < end

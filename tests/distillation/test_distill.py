@@ -20,7 +20,7 @@ from admin_nmt.distillation.translating import (
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.export import load_translator
 from admin_nmt.export.search import Search
-from admin_nmt.files import sha256
+from admin_nmt.files import locked, sha256
 from admin_nmt.json_files import read_json, require_same_settings, write_json
 from tests.support.binarised import read_pairs, write_dictionary
 from tests.support.programs import BIN
@@ -187,6 +187,12 @@ def test_what_does_not_belong_together_is_refused(
     distill(exported, small, tmp_path / "out", threads=1)
     with pytest.raises(UserError, match="holds translations with another search"):
         distill(exported, small, tmp_path / "out", Search(beam=2), threads=1)
+    translations = tmp_path / "out" / "translations"
+    with (
+        locked(translations / ".lock", translations),
+        pytest.raises(UserError, match="another run of admin-nmt is at work in .*translations"),
+    ):
+        distill(exported, small, tmp_path / "out", threads=1)
     replaced = shutil.copytree(small, tmp_path / "replaced")
     distill(exported, replaced, tmp_path / "again", threads=1)
     (source,) = replaced.glob("train.*.de.bin")
