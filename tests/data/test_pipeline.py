@@ -26,8 +26,8 @@ from admin_nmt.data.pipeline import prepare
 from admin_nmt.data.state import State
 from admin_nmt.data.text_pipeline import TextPipeline
 from admin_nmt.errors import UserError
-from admin_nmt.files import locked
 from admin_nmt.evaluation.preparation import read_preparation
+from admin_nmt.files import locked
 from tests.support.odd_lines import ODD_LINES
 
 
@@ -400,7 +400,7 @@ def test_foreign_and_busy_folders_are_left_alone(custom, tmp_path):
     (tmp_path / "busy").mkdir()
     with (
         locked(tmp_path / "busy" / ".lock", tmp_path / "busy"),
-        pytest.raises(UserError, match="another run of admin-nmt is at work in .*busy"),
+        pytest.raises(UserError, match=r"another run of admin-nmt is at work in .*busy"),
     ):
         prepare(SMALL, tmp_path / "busy", workers=1, files=custom)
     with pytest.raises(UserError, match=r"cannot write to directory .*thesis\.tex/out"):

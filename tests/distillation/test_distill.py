@@ -190,7 +190,7 @@ def test_what_does_not_belong_together_is_refused(
     translations = tmp_path / "out" / "translations"
     with (
         locked(translations / ".lock", translations),
-        pytest.raises(UserError, match="another run of admin-nmt is at work in .*translations"),
+        pytest.raises(UserError, match=r"another run of admin-nmt is at work in .*translations"),
     ):
         distill(exported, small, tmp_path / "out", threads=1)
     replaced = shutil.copytree(small, tmp_path / "replaced")
