@@ -36,8 +36,8 @@ from admin_nmt.data.blocks import (
     pick,
     write_columns,
 )
-from admin_nmt.data.corpora import SETS, Corpus, archive_names, fill
-from admin_nmt.data.download import download, local_archives
+from admin_nmt.data.corpora import SETS, Archive, Corpus, archive_names, fill
+from admin_nmt.data.download import download, local_archives, verify
 from admin_nmt.data.odd_lines import Warnings
 from admin_nmt.data.parallel import chunks, ordered_map
 from admin_nmt.data.preparation_record import describe, settings_of
@@ -99,6 +99,8 @@ class PreparationRun:
             sentence_pieces.require_sentencepiece()
         if self.files is not None:
             self.state.require_same_inputs(self._inputs(self.files))
+        elif self.state.is_done(STEPS[-1]) or self.state.is_done(STEPS[0]):
+            self._require_same_archives()
         # The last step needs nothing of the others, so what they made may have been deleted.
         if not self.state.is_done(STEPS[-1]):
             for name in STEPS:
@@ -123,17 +125,45 @@ class PreparationRun:
         """Whether the set is cut from the training text."""
         return name == "valid" and self.corpus.valid_every is not None
 
-    def _find_archives(self) -> dict[str, Path]:
+    def _wanted_archives(self) -> list[Archive]:
         names = dict.fromkeys(
             name
             for sources in self.corpus.sources.values()
             for source in sources
             for name in archive_names(source, self.corpus.languages)
         )
-        wanted = [self.corpus.archives[name] for name in names]
+        return [self.corpus.archives[name] for name in names]
+
+    def _find_archives(self) -> dict[str, Path]:
+        wanted = self._wanted_archives()
         if self.archives is not None:
             return local_archives(wanted, self.archives)
         return download(wanted, self.output / "archives")
+
+    def _require_same_archives(self) -> None:
+        """Refuse archives other than those that were tokenised: by the files that are still there, and
+        by checksums that the corpus file has got since."""
+        folder = self.archives or self.output / "archives"
+        for archive in self._wanted_archives():
+            known, path = self.state.inputs.get(archive.name), folder / archive.name
+            if known is None:
+                continue
+            if path.is_file():
+                self.state.require_same_file(archive.name, path)
+            if archive.checksum is None:
+                continue
+            published = known.get("published_checksum")
+            algorithm, _ = archive.checksum.split(":")
+            sums = [f"sha256:{known['sha256']}", *([published] if published else [])]
+            comparable = [each for each in sums if each.startswith(f"{algorithm}:")]
+            if comparable and archive.checksum not in comparable:
+                raise UserError(
+                    f"the published checksum of {archive.name} has changed since {self.output} was "
+                    f"made from it ({comparable[0]} then, {archive.checksum} now): give another "
+                    "--output, or delete the folder"
+                )
+            if not comparable and path.is_file():
+                verify(archive, path)
 
     def _inputs(self, files: dict[str, Path]) -> dict[str, dict[str, Any]]:
         """Checksum of each input; a file that was not published with one is reported."""
@@ -160,6 +190,9 @@ class PreparationRun:
 
     def _tokenize(self) -> tuple[list[Path], dict[str, Any]]:
         self.files = self._find_archives() if self.files is None else self.files
+        times = {
+            name: path.stat().st_mtime_ns for name, path in self.files.items() if path.is_file()
+        }
         inputs = self._inputs(self.files)
         self.state.require_same_inputs(inputs)
         make_directory(self.output / "tokenized")
@@ -179,7 +212,7 @@ class PreparationRun:
             # Small sets first: what is wrong with them shows before the long work on train.
             for name in sorted(self.corpus.sources, key=SETS.index, reverse=True):
                 read[name] = self._tokenize_set(name, streams, written)
-        self.state.inputs = inputs
+        self.state.inputs, self.state.times = inputs, times
         order = {name: read[name] for name in SETS if name in read}
         return paths, {"read": order, "kept": {name: written[name] for name in self.sets}}
 

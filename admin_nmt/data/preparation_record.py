@@ -23,7 +23,7 @@ _LIBRARIES = ("admin-nmt", "sacremoses", "subword-nmt")
 def settings_of(corpus: Corpus) -> dict[str, Any]:
     """What determines the result, flat, as JSON would give it back."""
     content = asdict(corpus)
-    del content["archives"]  # their checksums are compared as inputs
+    del content["archives"]  # their checksums are compared with those of the inputs
     for key in ("refuse_empty", "published_lines"):  # they warn, stop the work, or change nothing
         del content[key]
     if not corpus.substitute:

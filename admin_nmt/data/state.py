@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from admin_nmt.errors import UserError
+from admin_nmt.files import sha256
 from admin_nmt.json_files import read_json_object, write_json
 
 FILE_NAME = "state.json"
@@ -46,6 +47,9 @@ class State:
         self.folder = folder
         self.settings = settings
         self.inputs: dict[str, dict[str, Any]] = {}
+        #: Input -> time of change in ns, of the file that was compared last. Not among `inputs`, which
+        #: `preparation.json` repeats: it is not the same for a copy.
+        self.times: dict[str, int] = {}
         self.steps: dict[str, dict[str, Any]] = {}
         path = folder / FILE_NAME
         if path.exists():
@@ -74,9 +78,16 @@ class State:
                 "give another --output, or delete the folder"
             )
         self.steps, self.inputs = steps, inputs
+        times = content.get("times")  # earlier versions did not record them
+        self.times = times if isinstance(times, dict) else {}
 
     def _save(self) -> None:
-        content = {"settings": self.settings, "inputs": self.inputs, "steps": self.steps}
+        content = {
+            "settings": self.settings,
+            "inputs": self.inputs,
+            "times": self.times,
+            "steps": self.steps,
+        }
         write_json(self.folder / FILE_NAME, content)
 
     def is_done(self, step: str) -> bool:
@@ -123,3 +134,16 @@ class State:
                     f"{known['sha256']} then, {value['sha256']} now): give another --output, "
                     "or delete the folder"
                 )
+
+    def require_same_file(self, name: str, path: Path) -> None:
+        """The same of one input; a file of the known size and time of change is not read again.
+
+        Raises:
+            UserError: as `require_same_inputs`.
+        """
+        found = path.stat()
+        if [found.st_size, found.st_mtime_ns] == [self.inputs[name]["bytes"], self.times.get(name)]:
+            return
+        self.require_same_inputs({name: {"sha256": sha256(path)}})
+        self.times[name] = found.st_mtime_ns
+        self._save()

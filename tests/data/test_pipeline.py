@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 import os
+import shutil
 import struct
 import sys
 import tarfile
@@ -530,3 +531,44 @@ def test_unpublished_checksums_are_recorded_and_reported(iwslt14, tmp_path, quic
     assert f"recorded sha256 {known['sha256']}" in caplog.text
     (iwslt14 / "de-en.tgz").unlink()  # finished steps need no archives
     prepare(corpus, tmp_path / "out", workers=1, archives=iwslt14)
+
+
+def test_changed_archives_of_a_finished_folder_are_refused(
+    iwslt14, tmp_path, quick_binarize, monkeypatch
+):
+    """A file is read again only where its size or time differ; one that is gone is not missed."""
+    name, output = "de-en.tgz", tmp_path / "out"
+    corpus = published(load_corpus("iwslt14-de-en"))
+    prepare(corpus, output, workers=1, archives=iwslt14)
+    archive, read = iwslt14 / name, []
+    sha256 = pipeline.sha256
+    monkeypatch.setattr(
+        "admin_nmt.data.state.sha256", lambda path: read.append(path) or sha256(path)
+    )
+    prepare(corpus, output, workers=1, archives=iwslt14)
+    assert read == []
+    os.utime(archive, (1, 1))
+    for _ in range(2):
+        prepare(corpus, output, workers=1, archives=iwslt14)
+        assert read == [archive]
+
+    def with_checksum(checksum):
+        found = corpus.archives[name]
+        return replace(corpus, archives={name: Archive(name, found.url, checksum)})
+
+    other = "sha256:" + "0" * 64
+    prepare(with_checksum(f"sha256:{sha256(archive)}"), output, workers=1, archives=iwslt14)
+    with pytest.raises(UserError, match=rf"checksum of de-en\.tgz has changed since .*{other} now"):
+        prepare(with_checksum(other), output, workers=1, archives=iwslt14)
+    with pytest.raises(UserError, match=r"de-en\.tgz has md5 checksum"):
+        prepare(with_checksum("md5:" + "0" * 32), output, workers=1, archives=iwslt14)
+    archive.write_bytes(archive.read_bytes()[::-1])
+    with pytest.raises(
+        UserError, match=r"de-en\.tgz has changed since .* was made from it \(sha256"
+    ):
+        prepare(corpus, output, workers=1, archives=iwslt14)
+    shutil.rmtree(output / "tokenized")  # what is not needed any more
+    with pytest.raises(UserError, match=r"de-en\.tgz has changed since"):
+        prepare(corpus, output, workers=1, archives=iwslt14)
+    archive.unlink()
+    prepare(corpus, output, workers=1, archives=iwslt14)
