@@ -1,15 +1,19 @@
-"""What fairseq imports in every program for two modules is imported when they use it."""
+"""What fairseq imports in every program for two modules is imported when they use it; PyTorch's compiler
+when something is compiled."""
 
 import subprocess
 import sys
+from functools import wraps
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import module_from_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from admin_nmt.host import starting
+from tests.support.training import COMMON
 
 SCRIPT = """
 import sys
@@ -25,10 +29,59 @@ assert criterion.pearsonr([1, 2, 3], [1, 2, 3]).statistic > 0.99
 assert len(task.sklearn_metrics.roc_curve(truth, [0.1, 0.9, 0.4, 0.2])) == 3
 """
 
+TRAINING = """
+import sys, types
+from fairseq_cli.train import cli_main
+cli_main()
+assert "torch._dynamo" not in sys.modules, "imported"
+import torch
+asked = []
+compiler = types.ModuleType("torch._dynamo")
+compiler.disable = lambda function, *_, **__: asked.append(function) or function
+torch._dynamo = sys.modules["torch._dynamo"] = compiler  # as if something were compiled now
+for _ in range(2):
+    torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1).zero_grad()
+names = {function.__name__ for function in asked}
+assert {"add_param_group", "zero_grad"} <= names and len(asked) == len(names), asked
+"""
+
 
 def test_libraries_are_imported_when_they_are_used() -> None:
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_training_imports_no_compiler_but_the_optimizers_ask_one_that_is_there(
+    data_bin: Path, tmp_path: Path
+) -> None:
+    train = [data_bin, *COMMON, "--max-update", "2", "--save-dir", tmp_path]
+    done = subprocess.run(
+        [sys.executable, "-c", TRAINING, *map(str, train)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_methods_decorated_otherwise_are_left_alone() -> None:
+    def plain(self: Any) -> None: ...
+
+    class Owner:
+        step = wraps(plain)(lambda self: plain(self))
+
+    starting.without_compiler(Owner)
+    assert not hasattr(plain, starting.KEPT)
+
+
+def test_optimizers_are_put_back(monkeypatch: Any) -> None:
+    class Owner:
+        @torch._disable_dynamo
+        def step(self) -> int:
+            return 3
+
+    monkeypatch.delitem(sys.modules, starting.COMPILER, raising=False)
+    restore = starting.without_compiler(Owner)
+    assert Owner().step() == 3 and starting.COMPILER not in sys.modules
+    restore()
+    assert not hasattr(Owner.step.__wrapped__, starting.KEPT)
 
 
 @pytest.fixture
