@@ -36,8 +36,9 @@ def stops(seed: str) -> list[int]:
     return [rng.randint(2, 6), rng.randint(9, UPDATES - 1)]
 
 
-#: Resumed by tests/criterions/test_training_with_rdrop.py and tests/train/test_realformer_training.py too.
-RESUMED_ELSEWHERE = ("rdrop", "realformer")
+#: Resumed by tests/criterions/test_training_with_rdrop.py, tests/train/test_realformer_training.py and
+#: test_subword_sampling.py too.
+RESUMED_ELSEWHERE = ("rdrop", "realformer", "workers", "buckets")
 
 
 @pytest.mark.parametrize(
