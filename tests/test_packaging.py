@@ -14,6 +14,7 @@ import pytest
 import admin_nmt
 
 REPOSITORY = Path(__file__).parents[1]
+pytestmark = pytest.mark.xdist_group("packaging")  # one worker builds the wheel
 #: What `python -m build` does, without a network: an archive, and a wheel from what it holds.
 BUILD = """
 import os, sys, tarfile

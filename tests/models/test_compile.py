@@ -15,6 +15,7 @@ from admin_nmt.modules.compiled import compile_layers
 from admin_nmt.modules.walk import all_layers
 from tests.support.training import run_training
 
+pytestmark = pytest.mark.xdist_group("compile")  # what one worker has compiled serves all tests
 #: Layers with omegas.
 OPTIONS = (
     "--encoder-layers", "3", "--decoder-layers", "1", "--init-type", "admin-log", "--dropout", "0",

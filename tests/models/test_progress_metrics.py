@@ -16,6 +16,7 @@ from tensorboardX.proto.event_pb2 import Event
 from admin_nmt.analysis.training_log import read_log
 from admin_nmt.models.progress_metrics import kept_heads, omega_range
 
+pytestmark = pytest.mark.xdist_group("progress_metrics")  # one worker trains
 OMEGAS = {f"{stack}_omega_{end}" for stack in ("encoder", "decoder") for end in ("min", "max")}
 #: Keeps what it is given, as the real one does offline, without network or account.
 WANDB = """

@@ -11,6 +11,7 @@ from tests.support.programs import BIN, run_program
 from tests.support.recipes import compose
 
 REPOSITORY = Path(__file__).parents[2]
+pytestmark = pytest.mark.xdist_group("front_door")  # one worker trains
 
 
 @pytest.fixture(scope="module")
