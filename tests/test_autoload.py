@@ -12,7 +12,7 @@ def python(code: str, **env: str) -> subprocess.CompletedProcess[str]:
         text=True,
         env=os.environ | env,
         cwd="/",
-        timeout=120,
+        timeout=600,
     )
 
 

@@ -37,7 +37,7 @@ def executable(path: Path, text: str) -> None:
 def run(*command: object, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["bash", *map(str, command)],
-        capture_output=True, text=True, timeout=100, env=ENVIRONMENT | env,
+        capture_output=True, text=True, timeout=600, env=ENVIRONMENT | env,
     )  # fmt: skip
 
 
@@ -153,7 +153,7 @@ def test_two_hosts_train_one_model(
         for rank, (name, interface, _) in enumerate(hosts)
     ]  # fmt: skip
     try:
-        outputs = [process.communicate(timeout=100)[0] for process in processes]
+        outputs = [process.communicate(timeout=600)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()

@@ -67,7 +67,7 @@ def test_two_ranks_equal_one_with_twice_the_update_frequency(
 
 
 def wait_for(condition: Callable[[], bool], processes: list[Any]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while not condition():
         assert time.monotonic() < deadline
         assert all(process.poll() is None for process in processes)
@@ -84,7 +84,7 @@ def test_a_killed_rank_ends_the_other_in_one_line_and_the_rerun_resumes(
     try:
         wait_for((run / "checkpoint_last.pt").exists, processes)
         processes[1].send_signal(signal.SIGKILL)
-        assert processes[0].wait(timeout=60) == 1
+        assert processes[0].wait(timeout=600) == 1
     finally:
         for process in processes:
             process.kill()

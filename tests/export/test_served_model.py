@@ -34,7 +34,7 @@ def ask(address: str, **content: Any) -> Any:
     request = urllib.request.Request(
         f"{address}/translate", body, {"Content-Type": "application/json"}
     )
-    with urllib.request.urlopen(request, timeout=60) as response:
+    with urllib.request.urlopen(request, timeout=600) as response:
         return json.load(response)
 
 

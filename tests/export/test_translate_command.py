@@ -40,7 +40,7 @@ def test_anything_from_standard_input_keeps_its_line(exported: Path) -> None:
     data = b"\n".join([*lines, b"Hund \xff.", long, *odd, lines[0]])
     result = subprocess.run(
         [sys.executable, "-c", WITHOUT_TORCH, "translate", str(exported), "--threads", "1"],
-        input=data, capture_output=True, timeout=120,
+        input=data, capture_output=True, timeout=600,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr.decode()
     output = result.stdout.decode().split("\n")

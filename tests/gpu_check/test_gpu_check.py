@@ -170,7 +170,7 @@ def test_a_stage_that_exceeds_its_time_is_ended_with_its_children(tmp_path: Path
     ],
 )
 def test_a_stage_that_dies_is_one_line(tmp_path: Path, end: str, reason: str) -> None:
-    found = run.run_stage("speed", [*python(ROW + end), str(tmp_path)], 20, tmp_path)
+    found = run.run_stage("speed", [*python(ROW + end), str(tmp_path)], 600, tmp_path)
     assert found["status"] == "failed" and reason in found["reason"]
     assert "\n" not in found["reason"] and found["tables"] == {"t": [{"x": 1}]}
 
@@ -180,7 +180,7 @@ def test_a_failed_stage_does_not_keep_the_next_from_running(
 ) -> None:
     ends = {"correct": "raise ValueError('no card')", "speed": "r.finish()"}
     monkeypatch.setattr(run, "command_of", lambda stage, *_: [*python(ROW + ends[stage]), str(tmp_path)])  # fmt: skip
-    options = ["--device", "cpu", "--output", str(tmp_path), "--minutes", "1"]
+    options = ["--device", "cpu", "--output", str(tmp_path), "--minutes", "20"]
     code = run.main([*options, "--stage", "correct", "--stage", "speed"])
     lines = capsys.readouterr().out.splitlines()
     assert code == 1
@@ -276,7 +276,7 @@ def test_the_script_runs_a_stage_and_keeps_its_results(data_bin: Path, tmp_path:
     result = subprocess.run(
         ["bash", ROOT / "scripts" / "gpu-check.sh", "--device", "cpu", "--smoke",
          "--data", data_bin, "--output", "out", "--stage", "environment"],
-        capture_output=True, text=True, timeout=200, cwd=tmp_path,
+        capture_output=True, text=True, timeout=600, cwd=tmp_path,
         env=os.environ | {"OMP_NUM_THREADS": "1", "ADMIN_NMT_VENV": sys.prefix},
     )  # fmt: skip
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-2000:]
@@ -295,9 +295,9 @@ def rehearsed(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     stages = ["train", "decode", "export", "correct", "speed", "loss"]
     result = subprocess.run(
         [sys.executable, "-m", "tests.support.rehearsal", *stages, "--",
-         "--output", output, "--device", "cpu", "--seconds", "120", "--smoke",
+         "--output", output, "--device", "cpu", "--seconds", "600", "--smoke",
          "--data", prepared / "data-bin"],
-        capture_output=True, text=True, timeout=280,
+        capture_output=True, text=True, timeout=600,
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(map(str, paths))},
     )  # fmt: skip
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-2000:]

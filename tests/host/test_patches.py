@@ -60,7 +60,7 @@ assert not changed(attributes()), changed(attributes())
 
 def test_table_is_what_is_replaced_and_can_be_taken_back() -> None:
     result = subprocess.run(
-        [sys.executable, "-c", COMPARISON], capture_output=True, text=True, timeout=120, cwd="/",
+        [sys.executable, "-c", COMPARISON], capture_output=True, text=True, timeout=600, cwd="/",
         env=os.environ | {"ADMIN_NMT_AUTOLOAD": "0"},
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-2000:]

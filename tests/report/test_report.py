@@ -206,7 +206,7 @@ def test_a_browser_draws_the_page_and_its_switches_work(
          f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=10000", "--dump-dom",
          "--enable-logging=stderr", f"--blink-settings=preferredColorScheme={dark}",
          probed.as_uri()],
-        capture_output=True, text=True, timeout=120, check=True,
+        capture_output=True, text=True, timeout=600, check=True,
     )  # fmt: skip
     assert not re.findall(r".*CONSOLE.*", browser.stderr)
     assert browser.stdout.count('class="main-svg"') >= len(page.figures())

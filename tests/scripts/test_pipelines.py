@@ -24,7 +24,7 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["bash", SCRIPTS / script, *map(str, options)],
-        capture_output=True, text=True, timeout=280, cwd=cwd,
+        capture_output=True, text=True, timeout=600, cwd=cwd,
         env=os.environ | {"OMP_NUM_THREADS": "1", "ADMIN_NMT_VENV": ""}
         | {"PATH": f"{path}:{os.environ['PATH']}"} | environment,
     )  # fmt: skip
@@ -63,7 +63,7 @@ def test_relative_environment_counts_from_the_project_as_in_install(
     program.chmod(0o755)
     relative = os.path.relpath(tmp_path / "environment", ROOT)
     subprocess.run(
-        ["bash", ROOT / script], cwd=tmp_path, timeout=60,
+        ["bash", ROOT / script], cwd=tmp_path, timeout=600,
         env={"PATH": "/usr/bin:/bin", "ADMIN_NMT_VENV": relative},
     )  # fmt: skip
     assert (tmp_path / "called").read_text().startswith("prepare multi30k")
@@ -87,7 +87,7 @@ def test_one_rule_says_which_environment_scripts_use(script: str, tmp_path: Path
 
     def used(active: str, **variables: str) -> str:
         subprocess.run(
-            ["bash", tmp_path / "project" / script], cwd=tmp_path, timeout=60,
+            ["bash", tmp_path / "project" / script], cwd=tmp_path, timeout=600,
             env={"PATH": f"{tmp_path / active / 'bin'}:/usr/bin:/bin"} | variables,
         )  # fmt: skip
         return (tmp_path / "called").read_text().strip()
@@ -112,7 +112,7 @@ def test_a_link_to_one_program_is_not_an_environment(python: bool, tmp_path: Pat
         (links / program).symlink_to(own / program)
     found = subprocess.run(
         ["bash", "-c", f"source {tmp_path}/scripts/lib/environment.sh; echo $bin; type -P torchrun"],
-        capture_output=True, text=True, timeout=60, env={"PATH": f"{links}:/usr/bin:/bin"},
+        capture_output=True, text=True, timeout=600, env={"PATH": f"{links}:/usr/bin:/bin"},
     )  # fmt: skip
     assert found.stdout.split() == [str(own), f"{own}/torchrun"]
 

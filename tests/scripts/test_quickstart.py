@@ -35,7 +35,7 @@ def quickstart(output: Path, *options: str) -> subprocess.CompletedProcess[str]:
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         cwd=output.parent,
-        timeout=280,
+        timeout=600,
     )
 
 

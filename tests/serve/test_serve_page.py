@@ -71,7 +71,7 @@ def test_typing_translates(
              f"--window-size={width},900", f"--user-data-dir={tmp_path / 'profile'}",
              "--virtual-time-budget=10000", "--dump-dom", "--enable-logging=stderr",
              f"--blink-settings=preferredColorScheme={dark}", f"http://127.0.0.1:{server.port}/"],
-            capture_output=True, text=True, timeout=120, check=True,
+            capture_output=True, text=True, timeout=600, check=True,
         )  # fmt: skip
     assert not re.findall(r".*CONSOLE.*", browser.stderr)
     found = re.search(r'data-seen="([^"]*)"', browser.stdout)

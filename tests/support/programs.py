@@ -30,7 +30,7 @@ PROGRAM = [sys.executable, "-c", "import os, time; print(os.getpid(), flush=True
 
 
 def run_program(
-    program: str, *args: object, check: bool = True, timeout: float = 300, **env: str
+    program: str, *args: object, check: bool = True, timeout: float = 600, **env: str
 ) -> subprocess.CompletedProcess[str]:
     """Run an installed program in a process of its own; with `check`, it must succeed."""
     result = subprocess.run(
@@ -77,7 +77,7 @@ def stopped_alone(
             assert process.poll() is None, process.communicate()[1]
             time.sleep(0.1)
         process.send_signal(number)
-        _, said = process.communicate(timeout=100)
+        _, said = process.communicate(timeout=600)
     finally:
         process.kill()
         running = []

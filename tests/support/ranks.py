@@ -42,7 +42,7 @@ def start_ranks(
 def finish(processes: list[subprocess.Popen[bytes]], folder: Path) -> str:
     """Wait for success; what rank 0 printed."""
     try:
-        codes = [process.wait(timeout=120) for process in processes]
+        codes = [process.wait(timeout=600) for process in processes]
     finally:
         for process in processes:
             process.kill()

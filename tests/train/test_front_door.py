@@ -47,7 +47,7 @@ def test_interactive_translates_a_line(data_bin: Path, checkpoint: Path) -> None
     result = subprocess.run(
         [str(BIN / "fairseq-interactive"), str(data_bin), "--path", str(checkpoint), "--cpu",
          "--beam", "2", "--max-len-b", "12", "--source-lang", "de", "--target-lang", "en"],
-        input="w1 w2 w3\n", capture_output=True, text=True, timeout=120,
+        input="w1 w2 w3\n", capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-2000:]
     assert "\nH-0\t" in result.stdout

@@ -27,7 +27,7 @@ def updates(save_dir: Path) -> int:
 
 
 def kill_after_a_checkpoint(process: subprocess.Popen[bytes], save_dir: Path) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     try:
         while not (save_dir / "checkpoint_last.pt").exists():
             log = (save_dir / "0.log").read_text()[-2000:]
