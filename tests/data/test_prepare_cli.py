@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ def run(*command: object, **kwargs) -> subprocess.CompletedProcess[str]:
     env = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [str(part) for part in command],
-        capture_output=True, text=True, timeout=200, env=env, **kwargs,
+        capture_output=True, text=True, timeout=600, env=env, **kwargs,
     )  # fmt: skip
 
 
@@ -114,7 +115,7 @@ def test_a_file_system_that_is_full_for_real(custom, tmp_path):
 
 def wait_for_half_files(folder: Path, process: subprocess.Popen) -> None:
     """Until a step of `process` is in the middle of writing to `folder`."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while not any(path.stat().st_size for path in folder.glob(".*.tmp")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
@@ -122,7 +123,7 @@ def wait_for_half_files(folder: Path, process: subprocess.Popen) -> None:
 
 def wait_for_lock(folder):
     """Until no process of another run has it."""
-    end = time.monotonic() + 30
+    end = time.monotonic() + 600
     while True:
         try:
             with locked(folder / ".lock", folder):
@@ -146,9 +147,13 @@ def test_an_interrupt_is_one_line_and_leaves_no_half_files(custom, tmp_path):
     )  # fmt: skip
     signal.signal(signal.SIGINT, before)
     folder = tmp_path / "out" / "tokenized"
-    wait_for_half_files(folder, process)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to parent and workers
-    _, errors = process.communicate(timeout=60)
+    try:
+        wait_for_half_files(folder, process)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to parent and workers
+        _, errors = process.communicate(timeout=600)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     assert (process.returncode, errors) == (130, "admin-nmt prepare: interrupted\n")
     assert list(folder.iterdir()) == []
 
@@ -160,9 +165,11 @@ def test_a_killed_run_leaves_no_workers_and_is_taken_up_again(custom, tmp_path):
     command = [BIN / "admin-nmt", "prepare", "custom", "--corpus", custom["train.de"].parent]
     command += ["--source-lang", "de", "--target-lang", "en", "--output", tmp_path / "out"]
     process = subprocess.Popen(list(map(str, [*command, "--workers", "2"])))
-    wait_for_half_files(tmp_path / "out" / "tokenized", process)
-    process.kill()
-    process.wait()
+    try:
+        wait_for_half_files(tmp_path / "out" / "tokenized", process)
+    finally:
+        process.kill()
+        process.wait()
     wait_for_lock(tmp_path / "out")  # the workers look for their parent twice a second
     assert list((tmp_path / "out" / "tokenized").glob(".*.tmp"))
     for language, data in small.items():
