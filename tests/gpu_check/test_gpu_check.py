@@ -146,17 +146,29 @@ ROW += "from pathlib import Path; from gpu_check.report import Report; import sy
 ROW += "r = Report(Path(sys.argv[1]), 'speed'); r.row('t', x=1); "
 
 
-def test_a_stage_that_exceeds_its_time_is_ended_with_its_children(tmp_path: Path) -> None:
-    child = "import subprocess, sys; p = subprocess.Popen(['sleep', '60']); "
+def test_a_stage_that_exceeds_its_time_is_ended_with_its_children(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its time is over as soon as its child runs."""
+    limit, written = 600.0, tmp_path / "child"
+
+    class Process(subprocess.Popen):
+        def wait(self, timeout: float | None = None) -> int:
+            if timeout != limit:
+                return super().wait(timeout)
+            while self.poll() is None and not (written.exists() and written.read_text()):
+                time.sleep(0.05)
+            raise subprocess.TimeoutExpired(self.args, limit)
+
+    monkeypatch.setattr(run.subprocess, "Popen", Process)
+    child = "import subprocess, sys; p = subprocess.Popen(['sleep', '1000']); "
     child += "open(sys.argv[1] + '/child', 'w').write(str(p.pid)); "
-    command = [*python(ROW + child + "time.sleep(60)"), str(tmp_path)]
-    start = time.monotonic()
-    found = run.run_stage("speed", command, 8.0, tmp_path)
-    assert time.monotonic() - start < 40
+    command = [*python(ROW + child + "time.sleep(1000)"), str(tmp_path)]
+    found = run.run_stage("speed", command, limit, tmp_path)
     assert found["status"] == "out of time" and found["tables"] == {"t": [{"x": 1}]}
     assert json.loads((tmp_path / "speed.json").read_text()) == found
     assert "out of time" in (tmp_path / "speed.txt").read_text()
-    status = Path("/proc", (tmp_path / "child").read_text(), "stat")
+    status, end = Path("/proc", written.read_text(), "stat"), time.monotonic() + 100
     while status.exists() and status.read_text().split()[2] != "Z":  # dead, if nobody asked for it
         assert time.monotonic() - start < 40, status.read_text()
         time.sleep(0.05)
