@@ -58,7 +58,9 @@ TRAINED = ("word_model", "tiny_run", "raw_model")
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of each of `TRAINED` together."""
+    """Keep the tests of each of `TRAINED` together, and start those marked `slow` first: at the end of
+    a run one worker would wait for the other's. xdist itself starts groups before single tests."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
     for item in items:
         for name in TRAINED:
             if name in getattr(item, "fixturenames", ()):

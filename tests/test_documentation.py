@@ -278,6 +278,7 @@ def test_criterion_table_lists_our_criterions_and_their_options() -> None:
         assert f"`--{name.replace('_', '-')} " in GUIDE
 
 
+@pytest.mark.slow
 def test_the_path_from_own_text_to_a_translator_runs_as_written(
     run: Callable[..., None],
     tmp_path: Path,

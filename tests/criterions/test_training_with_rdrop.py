@@ -76,6 +76,7 @@ def test_accumulated_batches_are_one_batch(parse: Callable[..., Any], tmp_path: 
     for name in ("loss", "nll_loss"):
         assert training_metrics(many)[name] == pytest.approx(training_metrics(one)[name], rel=1e-4)
 
+@pytest.mark.slow
 
 def test_two_ranks_sum_to_one(data_bin: Path, tmp_path: Path) -> None:
     """Losses and weights of two ranks equal those of one rank with `--update-freq 2`, in updates
@@ -132,6 +133,7 @@ def test_resumed_run_keeps_the_interval(parse: Callable[..., Any], tmp_path: Pat
     for name, value in whole["model"].items():
         assert torch.equal(parts["model"][name], value), name
 
+@pytest.mark.slow
 
 def test_best_checkpoint_by_bleu_is_resumed_and_evaluated(data_bin: Path, tmp_path: Path) -> None:
     """As in the recipe: the checkpoint then holds numpy's numbers."""

@@ -299,6 +299,7 @@ def snapshot(folder: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 def test_any_number_of_workers_gives_the_same_bytes(custom, tmp_path, monkeypatch):
     """With the real fairseq-preprocess; chunks are small, so that workers really share the text."""
     monkeypatch.setattr(pipeline, "CHUNK_LINES", 7)

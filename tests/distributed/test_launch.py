@@ -164,6 +164,7 @@ def test_two_hosts_train_one_model(
     assert state["optimizer_history"][-1]["num_updates"] == 2
 
 
+@pytest.mark.slow
 def test_a_slurm_job_keeps_the_batch_of_its_recipe(data_bin: Path, tmp_path: Path) -> None:
     executable(tmp_path / "scontrol", "echo 127.0.0.1\necho 127.0.0.2\n")
     executable(

@@ -49,6 +49,7 @@ def require_close(found: Path, expected: Path) -> None:
         torch.testing.assert_close(first[name], value, rtol=0, atol=1e-5, msg=name)
 
 
+@pytest.mark.slow
 def test_two_ranks_equal_one_with_twice_the_update_frequency(
     data_bin: Path, tmp_path: Path
 ) -> None:
@@ -74,6 +75,7 @@ def wait_for(condition: Callable[[], bool], processes: list[Any]) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_a_killed_rank_ends_the_other_in_one_line_and_the_rerun_resumes(
     data_bin: Path, tmp_path: Path
 ) -> None:

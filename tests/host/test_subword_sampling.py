@@ -207,6 +207,7 @@ def test_only_training_draws(data: Path) -> None:
     assert type(task.dataset("valid")).__name__ == "LanguagePairDataset"
 
 
+@pytest.mark.slow
 def test_resumed_in_any_epoch(data: Path, tmp_path: Path) -> None:
     options = ("--bpe-dropout", "0.2", "--num-workers", "1", "--num-batch-buckets", "2", *RDROP)
     train(data, tmp_path / "whole", 14, *options)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 
+@pytest.mark.slow
 def test_kernels_in_the_interpreter(device: str) -> None:
     if device == "cuda":
         pytest.skip("the kernels' own tests run on the GPU")

@@ -236,6 +236,7 @@ def test_scores_of_another_model_are_refused(
     assert not (tmp_path / "out.pt").exists()
 
 
+@pytest.mark.slow
 def test_two_processes_measure_what_one_does(
     program: Callable[..., subprocess.CompletedProcess[str]],
     checkpoint: Callable[..., Path],

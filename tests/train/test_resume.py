@@ -5,6 +5,8 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
+
 from admin_nmt.checkpoints.reading import load_checkpoint_file
 from tests.support.programs import run_program
 from tests.support.ranks import start_ranks
@@ -37,6 +39,7 @@ def kill_after_a_checkpoint(process: subprocess.Popen[bytes], save_dir: Path) ->
         process.kill()
     assert process.wait() == -signal.SIGKILL
 
+@pytest.mark.slow
 
 def test_killed_training_resumes_to_identical_weights(data_bin: Path, tmp_path: Path) -> None:
     killed, whole = tmp_path / "killed", tmp_path / "whole"

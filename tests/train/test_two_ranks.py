@@ -41,6 +41,7 @@ def test_ranks_agree_with_a_single_rank_and_resume(
 
 
 @pytest.mark.parametrize("attention", ["none", pytest.param("all", marks=pytest.mark.long)])
+@pytest.mark.slow
 def test_ranks_may_drop_layers(data_bin: Path, tmp_path: Path, attention: str) -> None:
     """PyTorch's exchange of gradients must not wait for those of dropped layers."""
     log = run_ranks(
