@@ -266,7 +266,7 @@ def word_model(
         "--max-tokens", 600, "--optimizer", "radam", "--lr", 5e-3, "--lr-scheduler", "polynomial_decay",
         "--warmup-updates", 50, "--total-num-update", 700, "--max-update", 700,
         "--share-all-embeddings", "--dropout", 0, "--save-dir", folder, "--no-epoch-checkpoints",
-        "--disable-validation", "--max-source-positions", 64, "--max-target-positions", 64,
+        "--save-interval", 1000, "--disable-validation", "--max-source-positions", 64, "--max-target-positions", 64,
     )  # fmt: skip
     return folder / "checkpoint_last.pt"
 

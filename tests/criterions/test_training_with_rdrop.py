@@ -36,7 +36,6 @@ def training_metrics(state: dict[str, Any]) -> dict[str, float]:
         ("--bf16",),
         ("--memory-efficient-fp16", "--fp16-init-scale", "4"),
         ("--checkpoint-activations",),
-        ("--update-freq", "3"),
         ("--update-freq", "4,2,1"),
         ("--sentence-avg",),
         ("--rdrop-interval", "2"),

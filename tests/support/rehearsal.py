@@ -17,6 +17,7 @@ admin_nmt_autoload.defer_registration = True  # as in the process of a stage
 
 import trainings  # noqa: E402
 from admin_nmt.errors import UserError  # noqa: E402
+from tests.support.compositions import remembering  # noqa: E402
 
 
 def start(command: Sequence[str]) -> int | None:
@@ -63,6 +64,8 @@ def main() -> int:
         import_module(f"gpu_check.{stage}")
     for program in ("train", "generate"):
         import_module(f"fairseq_cli.{program}")
+    utils = import_module("fairseq.dataclass.utils")
+    utils.compose = remembering(utils.compose)  # as in tests/conftest.py
     from gpu_check.stage import main as run_stage
 
     return max(run_stage([stage, *options]) for stage in stages)
