@@ -3,7 +3,6 @@
 import csv
 import json
 import math
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -226,17 +225,18 @@ def test_any_number_of_tokens_is_summarised() -> None:
 
 
 def test_analyze_command_compares_models(
-    data_bin: Path, tmp_path: Path, checkpoint: Callable[..., Path],
-    program: Callable[..., subprocess.CompletedProcess[str]], capsys: pytest.CaptureFixture[str],
+    data_bin: Path, tmp_path: Path, checkpoint: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:  # fmt: skip
-    """fairseq's own transformer beside a RealFormer of another depth, through the front door."""
+    """fairseq's own transformer beside a RealFormer of another depth."""
     output = tmp_path / "report"
-    result = program(
-        "admin-nmt", "analyze", data_bin, "--path",
+    command = [
+        "analyze", data_bin, "--path",
         checkpoint("--arch", "transformer_tiny", "--encoder-layers", "1"), checkpoint(*REALFORMER),
         "--label", "stock", "real", "--num-tokens", 60, "--output", output, "--cpu",
-    )  # fmt: skip
-    assert "stock" in result.stdout and "divergence" in result.stdout
+    ]  # fmt: skip
+    assert main(list(map(str, command))) == 0
+    said = capsys.readouterr().out
+    assert "stock" in said and "divergence" in said
     names = {path.name for path in output.iterdir()}
     assert names == {
         "attention.json", "heads.csv", "entropy-heads.png", "divergence-heads.png",

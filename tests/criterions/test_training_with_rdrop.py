@@ -10,7 +10,7 @@ import torch
 from admin_nmt.checkpoints.reading import load_checkpoint_file
 from admin_nmt.cli.main import main
 from tests.support.criterions import RDROP, STILL, STOCK
-from tests.support.programs import run_program
+from tests.support.in_process import run_fairseq
 from tests.support.ranks import run_ranks
 from tests.support.training import logged, require_learning, run_training, train_here
 
@@ -75,8 +75,8 @@ def test_accumulated_batches_are_one_batch(parse: Callable[..., Any], tmp_path: 
     for name in ("loss", "nll_loss"):
         assert training_metrics(many)[name] == pytest.approx(training_metrics(one)[name], rel=1e-4)
 
-@pytest.mark.slow
 
+@pytest.mark.slow
 def test_two_ranks_sum_to_one(data_bin: Path, tmp_path: Path) -> None:
     """Losses and weights of two ranks equal those of one rank with `--update-freq 2`, in updates
     with R-Drop and without."""
@@ -132,8 +132,8 @@ def test_resumed_run_keeps_the_interval(parse: Callable[..., Any], tmp_path: Pat
     for name, value in whole["model"].items():
         assert torch.equal(parts["model"][name], value), name
 
-@pytest.mark.slow
 
+@pytest.mark.slow
 def test_best_checkpoint_by_bleu_is_resumed_and_evaluated(data_bin: Path, tmp_path: Path) -> None:
     """As in the recipe: the checkpoint then holds numpy's numbers."""
     training = (
@@ -143,8 +143,7 @@ def test_best_checkpoint_by_bleu_is_resumed_and_evaluated(data_bin: Path, tmp_pa
         "--log-format", "json",
     )  # fmt: skip
     log = train_here(*training, "--max-epoch", "1")
-    resumed = run_program("fairseq-train", *training, "--max-epoch", "2")
-    log += resumed.stdout + resumed.stderr
+    log += train_here(*training, "--max-epoch", "2")
     assert "checkpoint_last.pt (epoch 2" in log
     bleu = {
         int(entry["valid_num_updates"]): float(entry["valid_bleu"])
@@ -161,7 +160,9 @@ def test_best_checkpoint_by_bleu_is_resumed_and_evaluated(data_bin: Path, tmp_pa
     assert (tmp_path / "scores" / "scores.json").exists()
 
 
-def test_encoder_only_model_is_one_line(data_bin: Path, tmp_path: Path) -> None:
+def test_encoder_only_model_is_one_line(
+    data_bin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """`masked_lm` builds an encoder; there is nothing to predict token by token."""
     import shutil
 
@@ -170,15 +171,17 @@ def test_encoder_only_model_is_one_line(data_bin: Path, tmp_path: Path) -> None:
     shutil.copy(data_bin / "dict.en.txt", folder / "dict.txt")
     for kind in ("bin", "idx"):
         shutil.copy(data_bin / f"train.de-en.en.{kind}", folder / f"train.{kind}")
-    result = run_program(
-        "fairseq-train", folder, "--task", "masked_lm", "--arch", "roberta", "--encoder-layers", "1",
-        "--encoder-embed-dim", "16", "--encoder-ffn-embed-dim", "16",
-        "--encoder-attention-heads", "2", "--tokens-per-sample", "20", "--max-positions", "20",
-        "--max-tokens", "200", "--cpu", "--optimizer", "adam", "--no-save", "--disable-validation",
-        "--num-workers", "0", "--save-dir", tmp_path / "saved", *RDROP, check=False,
-    )  # fmt: skip
-    assert result.returncode == 2
-    assert "Traceback" not in result.stderr
-    assert "has no decoder that predicts tokens" in result.stderr.splitlines()[-1]
+    with pytest.raises(SystemExit) as ended:
+        run_fairseq(
+            "fairseq-train", folder, "--task", "masked_lm", "--arch", "roberta",
+            "--encoder-layers", "1", "--encoder-embed-dim", "16", "--encoder-ffn-embed-dim", "16",
+            "--encoder-attention-heads", "2", "--tokens-per-sample", "20", "--max-positions", "20",
+            "--max-tokens", "200", "--cpu", "--optimizer", "adam", "--no-save",
+            "--disable-validation", "--num-workers", "0", "--save-dir", tmp_path / "saved", *RDROP,
+        )  # fmt: skip
+    assert ended.value.code == 2
+    errors = capsys.readouterr().err
+    assert "Traceback" not in errors
+    assert "has no decoder that predicts tokens" in errors.splitlines()[-1]
     # It was said before the first update: an exception in one leaves a dump.
     assert not list((tmp_path / "saved").glob("*"))

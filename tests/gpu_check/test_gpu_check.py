@@ -170,7 +170,7 @@ def test_a_stage_that_exceeds_its_time_is_ended_with_its_children(
     assert "out of time" in (tmp_path / "speed.txt").read_text()
     status, end = Path("/proc", written.read_text(), "stat"), time.monotonic() + 100
     while status.exists() and status.read_text().split()[2] != "Z":  # dead, if nobody asked for it
-        assert time.monotonic() - start < 40, status.read_text()
+        assert time.monotonic() < end, status.read_text()
         time.sleep(0.05)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.programs import run_program
+from tests.support.in_process import run_fairseq
 from tests.support.training import (
     require_equal,
     require_learning,
@@ -29,7 +29,7 @@ TRAIN = (
 
 
 def test_training_resumes_to_identical_weights_and_translates(
-    parse: Callable[..., Any], data_bin: Path, tmp_path: Path
+    parse: Callable[..., Any], data_bin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """`fairseq-train`, stopped and resumed, then `fairseq-generate` with alignments."""
     run_training(parse, tmp_path / "whole", *TRAIN, "--max-update", "5")
@@ -37,11 +37,12 @@ def test_training_resumes_to_identical_weights_and_translates(
     log = train_here(data_bin, *TRAIN, "--max-update", 5, "--save-dir", tmp_path / "parts")
     assert "Loaded checkpoint" in log and "ADMIN omegas set" not in log
     require_equal(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
-    result = run_program(
+    capsys.readouterr()
+    run_fairseq(
         "fairseq-generate", data_bin, "--path", tmp_path / "parts" / "checkpoint_last.pt", "--cpu",
         "--beam", 2, "--max-len-b", 12, "--print-alignment", "hard",
     )  # fmt: skip
-    lines = result.stdout.splitlines()
+    lines = capsys.readouterr().out.splitlines()
     assert len([line for line in lines if line.startswith("H-")]) == 20
     assert len([line for line in lines if line.startswith("A-")]) == 20
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from admin_nmt.checkpoints.reading import load_checkpoint_file
-from tests.support.programs import run_program
 from tests.support.ranks import start_ranks
 from tests.support.training import require_equal, train_here, weights
 
@@ -39,19 +38,17 @@ def kill_after_a_checkpoint(process: subprocess.Popen[bytes], save_dir: Path) ->
         process.kill()
     assert process.wait() == -signal.SIGKILL
 
-@pytest.mark.slow
 
+@pytest.mark.slow
 def test_killed_training_resumes_to_identical_weights(data_bin: Path, tmp_path: Path) -> None:
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     (process,) = start_ranks(killed, data_bin, *OPTIONS, "--max-update", "100000")
     kill_after_a_checkpoint(process, killed)
     end = updates(killed) + 20
     train_here(data_bin, *OPTIONS, "--max-update", end, "--save-dir", whole)
-    result = run_program(
-        "fairseq-train", data_bin, *OPTIONS, "--max-update", end, "--save-dir", killed
-    )
-    assert "Loaded checkpoint" in result.stdout
-    assert "ADMIN omegas set" not in result.stdout  # a resumed run does not profile again
+    log = train_here(data_bin, *OPTIONS, "--max-update", end, "--save-dir", killed)
+    assert "Loaded checkpoint" in log
+    assert "ADMIN omegas set" not in log  # a resumed run does not profile again
     assert updates(killed) == updates(whole) == end
     require_equal(weights(whole), weights(killed))
     assert not list(killed.glob("*.tmp"))
