@@ -1,7 +1,9 @@
 """Checkpoints on today's PyTorch: read safely, written whole, sent between ranks."""
 
 import errno
+import logging
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -14,7 +16,14 @@ from torch import Tensor
 from admin_nmt.checkpoints.reading import CHECKPOINT_GLOBALS, unreadable_checkpoint
 from admin_nmt.checkpoints.validation import require_sound
 from admin_nmt.errors import UserError
+from admin_nmt.host.errors import first_line
 from admin_nmt.host.patch import Addition, Patch, Scope
+
+logger = logging.getLogger(__name__)
+
+#: Attempts to write a checkpoint and seconds between them, as in fairseq.
+_ATTEMPTS = 3
+_PAUSE = 2.5
 
 
 def _allow_what_checkpoints_hold() -> Callable[[], None]:
@@ -101,11 +110,25 @@ def _copy_whole(copy: Callable) -> Callable:
     return staticmethod(wrapped)  # type: ignore[return-value]
 
 
+def _written_once(save: Callable) -> Callable:
+    """An attempt to write a checkpoint that failed is not followed by another into the same open file:
+    that would hold a fragment, and then a whole checkpoint that nothing can read.
+
+    `_checked_save` makes the other attempts, each in a new file.
+    """
+
+    @wraps(save)
+    def _torch_persistent_save(obj: Any, f: Any) -> Any:
+        return save(obj, f) if isinstance(f, str) else torch.save(obj, f)
+
+    return _torch_persistent_save
+
+
 def _checked_save(save: Callable) -> Callable:
     """Refuse to start writing a checkpoint that the disk cannot hold, and leave nothing of one that
-    cannot be written to its end.
+    cannot be written to its end, in any of three attempts.
 
-    fairseq tries three times, logs a traceback for each and leaves a partial temporary file.
+    fairseq makes them all in one file, and leaves it.
     """
 
     @wraps(save)
@@ -119,6 +142,12 @@ def _checked_save(save: Callable) -> Callable:
                     f"{free / 2**20:.1f} MiB are free; {_FREE}"
                 )
         with _nothing_partial(filename, f"{filename}.tmp"):
+            for _ in range(_ATTEMPTS - 1):
+                try:
+                    return save(obj, filename, *args, **kwargs)
+                except Exception as error:
+                    logger.warning(f"{filename} is written again: {first_line(error)}")
+                time.sleep(_PAUSE)
             return save(obj, filename, *args, **kwargs)
 
     return torch_persistent_save
@@ -172,6 +201,7 @@ PATCHES = (
         Scope.ERRORS,
     ),
     Patch("fairseq.checkpoint_utils", "_upgrade_state_dict", _checked_first, Scope.ERRORS),
+    Patch("fairseq.checkpoint_utils", "_torch_persistent_save", _written_once, Scope.FAILURES),
     Patch("fairseq.checkpoint_utils", "torch_persistent_save", _checked_save, Scope.ERRORS),
     Patch(
         "fairseq.distributed.utils",

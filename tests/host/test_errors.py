@@ -2,11 +2,12 @@
 
 import argparse
 import errno
+import io
 import os
 import pickle
 import subprocess
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pytest
 import torch
@@ -228,6 +229,50 @@ def test_nothing_is_left_of_a_checkpoint_for_which_the_disk_did_not_suffice(
         with pytest.raises(UserError, match=f"disk full: {last} cannot be written; free some"):
             write()
         assert [path.name for path in tmp_path.iterdir()] == ["checkpoint1.pt"]
+
+
+@pytest.mark.parametrize("failing", [1, 2, 5, 12])
+def test_a_checkpoint_is_whole_after_an_error_that_heals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    """Write number `failing` finds no space, once."""
+    from fairseq import checkpoint_utils
+    from fairseq.file_io import PathManager
+
+    writes = 0
+    opened = PathManager.open
+
+    def failing_once(path: str, mode: str) -> IO[bytes]:
+        stream = opened(path, mode, buffering=0)
+        write = stream.write
+
+        class Stream(io.RawIOBase):
+            def writable(self) -> bool:
+                return True
+
+            def write(self, data: Any) -> int:
+                nonlocal writes
+                writes += 1
+                if writes == failing:
+                    write(bytes(data)[:10])
+                    raise OSError(errno.ENOSPC, "No space left on device")
+                return write(data)
+
+            def close(self) -> None:
+                stream.close()
+                super().close()
+
+        return Stream()  # type: ignore[return-value]
+
+    monkeypatch.setattr(PathManager, "open", staticmethod(failing_once))
+    monkeypatch.setattr(checkpoints.time, "sleep", lambda seconds: None)
+    model = {"w": torch.arange(90000.0), "v": torch.ones(3)}
+    path = tmp_path / "checkpoint_last.pt"
+    checkpoint_utils.torch_persistent_save({"model": model}, str(path))
+    assert writes > failing
+    found = torch.load(path, weights_only=True)["model"]
+    assert all(torch.equal(found[name], value) for name, value in model.items())
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint_last.pt"]
 
 
 def training(data: Path, *options: str) -> None:
