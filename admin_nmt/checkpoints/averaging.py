@@ -2,8 +2,8 @@
 
 The result is that of fairseq's `scripts/average_checkpoints.py`: for every entry of the state dict
 the mean over the checkpoints, everything else (configuration, optimizer, ...) from the first one,
-which is the newest when they are chosen by number. Only the float32 copies of its 16-bit weights, which
-are not those of the mean, are left out.
+which is the newest when they are chosen by number. Only what belongs to other weights than the mean is left
+out: the float32 copies of its 16-bit weights, and its moving average (`--store-ema`).
 
 - Floating-point entries: sum, newest first, divided by the number of checkpoints. 16-bit ones are
   summed and saved in float32.
@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from admin_nmt.checkpoints.checkpoint import FLOAT32_COPIES, Checkpoint
+from admin_nmt.checkpoints.checkpoint import FLOAT32_COPIES, MOVING_AVERAGE, Checkpoint
 from admin_nmt.checkpoints.settings import settings_with_meaning
 from admin_nmt.checkpoints.tensors import leaders
 from admin_nmt.errors import UsageError, UserError, require_at_least_one
@@ -122,7 +122,7 @@ def average(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
     taken over from the first one, stay mapped to their files.
 
     Args:
-        checkpoints: at least one; all state but the weights comes from the first.
+        checkpoints: at least one; other state comes from the first.
 
     Raises:
         UserError: one is of another model than the first.
@@ -140,6 +140,11 @@ def average(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
     if isinstance(optimizer_state, dict):
         state["last_optimizer_state"] = {
             name: value for name, value in optimizer_state.items() if name != FLOAT32_COPIES
+        }
+    extra_state = state.get("extra_state")
+    if isinstance(extra_state, dict):
+        state["extra_state"] = {
+            name: value for name, value in extra_state.items() if name not in MOVING_AVERAGE
         }
     return Checkpoint(first.path, state)
 

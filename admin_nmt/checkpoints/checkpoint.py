@@ -39,6 +39,8 @@ from admin_nmt.files import atomic_write
 
 #: Where checkpoints of 16-bit trainings keep the weights in float32, in `last_optimizer_state`.
 FLOAT32_COPIES = "fp32_params"
+#: Where checkpoints keep the moving average of `--store-ema`, in `extra_state`.
+MOVING_AVERAGE = ("ema", "ema_fp32_params")
 
 
 @dataclass(frozen=True, eq=False)

@@ -131,6 +131,12 @@ def test_other_state_comes_from_the_first_file(tmp_path):
     assert averaged(paths[::-1])["extra_state"] == {"epoch": 1}
 
 
+def test_the_moving_average_of_one_checkpoint_is_not_that_of_the_mean(tmp_path):
+    extra = {"epoch": 1, "ema": {"w": torch.ones(1)}, "ema_fp32_params": {"w": torch.ones(1)}}
+    paths = write(tmp_path, [{"w": torch.ones(1)}] * 2, extra_state=extra)
+    assert averaged(paths)["extra_state"] == {"epoch": 1}
+
+
 def test_tied_tensors_stay_tied_and_correct(tmp_path):
     def tied(value):
         shared = torch.full((100, 100), value)
