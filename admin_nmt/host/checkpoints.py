@@ -153,6 +153,23 @@ def _checked_save(save: Callable) -> Callable:
     return torch_persistent_save
 
 
+def _crash_as_far_as_possible(save_checkpoint: Callable) -> Callable:
+    """Where `crash.pt` cannot be written that is a line in the log, and the training ends in its own error:
+    a full disk would hide that gradients are NaN."""
+
+    @wraps(save_checkpoint)
+    def wrapped(self: Any, filename: str, extra_state: dict[str, Any]) -> Any:
+        try:
+            return save_checkpoint(self, filename, extra_state)
+        except Exception as error:
+            if Path(filename).name != "crash.pt":
+                raise
+            logger.warning(f"{filename} could not be written: {first_line(error)}")
+            return None
+
+    return wrapped
+
+
 _FREE = "free some space and run the command again"
 
 
@@ -203,6 +220,7 @@ PATCHES = (
     Patch("fairseq.checkpoint_utils", "_upgrade_state_dict", _checked_first, Scope.ERRORS),
     Patch("fairseq.checkpoint_utils", "_torch_persistent_save", _written_once, Scope.FAILURES),
     Patch("fairseq.checkpoint_utils", "torch_persistent_save", _checked_save, Scope.ERRORS),
+    Patch("fairseq.trainer:Trainer", "save_checkpoint", _crash_as_far_as_possible, Scope.FAILURES),
     Patch(
         "fairseq.distributed.utils",
         "_broadcast_object_slow",

@@ -335,3 +335,18 @@ def test_traceback_comes_back_on_request(tmp_path: Path, monkeypatch: pytest.Mon
 def test_wrong_usage_has_exit_code_two() -> None:
     assert UsageError("x").exit_code == 2
     assert UserError("x").exit_code == 1
+
+
+def test_a_crash_file_that_cannot_be_written_hides_no_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """fairseq writes `crash.pt` where gradients are NaN, before it says so."""
+
+    def full(self: object, filename: str, extra_state: dict[str, Any]) -> None:
+        raise UserError("disk full")
+
+    save = checkpoints._crash_as_far_as_possible(full)
+    save(None, "run/crash.pt", {})
+    assert "run/crash.pt could not be written: UserError: disk full" in caplog.text
+    with pytest.raises(UserError, match="disk full"):
+        save(None, "run/checkpoint_last.pt", {})
