@@ -47,7 +47,8 @@ def _same_function_first(load_checkpoint: Callable) -> Callable:
 
 def _average_from_weights(load_checkpoint: Callable) -> Callable:
     """`--store-ema` from a checkpoint without a moving average, such as a pruned one: the average starts
-    at its weights. fairseq means the same, but has deleted the weights by then (`KeyError: 'model'`)."""
+    at its weights. fairseq means the same, but has deleted the weights by then (`KeyError: 'model'`).
+    With `--ema-update-freq N` it takes in the same updates as without a resume."""
 
     @wraps(load_checkpoint)
     def wrapped(self: Any, filename: str, *args: Any, **kwargs: Any) -> Any:
@@ -67,6 +68,9 @@ def _average_from_weights(load_checkpoint: Callable) -> Callable:
             self.ema.restore(average)
             if config.ema_fp32:  # without a float32 copy in the checkpoint: from the average
                 self.ema.build_fp32_params(extra_state.get("ema_fp32_params"))
+            # fairseq would count anew, so that the average takes in other updates than without a resume.
+            frequency = max(config.ema_update_freq, 1)
+            self.ema.update_freq_counter = self.get_num_updates() % frequency
         return extra_state
 
     return wrapped
@@ -103,6 +107,34 @@ def _same_scheduler(load_state_dict: Callable) -> Callable:
         load_state_dict(self, state)
 
     return wrapped
+
+
+def _with_bad_epochs(state_dict: Callable) -> Callable:
+    """`--lr-scheduler reduce_lr_on_plateau --lr-patience N`: checkpoints keep the number of validations
+    without a better value; fairseq counts from zero after a resume."""
+
+    @wraps(state_dict)
+    def wrapped(self: Any) -> dict[str, Any]:
+        counts = {name: getattr(self.lr_scheduler, name) for name in _COUNTS}
+        return state_dict(self) | counts
+
+    return wrapped
+
+
+def _counting_bad_epochs_on(load_state_dict: Callable) -> Callable:
+    """`--lr-scheduler reduce_lr_on_plateau --lr-patience N` goes on counting after a resume."""
+
+    @wraps(load_state_dict)
+    def wrapped(self: Any, state: dict[str, Any]) -> None:
+        load_state_dict(self, state)
+        for name in _COUNTS:  # checkpoints of fairseq alone have none
+            setattr(self.lr_scheduler, name, state.get(name, 0))
+
+    return wrapped
+
+
+#: What PyTorch's `ReduceLROnPlateau` counts.
+_COUNTS = ("num_bad_epochs", "cooldown_counter")
 
 
 def record_languages(saved: Any, used: Any) -> None:
@@ -280,11 +312,14 @@ def _factors(cfg: Any) -> list[float | str]:
 
 
 _TRAINER = "fairseq.trainer:Trainer"
+_PLATEAU = "fairseq.optim.lr_scheduler.reduce_lr_on_plateau:ReduceLROnPlateauLRSchedule"
 PATCHES = (
     Patch(_TRAINER, "__init__", _recording_languages, Scope.ALL),
     Patch(_TRAINER, "load_checkpoint", _same_function_first, Scope.OURS),
     Patch(_TRAINER, "load_checkpoint", _average_from_weights, Scope.FAILURES),
     Patch("fairseq.checkpoint_utils", "load_checkpoint", _there_first, Scope.ALL),
+    Patch(_PLATEAU, "state_dict", _with_bad_epochs, Scope.ALL),
+    Patch(_PLATEAU, "load_state_dict", _counting_bad_epochs_on, Scope.ALL),
     *(
         Patch(
             f"fairseq.optim.lr_scheduler.{place}", "load_state_dict", _same_scheduler, Scope.ERRORS

@@ -34,10 +34,13 @@ def test_it_starts_at_the_weights_of_a_checkpoint_without_one(
             torch.testing.assert_close(found[name], 0.9 * before[name] + 0.1 * after[name])
 
 
-def test_it_goes_on_where_a_checkpoint_has_one(data_bin: Path, tmp_path: Path) -> None:
-    train(data_bin, tmp_path / "whole", 3, *EMA)
+@pytest.mark.parametrize("every", [1, 3])
+def test_it_goes_on_where_a_checkpoint_has_one(data_bin: Path, tmp_path: Path, every: int) -> None:
+    """And takes in the same updates, here the third."""
+    options = (*EMA, "--ema-update-freq", str(every))
+    train(data_bin, tmp_path / "whole", 3, *options)
     for updates in (2, 3):
-        train(data_bin, tmp_path / "parts", updates, *EMA)
+        train(data_bin, tmp_path / "parts", updates, *options)
     whole, parts = averages(tmp_path / "whole"), averages(tmp_path / "parts")
     for name in whole:
         require_equal(whole[name], parts[name])
