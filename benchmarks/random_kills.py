@@ -54,7 +54,7 @@ CHOICES = {
         f"--init-type {name}" for name in ("admin", "admin-log", "deepnorm", "rezero", "default")
     ),
     "attention": ("", "--residual-attention all"),
-    "precision": ("", "", "--bf16", "--fp16"),
+    "precision": ("", "", "--bf16", "--fp16 --fp16-init-scale 4 --fp16-scale-window 5"),
     "batches": (
         "",
         "--update-freq 2",
