@@ -5,6 +5,7 @@ than N of them. Equal values get a random digit at their end, which decides whet
 better, and two of them can share a name.
 """
 
+import copy
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
@@ -14,6 +15,7 @@ from typing import Any
 from admin_nmt.errors import UsageError
 from admin_nmt.host.ours import is_ours
 from admin_nmt.host.patch import Patch, Scope
+from admin_nmt.host.saving import save_as, save_more, saves
 
 #: Values of `--best-checkpoint-metric` that a better model has higher, with the option that computes
 #: them in a validation; and lower.
@@ -51,17 +53,20 @@ def _the_best(save_checkpoint: Callable) -> Callable:
 
     @wraps(save_checkpoint)
     def wrapped(cfg: Any, trainer: Any, epoch_itr: Any, val_loss: float | None) -> Any:
-        most = cfg.keep_best_checkpoints
-        if most <= 0 or not is_ours(trainer) or cfg.write_checkpoints_asynchronously:
+        if (
+            cfg.keep_best_checkpoints <= 0
+            or not is_ours(trainer)
+            or cfg.write_checkpoints_asynchronously
+        ):
             return save_checkpoint(cfg, trainer, epoch_itr, val_loss)
-        cfg.keep_best_checkpoints = 0
-        try:
-            saved = save_checkpoint(cfg, trainer, epoch_itr, val_loss)
-        finally:
-            cfg.keep_best_checkpoints = most
-        if val_loss is None or cfg.no_save or not trainer.should_save_checkpoint_on_current_rank:
-            return saved
-        return _keep(cfg, trainer, epoch_itr, val_loss, saved)
+        if val_loss is None or not saves(cfg, trainer):
+            fairseqs = copy.copy(cfg)
+            fairseqs.keep_best_checkpoints = 0
+            return save_checkpoint(fairseqs, trainer, epoch_itr, val_loss)
+        return save_more(
+            save_checkpoint, cfg, trainer, epoch_itr, val_loss,
+            lambda saved: _keep(cfg, trainer, epoch_itr, val_loss, saved), keep_best_checkpoints=0,
+        )  # fmt: skip
 
     return wrapped
 
@@ -69,7 +74,6 @@ def _the_best(save_checkpoint: Callable) -> Callable:
 def _keep(cfg: Any, trainer: Any, epoch_itr: Any, val_loss: float, saved: str | None) -> str | None:
     """Write the checkpoint of `val_loss` if it is among the best, and remove those that no longer are;
     what `save_checkpoint` returns."""
-    from fairseq.checkpoint_utils import save_checkpoint
     from fairseq.file_io import PathManager
 
     metric, suffix = cfg.best_checkpoint_metric, trainer.checkpoint_suffix
@@ -78,12 +82,7 @@ def _keep(cfg: Any, trainer: Any, epoch_itr: Any, val_loss: float, saved: str | 
     kept = worst_first(there, metric, cfg.maximize_best_checkpoint_metric, suffix)
     removed, kept = kept[: -cfg.keep_best_checkpoints], kept[-cfg.keep_best_checkpoints :]
     if new in kept:
-        path = str(Path(cfg.save_dir) / new)
-        if saved is not None:
-            PathManager.copy(saved, path, overwrite=True)
-        else:  # nothing else was due
-            state = {"train_iterator": epoch_itr.state_dict(), "val_loss": val_loss}
-            saved = trainer.save_checkpoint(path, state | {"best": save_checkpoint.best})
+        saved = save_as(new, saved, cfg, trainer, epoch_itr, val_loss)
     for old in removed:
         (Path(cfg.save_dir) / old).unlink(missing_ok=True)
     return saved

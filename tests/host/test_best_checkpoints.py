@@ -1,5 +1,6 @@
 """`--keep-best-checkpoints` keeps the best, and `--best-checkpoint-metric` is one that can work."""
 
+import errno
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 from fairseq import checkpoint_utils
 from fairseq.dataclass.configs import CheckpointConfig
+from fairseq.file_io import PathManager
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -15,28 +17,8 @@ from omegaconf import OmegaConf
 from admin_nmt.checkpoints.reading import load_checkpoint_file
 from admin_nmt.errors import UsageError
 from admin_nmt.host import best_checkpoints
+from tests.support.saving import Trainer, save
 from tests.support.training import forget_best, train
-
-
-class Trainer:
-    """As much of one as saving needs; a checkpoint is a text file with its update."""
-
-    data_parallel_rank = 0
-    should_save_checkpoint_on_current_rank = True
-    checkpoint_suffix = ""
-    task = None
-    updates = 0
-
-    def consolidate_optimizer(self) -> None:
-        pass
-
-    def get_num_updates(self) -> int:
-        return self.updates
-
-    def save_checkpoint(self, path: str, extra_state: dict[str, Any]) -> str:
-        assert extra_state["val_loss"] is not None and extra_state["best"] is not None
-        Path(path).write_text(str(self.updates))
-        return path
 
 
 @settings(deadline=None, max_examples=60)
@@ -95,6 +77,35 @@ def test_the_n_best_stay_and_the_best_is_among_them(
     assert cfg.keep_best_checkpoints == most
 
 
+def test_the_last_checkpoint_is_written_after_the_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is full in between costs none: the training goes on from the update before."""
+    monkeypatch.setattr(best_checkpoints, "is_ours", lambda trainer: True)
+    options = {"keep_best_checkpoints": 2, "no_epoch_checkpoints": True}
+    last = tmp_path / "checkpoint_last.pt"
+    forget_best()
+    for update, value in ((1, 5.0), (2, 4.0)):
+        save(tmp_path, update, value, epoch=update, **options)
+    copy = PathManager.copy
+
+    def full(source: str, target: str, overwrite: bool = False) -> Any:
+        if "best_loss" in target:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return copy(source, target, overwrite)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PathManager, "copy", staticmethod(full))
+        with pytest.raises(OSError, match="No space"):
+            save(tmp_path, 3, 3.0, epoch=3, **options)
+    assert last.read_text() == "2"
+    save(tmp_path, 3, 3.0, epoch=3, **options)
+    forget_best()
+    assert last.read_text() == "3"
+    kept = {path.read_text() for path in tmp_path.glob("checkpoint.best*")}
+    assert kept == {"2", "3"}
+
+
 @pytest.mark.parametrize(
     ("change", "kept_by"),
     [
@@ -120,7 +131,7 @@ def test_who_keeps_the_best(
             keepers.append("fairseq")
 
     asked = {"keep_best_checkpoints": 2, "write_checkpoints_asynchronously": False, "no_save": False,
-             "val_loss": 1.0, "should_save_checkpoint_on_current_rank": True} | change  # fmt: skip
+             "val_loss": 1.0, "no_last_checkpoints": True, "should_save_checkpoint_on_current_rank": True} | change  # fmt: skip
     both: Any = SimpleNamespace(**asked)
     best_checkpoints._the_best(fairseqs)(both, both, None, asked["val_loss"])
     assert keepers == ([kept_by] if kept_by else [])

@@ -1,0 +1,65 @@
+"""More names for the checkpoint that fairseq's `save_checkpoint` writes, all of them before
+`checkpoint_last.pt`."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def saves(cfg: Any, trainer: Any) -> bool:
+    """Whether this rank writes checkpoints, and they can be copied when they are."""
+    return bool(
+        not cfg.no_save
+        and not cfg.write_checkpoints_asynchronously
+        and trainer.should_save_checkpoint_on_current_rank
+    )
+
+
+def save_as(
+    name: str, saved: str | None, cfg: Any, trainer: Any, epoch_itr: Any, val_loss: float | None
+) -> str:
+    """Give the checkpoint of this call another name.
+
+    Args:
+        name: of the file in `--save-dir`.
+        saved: the checkpoint, None where nothing else was due; then it is written.
+
+    Returns:
+        `saved`, or the path of the new file.
+    """
+    from fairseq.checkpoint_utils import save_checkpoint
+    from fairseq.file_io import PathManager
+
+    path = str(Path(cfg.save_dir) / name)
+    if saved is not None:
+        PathManager.copy(saved, path, overwrite=True)
+        return saved
+    state = {"train_iterator": epoch_itr.state_dict(), "val_loss": val_loss}
+    if hasattr(trainer.task, "get_checkpoint_dict"):
+        state |= trainer.task.get_checkpoint_dict()
+    if hasattr(save_checkpoint, "best"):
+        state["best"] = save_checkpoint.best
+    return str(trainer.save_checkpoint(path, state))
+
+
+def save_more(
+    save_checkpoint: Callable, cfg: Any, trainer: Any, epoch_itr: Any, val_loss: float | None,
+    more: Callable[[str | None], str | None], **changes: Any,
+) -> str | None:  # fmt: skip
+    """fairseq's `save_checkpoint`, then `more` files, and `checkpoint_last.pt` after all of them: a training
+    that ends in between resumes from the one before, and writes the others again.
+
+    Args:
+        more: takes and returns the path of the checkpoint, None where nothing was due.
+        changes: other values of `cfg` for fairseq. What checkpoints say of the options stays.
+    """
+    fairseqs = copy.copy(cfg)
+    fairseqs.no_last_checkpoints = True
+    for name, value in changes.items():
+        setattr(fairseqs, name, value)
+    saved = more(save_checkpoint(fairseqs, trainer, epoch_itr, val_loss))
+    if cfg.no_last_checkpoints:
+        return saved
+    name = f"checkpoint_last{trainer.checkpoint_suffix}.pt"
+    return save_as(name, saved, cfg, trainer, epoch_itr, val_loss)
