@@ -17,6 +17,7 @@ from admin_nmt.checkpoints.settings import settings_with_meaning
 from admin_nmt.checkpoints.tensors import leaders
 from admin_nmt.errors import UserError
 from admin_nmt.host.heads import DEFAULT_RESTORE_FILE, HEAD_SETTINGS
+from admin_nmt.host.ours import is_ours
 from admin_nmt.host.patch import Patch, Scope
 
 logger = logging.getLogger(__name__)
@@ -71,6 +72,23 @@ def _average_from_weights(load_checkpoint: Callable) -> Callable:
             # fairseq would count anew, so that the average takes in other updates than without a resume.
             frequency = max(config.ema_update_freq, 1)
             self.ema.update_freq_counter = self.get_num_updates() % frequency
+        return extra_state
+
+    return wrapped
+
+
+def _clock_runs_on(load_checkpoint: Callable) -> Callable:
+    """`wall` in the log counts the seconds since the start of the program after a checkpoint within an epoch,
+    too; fairseq stops its clock there and logs 0 until the next start."""
+
+    @wraps(load_checkpoint)
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
+        from fairseq.logging import metrics
+
+        extra_state = load_checkpoint(self, *args, **kwargs)
+        wall = metrics.get_meter("default", "wall") if is_ours(self) else None
+        if wall is not None and wall.start_time is None:
+            wall.reset()  # starts it; how long it ran in the program before is no time of this one
         return extra_state
 
     return wrapped
@@ -317,6 +335,7 @@ PATCHES = (
     Patch(_TRAINER, "__init__", _recording_languages, Scope.ALL),
     Patch(_TRAINER, "load_checkpoint", _same_function_first, Scope.OURS),
     Patch(_TRAINER, "load_checkpoint", _average_from_weights, Scope.FAILURES),
+    Patch(_TRAINER, "load_checkpoint", _clock_runs_on, Scope.OURS),
     Patch("fairseq.checkpoint_utils", "load_checkpoint", _there_first, Scope.ALL),
     Patch(_PLATEAU, "state_dict", _with_bad_epochs, Scope.ALL),
     Patch(_PLATEAU, "load_state_dict", _counting_bad_epochs_on, Scope.ALL),

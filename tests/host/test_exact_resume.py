@@ -56,6 +56,15 @@ def test_resumed_in_any_epoch(name: str, data_bin: Path, tmp_path: Path) -> None
     require_equal(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
 
 
+def test_the_clock_of_a_resumed_run_counts_from_its_start(data_bin: Path, tmp_path: Path) -> None:
+    from fairseq.logging import metrics
+
+    for updates in (3, 5):  # within the first epoch
+        train(data_bin, tmp_path, updates)
+        clock = metrics.get_meter("default", "wall")
+        assert clock.elapsed_time > 0 and clock.sum == 0
+
+
 def test_resumed_at_the_end_of_an_epoch_when_more_are_asked_for(
     data_bin: Path, tmp_path: Path
 ) -> None:
