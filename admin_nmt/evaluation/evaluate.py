@@ -197,12 +197,12 @@ def _require_same_evaluation(directory: Path, settings: Mapping[str, Any]) -> No
     before = read_json_object(directory / SCORES, f"delete {directory}")
     places = before.get(_PLACES, {})  # files of earlier versions have only the names as given
     for name, option in _IDENTITY.items():
-        if name in places:
-            same = _same_places(places[name], settings[_PLACES][name], directory)
-            was, now = (_in_full(each[name]) for each in (places, settings[_PLACES]))
-        else:
+        if name not in places:
             was, now = before.get(name), settings[name]
             same = name not in before or _resolved(was) == _resolved(now)
+        else:
+            same = _same_places(places[name], settings[_PLACES][name], directory)
+            was, now = (_in_full(each[name]) for each in (places, settings[_PLACES]))
         if not same:
             raise UserError(
                 f"{directory} holds an evaluation with another {option} ({was}, now {now}): give "
