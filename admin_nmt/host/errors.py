@@ -99,6 +99,19 @@ _KNOWN = (
         "or --fp16 or --bf16 in place of --memory-efficient-fp16 or --memory-efficient-bf16",
     ),
     (
+        FloatingPointError,
+        r"gradients are Nan/Inf",
+        "gradients are NaN or infinite; the log names the modules in which they arise. Lower --lr, give a "
+        "longer --warmup-updates or --clip-norm 1.0: training goes on from the last checkpoint (crash.pt has "
+        "the weights that failed)",
+    ),
+    (
+        FloatingPointError,
+        r"(Minimum loss scale reached \(\S+\))\.",
+        "{0}: gradients overflow at every scale of --fp16. Lower --lr, give a longer --warmup-updates, or "
+        "--bf16 in place of --fp16",
+    ),
+    (
         ValueError,
         r"--finetune-from-model (.*) does not exist",
         "--finetune-from-model {0} does not exist",
