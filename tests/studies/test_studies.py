@@ -232,7 +232,7 @@ def fake_result(run: Run, loss: float) -> dict[str, Any]:
     norms = {f"encoder.{i}": 1.0 + i for i in range(3)}
     return {
         "name": run.name, **run.labels, "seed": run.seed, "updates": run.updates,
-        "date": "2026-01-01", "train_ppl": curve, "train_nll_loss": curve,
+        "date": "2026-01-01", "machine": "a CPU", "train_ppl": curve, "train_nll_loss": curve,
         "valid_nll_loss": curve, "position_share": {"1": 0.5, "1000": 0.4, "2000": 0.3, "3000": 0.3, str(run.updates): 0.25},
         "gradient_norms": {"1": norms, "1000": norms, str(run.updates): norms},
         "omegas": {"1": {"encoder.layers.0.ffn_residual": [2.0, 0.0]}, "9": {}},
