@@ -55,7 +55,7 @@ COSTS = {
 }
 FULL = {
     "depth": [
-        Full("bash scripts/wmt14-en-de.sh", "60L-12L: 4 GPUs, time not known"),
+        Full("bash scripts/wmt14-en-de.sh", "60L-12L: 8 GPUs (published: 4), time not known"),
         Full("bash scripts/wmt14-en-fr.sh", "60L-12L: 16 GPUs, time not known"),
     ],
     "realformer": [

@@ -21,8 +21,11 @@ from admin_nmt.errors import UserError
 _WITHIN = re.compile(r"epoch \d+:\s+\d+ / \d+ (\w+=.*)")
 #: `epoch 001 | valid on 'valid' subset | loss 6.97 | ppl 125.1`, after an epoch or a validation.
 _AFTER = re.compile(r"epoch \d+ \| (?:valid on '([^']+)' subset \| )?(\w+ [^|]*\|.*)")
-#: The line with all settings: a dictionary of groups, or one Namespace (fairseq before 0.10).
-_SETTINGS = re.compile(r"^(?:.* \| INFO \| [\w.]+ \| )?((?:\{'_name'|Namespace\().*)$")
+#: The line with all settings, behind what fairseq's or Hydra's logging puts before it: a dictionary of
+#: groups, or one Namespace (fairseq before 0.10).
+_SETTINGS = re.compile(
+    r"^(?:.* \| INFO \| [\w.]+ \| |\[[^]]*\]\[[\w.]+\]\[INFO\] - )?((?:\{'_name'|Namespace\().*)$"
+)
 
 #: fairseq's `wall` of whole epochs and within them.
 _CLOCKS = ("train_wall", "wall")

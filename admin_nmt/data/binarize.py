@@ -19,6 +19,13 @@ LOG_NAME = "preprocess.log"
 #: before it: the language, the name of the file if it is of one, the rest.
 _FIGURES = re.compile(r"(\[\w+\] )(?:(\S+)(: .* sents, .*)|Dictionary: .* types)$")
 _BLOCK = 1 << 20
+#: `fairseq-preprocess` that, told to stop, ends by an exception: so its workers end with it.
+_PROGRAM = """
+import signal, sys
+from fairseq_cli import preprocess
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+preprocess.cli_main()
+"""
 
 
 def binarize(
@@ -42,7 +49,7 @@ def binarize(
     """
     # It would split the path of a prefix at commas: it runs in the folder of the text, from which it
     # must not import (-P).
-    command = [sys.executable, "-P", "-m", "fairseq_cli.preprocess"]
+    command = [sys.executable, "-P", "-c", _PROGRAM]
     command += ["--destdir", str(destination.absolute())]
     command += ["--source-lang", languages[0], "--target-lang", languages[1]]
     command += [part for name in sets for part in (f"--{name}pref", name)]

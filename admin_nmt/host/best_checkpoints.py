@@ -60,9 +60,9 @@ def _the_best(save_checkpoint: Callable) -> Callable:
         ):
             return save_checkpoint(cfg, trainer, epoch_itr, val_loss)
         if val_loss is None or not saves(cfg, trainer):
-            fairseqs = copy.copy(cfg)
-            fairseqs.keep_best_checkpoints = 0
-            return save_checkpoint(fairseqs, trainer, epoch_itr, val_loss)
+            changed_cfg = copy.copy(cfg)
+            changed_cfg.keep_best_checkpoints = 0
+            return save_checkpoint(changed_cfg, trainer, epoch_itr, val_loss)
         return save_more(
             save_checkpoint, cfg, trainer, epoch_itr, val_loss,
             lambda saved: _keep(cfg, trainer, epoch_itr, val_loss, saved), keep_best_checkpoints=0,

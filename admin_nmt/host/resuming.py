@@ -48,8 +48,7 @@ def _same_function_first(load_checkpoint: Callable) -> Callable:
 
 def _average_from_weights(load_checkpoint: Callable) -> Callable:
     """`--store-ema` from a checkpoint without a moving average, such as a pruned one: the average starts
-    at its weights. fairseq means the same, but has deleted the weights by then (`KeyError: 'model'`).
-    With `--ema-update-freq N` it takes in the same updates as without a resume."""
+    at its weights. fairseq means the same, but has deleted the weights by then (`KeyError: 'model'`)."""
 
     @wraps(load_checkpoint)
     def wrapped(self: Any, filename: str, *args: Any, **kwargs: Any) -> Any:
@@ -69,8 +68,20 @@ def _average_from_weights(load_checkpoint: Callable) -> Callable:
             self.ema.restore(average)
             if config.ema_fp32:  # without a float32 copy in the checkpoint: from the average
                 self.ema.build_fp32_params(extra_state.get("ema_fp32_params"))
-            # fairseq would count anew, so that the average takes in other updates than without a resume.
-            frequency = max(config.ema_update_freq, 1)
+        return extra_state
+
+    return wrapped
+
+
+def _average_in_phase(load_checkpoint: Callable) -> Callable:
+    """`--store-ema --ema-update-freq N`: after a resume the average takes in the same updates as without one;
+    fairseq counts anew."""
+
+    @wraps(load_checkpoint)
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
+        extra_state = load_checkpoint(self, *args, **kwargs)
+        if extra_state is not None and self.cfg.ema.store_ema:
+            frequency = max(self.cfg.ema.ema_update_freq, 1)
             self.ema.update_freq_counter = self.get_num_updates() % frequency
         return extra_state
 
@@ -335,6 +346,7 @@ PATCHES = (
     Patch(_TRAINER, "__init__", _recording_languages, Scope.ALL),
     Patch(_TRAINER, "load_checkpoint", _same_function_first, Scope.OURS),
     Patch(_TRAINER, "load_checkpoint", _average_from_weights, Scope.FAILURES),
+    Patch(_TRAINER, "load_checkpoint", _average_in_phase, Scope.ALL),
     Patch(_TRAINER, "load_checkpoint", _clock_runs_on, Scope.OURS),
     Patch("fairseq.checkpoint_utils", "load_checkpoint", _there_first, Scope.ALL),
     Patch(_PLATEAU, "state_dict", _with_bad_epochs, Scope.ALL),

@@ -8,7 +8,7 @@ from typing import Any
 
 
 def saves(cfg: Any, trainer: Any) -> bool:
-    """Whether this rank writes checkpoints, and they can be copied when they are."""
+    """Whether this rank writes checkpoints, and not asynchronously: then they can be copied at once."""
     return bool(
         not cfg.no_save
         and not cfg.write_checkpoints_asynchronously
@@ -54,11 +54,11 @@ def save_more(
         more: takes and returns the path of the checkpoint, None where nothing was due.
         changes: other values of `cfg` for fairseq. What checkpoints say of the options stays.
     """
-    fairseqs = copy.copy(cfg)
-    fairseqs.no_last_checkpoints = True
+    changed_cfg = copy.copy(cfg)
+    changed_cfg.no_last_checkpoints = True
     for name, value in changes.items():
-        setattr(fairseqs, name, value)
-    saved = more(save_checkpoint(fairseqs, trainer, epoch_itr, val_loss))
+        setattr(changed_cfg, name, value)
+    saved = more(save_checkpoint(changed_cfg, trainer, epoch_itr, val_loss))
     if cfg.no_last_checkpoints:
         return saved
     name = f"checkpoint_last{trainer.checkpoint_suffix}.pt"

@@ -9,6 +9,7 @@ from admin_nmt.analysis.training_log import Curve, minutes_at, parse_log, parse_
 from admin_nmt.errors import UserError
 
 PREFIX = "2026-11-27 11:15:32 | INFO | "
+HYDRAS_PREFIX = "[2026-11-27 11:15:32,123][fairseq_cli.train][INFO] - "
 WITHIN = {"loss": "7.441", "ppl": "125.89", "lr": "0.0002", "train_wall": "1", "wall": "6"}
 EPOCH = {"loss": "7.3", "bsz": "30", "wall": "12"}
 VALID = {"loss": "6.966", "ppl": "124.5", "bleu": "0.01"}
@@ -94,13 +95,15 @@ def test_minutes_follow_the_clock_over_a_restart() -> None:
     assert minutes_at({"loss": Curve([1], [1.0])}, [1]) is None
 
 
-def test_minutes_of_a_resumed_run_go_on_from_those_of_the_earlier_start() -> None:
+@pytest.mark.parametrize("before", ["", PREFIX + "fairseq_cli.train | ", HYDRAS_PREFIX])
+def test_minutes_of_a_resumed_run_go_on_from_those_of_the_earlier_start(before: str) -> None:
     """Also where the later clock has run for longer; without settings only a clock that falls shows it."""
 
     def record(update: int, wall: int, prefix: str = "") -> str:
         return json.dumps({f"{prefix}num_updates": f"{update}", f"{prefix}wall": f"{wall}"})
 
-    start = "{'_name': None, 'common': {'seed': 1}}\n"
+    start = f"{before}{{'_name': None, 'common': {{'seed': 1}}}}\n"
+    assert parse_log([start]).settings == {"seed": 1}
     first, second = [record(100, 3600)], [record(200, 3660), record(200, 3660, "train_")]
     log = parse_log([start, *first, start, *second])
     assert minutes_at(log.curves, [100, 200]) == pytest.approx([60, 121])

@@ -488,19 +488,36 @@ def test_text_is_binarised_from_a_folder_of_any_name(tmp_path, monkeypatch, capl
     assert "fairseq-preprocess: [de] Dictionary: 8 types" in caplog.text
 
 
-def test_fairseq_preprocess_ends_with_an_interrupted_preparation(tmp_path):
-    """It gets no interrupt itself where one process alone is told of it."""
+def test_fairseq_preprocess_ends_with_an_interrupted_preparation(tmp_path, monkeypatch):
+    """With its workers; it gets no interrupt itself where one process alone is told of it."""
     running = tmp_path / "running"
+    (tmp_path / "stub" / "fairseq_cli").mkdir(parents=True)
+    (tmp_path / "stub" / "fairseq_cli" / "__init__.py").touch()
+    (tmp_path / "stub" / "fairseq_cli" / "preprocess.py").write_text(
+        "import os, time\n"
+        "from multiprocessing import Pool\n"
+        "def work():\n"
+        f"    with open({str(running)!r}, 'w') as stream:\n"
+        "        stream.write(f'{os.getppid()} {os.getpid()} ')\n"
+        "    time.sleep(100)\n"
+        "def cli_main():\n"
+        "    pool = Pool(1)\n"
+        "    pool.apply_async(work)\n"
+        "    pool.close()\n"
+        "    pool.join()\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "stub"))
 
     def interrupt_once_it_runs():
-        if running.exists() and running.read_text():
+        if running.exists() and running.read_text().endswith(" "):
             raise KeyboardInterrupt
 
-    code = "import os, time; open('running', 'w').write(f'{os.getpid()}'); time.sleep(100)"
+    command = [sys.executable, "-P", "-c", binarize._PROGRAM]
     with pytest.raises(KeyboardInterrupt):
-        binarize._run([sys.executable, "-c", code], tmp_path, interrupt_once_it_runs)
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(running.read_text()), 0)
+        binarize._run(command, tmp_path, interrupt_once_it_runs)
+    for number in running.read_text().split():
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(number), 0)
 
 
 def test_a_failing_fairseq_preprocess_is_one_line(custom, tmp_path, monkeypatch):
