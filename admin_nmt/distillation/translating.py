@@ -8,7 +8,6 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -239,7 +238,9 @@ def write_pairs(
     num_repeated = 0
     for pair in pairs:
         tensors = [tensor.int() for tensor in pair]
-        key = blake2b(b"|".join(tensor.numpy().tobytes() for tensor in tensors), digest_size=16)
+        key = hashlib.blake2b(
+            b"|".join(tensor.numpy().tobytes() for tensor in tensors), digest_size=16
+        )
         if key.digest() in seen:
             num_repeated += 1
             continue

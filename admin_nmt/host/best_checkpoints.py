@@ -5,7 +5,6 @@ than N of them. Equal values get a random digit at their end, which decides whet
 better, and two of them can share a name.
 """
 
-import copy
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
@@ -15,7 +14,7 @@ from typing import Any
 from admin_nmt.errors import UsageError
 from admin_nmt.host.ours import is_ours
 from admin_nmt.host.patch import Patch, Scope
-from admin_nmt.host.saving import save_as, save_more, saves
+from admin_nmt.host.saving import changed, save_as, save_more, saves
 
 #: Values of `--best-checkpoint-metric` that a better model has higher, with the option that computes
 #: them in a validation; and lower.
@@ -60,9 +59,8 @@ def _the_best(save_checkpoint: Callable) -> Callable:
         ):
             return save_checkpoint(cfg, trainer, epoch_itr, val_loss)
         if val_loss is None or not saves(cfg, trainer):
-            changed_cfg = copy.copy(cfg)
-            changed_cfg.keep_best_checkpoints = 0
-            return save_checkpoint(changed_cfg, trainer, epoch_itr, val_loss)
+            without_best = changed(cfg, keep_best_checkpoints=0)
+            return save_checkpoint(without_best, trainer, epoch_itr, val_loss)
         return save_more(
             save_checkpoint, cfg, trainer, epoch_itr, val_loss,
             lambda saved: _keep(cfg, trainer, epoch_itr, val_loss, saved), keep_best_checkpoints=0,

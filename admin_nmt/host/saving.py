@@ -16,6 +16,14 @@ def saves(cfg: Any, trainer: Any) -> bool:
     )
 
 
+def changed(cfg: Any, **changes: Any) -> Any:
+    """A copy of the options with other values, for fairseq; what checkpoints say of the options stays."""
+    copied = copy.copy(cfg)
+    for name, value in changes.items():
+        setattr(copied, name, value)
+    return copied
+
+
 def save_as(
     name: str, saved: str | None, cfg: Any, trainer: Any, epoch_itr: Any, val_loss: float | None
 ) -> str:
@@ -52,13 +60,10 @@ def save_more(
 
     Args:
         more: takes and returns the path of the checkpoint, None where nothing was due.
-        changes: other values of `cfg` for fairseq. What checkpoints say of the options stays.
+        changes: as those of `changed`.
     """
-    changed_cfg = copy.copy(cfg)
-    changed_cfg.no_last_checkpoints = True
-    for name, value in changes.items():
-        setattr(changed_cfg, name, value)
-    saved = more(save_checkpoint(changed_cfg, trainer, epoch_itr, val_loss))
+    without_last = changed(cfg, no_last_checkpoints=True, **changes)
+    saved = more(save_checkpoint(without_last, trainer, epoch_itr, val_loss))
     if cfg.no_last_checkpoints:
         return saved
     name = f"checkpoint_last{trainer.checkpoint_suffix}.pt"

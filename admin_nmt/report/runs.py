@@ -83,7 +83,7 @@ def read_run(path: str | os.PathLike[str], label: str) -> Run:
     else:
         origin, log = place, read_log(place)
         # A log of `--log-file train.json` is a line of settings and JSON objects: not one of them.
-        if place.suffix == ".json" and not (log.curves and not _is_json(place)):
+        if place.suffix == ".json" and (not log.curves or _is_json(place)):
             return _of_result(place, label)
     if not log.curves:
         raise UserError(f"{origin} holds no progress of fairseq-train: give the log of a training")
