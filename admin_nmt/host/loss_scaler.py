@@ -1,8 +1,10 @@
-"""The counters of the loss scaler in checkpoints of `--fp16` and `--amp` runs of our models.
+"""The counters of the loss scaler, and of batches tried again, in checkpoints of `--fp16` and `--amp`
+runs of our models.
 
 fairseq keeps the scale of `--fp16`, but not how many updates ago it last changed or overflowed, and
 nothing under `--amp`. A resumed run would raise the scale at other updates, and one that is ended more
-often than `--fp16-scale-window` would never raise it. fairseq without this package passes over them.
+often than `--fp16-scale-window` would never raise it. Under `--amp` a batch whose gradients overflow is tried again until there have been
+`--amp-batch-retries` such tries. fairseq without this package passes over what is added here.
 """
 
 from collections.abc import Callable
@@ -14,6 +16,8 @@ from admin_nmt.host.patch import Patch, Scope
 
 #: In `last_optimizer_state`.
 KEY = "loss_scaler"
+#: In `extra_state`.
+RETRIES = "amp_retries"
 #: Of fairseq's `DynamicLossScaler`, and of PyTorch's `GradScaler`; settings stay those of the command.
 _COUNTERS = ("_iter", "_last_overflow_iter", "_last_rescale_iter", "_overflows_since_rescale")
 _OF_AMP = ("scale", "_growth_tracker")
@@ -42,15 +46,19 @@ def restore(scaler: Any, stored: dict[str, Any]) -> None:
 
 def _with_scaler(state_dict: Callable) -> Callable:
     """Checkpoints of `--fp16` and `--amp` trainings keep when the loss scale was last changed, and under
-    `--amp` the scale."""
+    `--amp` the scale and how many batches were tried again."""
 
     @wraps(state_dict)
     def wrapped(self: Any) -> dict[str, Any]:
         state = state_dict(self)
+        if not is_ours(self):
+            return state
         optimizer_state = state.get("last_optimizer_state")
         found = numbers(getattr(self.optimizer, "scaler", None))
-        if found and isinstance(optimizer_state, dict) and is_ours(self):
+        if found and isinstance(optimizer_state, dict):
             state["last_optimizer_state"] = optimizer_state | {KEY: found}
+        if self.cfg.common.amp:
+            state["extra_state"][RETRIES] = self._amp_retries
         return state
 
     return wrapped
@@ -67,8 +75,24 @@ def _restoring(load_state_dict: Callable) -> Callable:
     return wrapped
 
 
+def _with_retries(load_checkpoint: Callable) -> Callable:
+    """A resumed `--amp` training leaves out the batches that it would leave out without the resume."""
+
+    @wraps(load_checkpoint)
+    def wrapped(
+        self: Any, filename: str, reset_optimizer: bool = False, *args: Any, **kwargs: Any
+    ) -> Any:
+        extra_state = load_checkpoint(self, filename, reset_optimizer, *args, **kwargs)
+        if extra_state is not None and self.cfg.common.amp and not reset_optimizer:
+            self._amp_retries = extra_state.get(RETRIES, 0)
+        return extra_state
+
+    return wrapped
+
+
 PATCHES = (
     Patch("fairseq.trainer:Trainer", "state_dict", _with_scaler, Scope.OURS),
+    Patch("fairseq.trainer:Trainer", "load_checkpoint", _with_retries, Scope.OURS),
     *(
         Patch(f"fairseq.optim.{place}", "load_state_dict", _restoring, Scope.OURS)
         for place in (

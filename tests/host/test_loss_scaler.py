@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from admin_nmt.checkpoints.reading import load_checkpoint_file
-from admin_nmt.host.loss_scaler import KEY
-from tests.support.training import require_equal, train, weights
+from admin_nmt.host.loss_scaler import KEY, RETRIES
+from tests.support.training import COMMON, require_equal, train, weights
 
 
 @pytest.mark.parametrize("precision", ["--fp16", "--memory-efficient-fp16"])
@@ -60,3 +60,29 @@ def test_amp_keeps_its_scale(parse: Callable[..., Any], task: Any, stored: bool)
     assert found["growth_interval"] == 5  # of the command
     assert found["scale"] == (1024.0 if stored else 8.0)
     assert found["_growth_tracker"] == (2 if stored else 0)
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_amp_keeps_how_many_batches_were_tried_again(
+    data_bin: Path, tmp_path: Path, parse: Callable[..., Any], task: Any, reset: bool
+) -> None:
+    """Not beside a new optimizer; a checkpoint of fairseq alone has no number."""
+    from fairseq.trainer import Trainer
+
+    train(data_bin, tmp_path, 1, "--amp")
+    path = tmp_path / "checkpoint_last.pt"
+    state = load_checkpoint_file(path)
+    assert state["extra_state"].pop(RETRIES) == 0
+    cfg = parse("--amp", *COMMON)
+    model, criterion = task.build_model(cfg.model), task.build_criterion(cfg.criterion)
+    trainer = Trainer(cfg, task, model, criterion)
+    trainer._amp_retries = 1
+    torch.save(state, path)
+    trainer.load_checkpoint(str(path), reset, reset_lr_scheduler=reset)
+    assert trainer._amp_retries == (1 if reset else 0)
+    state["extra_state"][RETRIES] = 2
+    torch.save(state, path)
+    trainer.load_checkpoint(str(path), reset, reset_lr_scheduler=reset)
+    assert trainer._amp_retries == (1 if reset else 2)
+    trainer.consolidate_optimizer()
+    assert trainer.state_dict()["extra_state"][RETRIES] == trainer._amp_retries
