@@ -1,4 +1,5 @@
-"""Heads of a training that continues from a pruned or masked checkpoint, and masks given as files."""
+"""Heads of a training: taken over from a pruned or masked checkpoint, masks given as files, and masks that
+no pruning could follow."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -7,7 +8,8 @@ from typing import Any
 
 from admin_nmt.checkpoints.checkpoint import Checkpoint
 from admin_nmt.checkpoints.settings import set_values
-from admin_nmt.host.ours import is_our_architecture
+from admin_nmt.errors import UsageError
+from admin_nmt.host.ours import is_our_architecture, is_ours
 from admin_nmt.host.patch import Patch, Scope
 from admin_nmt.models.head_files import read_heads
 
@@ -69,4 +71,28 @@ def read_mask(given: str) -> str:
     return ",".join(map(str, read_heads(given, "--head-mask"))) if given else ""
 
 
-PATCHES = (Patch("fairseq.models", "build_model", _with_heads, Scope.OURS),)
+def _with_aligned_heads_open(init: Callable) -> Callable:
+    """A training that masks heads which are trained to align words is refused: their attention is used
+    outside the model, so `admin-nmt prune` could not remove them."""
+
+    @wraps(init)
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> None:
+        from admin_nmt.models.heads import aligned_heads
+
+        init(self, *args, **kwargs)
+        if not is_ours(self):
+            return
+        cfg = self.get_model().cfg
+        if both := sorted(aligned_heads(cfg).intersection(cfg.masked_heads)):
+            raise UsageError(
+                f"--head-mask {','.join(map(str, both))}: alignments of words come from there "
+                f"(--alignment-layer {cfg.alignment_layer}); mask other heads"
+            )
+
+    return wrapped
+
+
+PATCHES = (
+    Patch("fairseq.models", "build_model", _with_heads, Scope.OURS),
+    Patch("fairseq.trainer:Trainer", "__init__", _with_aligned_heads_open, Scope.OURS),
+)
