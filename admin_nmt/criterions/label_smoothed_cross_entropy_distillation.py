@@ -29,7 +29,7 @@ from admin_nmt.criterions.label_smoothed_cross_entropy import (
     Plan,
 )
 from admin_nmt.criterions.output_layer import linear_output_layer, log_probabilities
-from admin_nmt.errors import UsageError
+from admin_nmt.errors import UsageError, UserError
 from admin_nmt.ops.distillation import Teacher, distillation_loss
 from admin_nmt.ops.linear_loss import linear_distillation
 from admin_nmt.ops.rdrop import LossSums
@@ -106,6 +106,25 @@ def load_teacher(path: str, task: Any) -> _TeacherModel:
     return _TeacherModel(model, output)
 
 
+def _require_long_enough(teacher: Any, student: Any, path: str) -> None:
+    """Refuse a teacher that has no embedding for places in sentences that the student reads.
+
+    Only learned positions end: fairseq computes others for any place.
+    """
+    from fairseq.modules import LearnedPositionalEmbedding
+
+    for stack, name in (("encoder", "source"), ("decoder", "target")):
+        positions = getattr(getattr(teacher, stack, None), "embed_positions", None)
+        if not isinstance(positions, LearnedPositionalEmbedding):
+            continue
+        longest = getattr(student, stack).max_positions()
+        if positions.max_positions < longest:
+            raise UserError(
+                f"--teacher {path} reads {name} sentences of at most {positions.max_positions} tokens, "
+                f"the student of {longest}: give --max-{name}-positions {positions.max_positions}"
+            )
+
+
 @register_criterion("label_smoothed_cross_entropy_distillation", dataclass=DistillationConfig)
 class LabelSmoothedCrossEntropyDistillationCriterion(AdminLabelSmoothedCrossEntropyCriterion):
     """Label-smoothed cross-entropy and the divergence from a teacher's distribution."""
@@ -154,10 +173,10 @@ class LabelSmoothedCrossEntropyDistillationCriterion(AdminLabelSmoothedCrossEntr
 
         Raises:
             UsageError: `--teacher` is missing, or the student has no decoder.
-            UserError: the teacher does not fit the data.
+            UserError: the teacher does not fit the data, or reads shorter sentences than the student.
         """
         super().check_model(model)
-        self._load()
+        _require_long_enough(self._load().model, model, self.path)
 
     def plan(self, model: Any) -> Plan:
         """One pass; in training with the divergence from the teacher."""

@@ -150,6 +150,18 @@ def test_wrong_teachers_are_refused_before_training(
             criterion(*KD, f"--distillation-{option}={value}")
 
 
+def test_a_teacher_of_shorter_sentences_is_refused(
+    build: Callable[..., Any], criterion: Callable[..., Any], checkpoint: Callable[..., Path]
+) -> None:
+    """Where its positions are learned; others are computed."""
+    short = (*SHARED, "--max-target-positions", "40")
+    learned = criterion(*KD, "--teacher", str(checkpoint(*short, "--decoder-learned-pos")))
+    with pytest.raises(UserError, match=r"of at most 40 tokens.*: give --max-target-positions 40$"):
+        learned.check_model(build(*SHARED))
+    learned.check_model(build(*short))
+    criterion(*KD, "--teacher", str(checkpoint(*short))).check_model(build(*SHARED))
+
+
 def test_a_training_learns_from_its_teacher(data_bin: Path, teacher: Path, tmp_path: Path) -> None:
     """`fairseq-train` as the documentation has it."""
     said = train_here(
