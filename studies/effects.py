@@ -6,9 +6,9 @@
 
 DATA is a folder of `admin-nmt prepare`. Every run is a `fairseq-train` process of its own with one
 thread, validated with BLEU after every second epoch and stopped when that has not improved
-`--patience` times; with a higher `--max-epoch` those that were not stopped go on. Its best
-checkpoint translates the test set. A setting passes the first one where its best BLEU so far stays
-above the other's, by update and by minute. Interrupted, the same command goes on where it stopped;
+`--patience` times; with a higher `--max-epoch` those that were not stopped go on, and a lower one is
+refused. Its best checkpoint translates the test set. A setting passes the first one where its best BLEU
+so far stays above the other's, by update and by minute. Interrupted, the same command goes on where it stopped;
 `--report` only reports on what there is, without `--max-epoch` on each run's longest training. Written
 to DIR: `results.md` (table and tests), `results.json`, `results.csv`, and curves of training and
 validation loss, and of BLEU by update and by minute.
@@ -27,6 +27,7 @@ from tabulate import tabulate
 
 from admin_nmt.analysis.plots import plot_panels
 from admin_nmt.analysis.training_log import TrainingLog, read_log
+from admin_nmt.errors import UserError
 from admin_nmt.evaluation.text import read_lines
 from admin_nmt.files import atomic_write
 from admin_nmt.installed import machine
@@ -321,8 +322,28 @@ def add_curves(panels: dict[str, dict[str, Any]], label: str, log: TrainingLog) 
     panels[BY_MINUTE][label] = tuple(zip(*by_minute, strict=True)) if by_minute else ((), ())
 
 
+def require_not_shorter(args: argparse.Namespace) -> None:
+    """Refuse a `--max-epoch` that a run has passed: its curves and best checkpoint are of the longer
+    training, even where the shorter one has ended before.
+
+    Raises:
+        UserError: naming the run.
+    """
+    for name in args.settings:
+        for seed in args.seeds:
+            logs = (args.output / f"{name}-{seed}" / "logs").glob("train-*.log")
+            longest = max((int(path.stem.removeprefix("train-")) for path in logs), default=0)
+            if longest > args.max_epoch:
+                raise UserError(
+                    f"{args.output / f'{name}-{seed}'} is being trained to epoch {longest}: give "
+                    f"--max-epoch {longest} or more, or another --output"
+                )
+
+
 def conduct(args: argparse.Namespace) -> None:
     """Train, translate, report."""
+    if args.max_epoch is not None:
+        require_not_shorter(args)
     if not args.report:
         chain.run_all(
             {

@@ -272,6 +272,10 @@ def test_effects_trains_translates_compares_and_goes_on(
     # Longer, one of the two so far: translations of the shorter training are not compared with its own.
     assert effects.main([*words, "--max-epoch", "4", "--settings", "a5"]) == 0
     assert effects.main([*words, "--max-epoch", "4", "--report"]) == 0
+    capsys.readouterr()
+    for more in ([], ["--report"]):
+        assert effects.main([*words, "--max-epoch", "2", *more]) == 1
+        assert "a5-3 is being trained to epoch 4" in capsys.readouterr().err
     a5 = json.loads((output / "results.json").read_text())["a5"]["runs"]["3"]
     assert a5["test_bleu"] == 7.5 and a5["p"] is None
 
