@@ -195,14 +195,18 @@ def _require_same_evaluation(directory: Path, settings: Mapping[str, Any]) -> No
     if not (directory / SCORES).exists():
         return
     before = read_json_object(directory / SCORES, f"delete {directory}")
-    places = before.get(_PLACES, {})  # files of earlier versions have only the names as given
+    # Files of earlier versions have no places, or fewer entries.
+    places = before.get(_PLACES, {})
     for name, option in _IDENTITY.items():
-        if name not in places:
-            was, now = before.get(name), settings[name]
-            same = name not in before or _resolved(was) == _resolved(now)
+        if name not in before:
+            continue
+        if name in _NAMES:
+            then = places.get(name) or _places(name, before[name], directory)
+            same = _same_places(then, settings[_PLACES][name], directory)
+            was, now = map(_in_full, (then, settings[_PLACES][name]))
         else:
-            same = _same_places(places[name], settings[_PLACES][name], directory)
-            was, now = (_in_full(each[name]) for each in (places, settings[_PLACES]))
+            was, now = before.get(name), settings[name]
+            same = was == now
         if not same:
             raise UserError(
                 f"{directory} holds an evaluation with another {option} ({was}, now {now}): give "
@@ -233,11 +237,6 @@ def _same_places(
 
 def _in_full(places: Sequence[Mapping[str, str]]) -> str:
     return os.pathsep.join(place["absolute"] for place in places)
-
-
-def _resolved(value: Any) -> Any:
-    """Names of files and folders, joined by `:`, in a form that tells whether they are the same."""
-    return [Path(p).resolve() for p in value.split(os.pathsep)] if isinstance(value, str) else value
 
 
 def choose_reference(
