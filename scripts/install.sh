@@ -5,7 +5,7 @@
 #
 #   PYTHON             interpreter to make it with (default: the first that works of python3.12,
 #                      python3.11, python3); 3.11 or newer
-#   ADMIN_NMT_TORCH    requirement for PyTorch (default: the tested torch==2.13.0)
+#   ADMIN_NMT_TORCH    requirement for PyTorch (default: the one given before, else the tested torch==2.13.0)
 #   ADMIN_NMT_VENV     place of the environment (default: .venv)
 #
 # With uv on PATH packages are installed by it, which is faster and takes the build of PyTorch for this
@@ -29,13 +29,13 @@ VENV=${ADMIN_NMT_VENV:-.venv}
 own=$VENV/bin/python
 there=
 "$own" -c '' 2>/dev/null && there=yes # not where its interpreter is gone
-TORCH=${ADMIN_NMT_TORCH:-torch==2.13.0}
-# What was installed: the project's folder, the environment's place, the requirement for PyTorch, a line each.
+# What was installed: the project's folder, the environment's place, the requirement for PyTorch, and whether
+# that was `given` by the user or is `ours`, a line each.
 # Empty where an earlier version wrote it: then the environment itself is asked, but for PyTorch.
 stamp=$VENV/.admin_nmt_installed
-project= place= torch=
+project= place= torch= whose=
 if [ -n "$there" ] && [ -s "$stamp" ]; then
-    { IFS= read -r project && IFS= read -r place && IFS= read -r torch; } <"$stamp" || true
+    { IFS= read -r project && IFS= read -r place && IFS= read -r torch && IFS= read -r whose; } <"$stamp" || true
 elif [ -n "$there" ] && [ -f "$stamp" ]; then
     project=$("$own" -P -c 'import importlib.util as u; print(u.find_spec("admin_nmt").origin)' 2>/dev/null || true)
     project=${project%/admin_nmt/__init__.py}
@@ -64,6 +64,11 @@ fi
     echo "install.sh: error: $PYTHON does not run or is older than Python 3.11; $remedy" >&2
     exit 1
 }
+if [ -n "${ADMIN_NMT_TORCH:-}" ]; then
+    torch=$ADMIN_NMT_TORCH whose=given
+elif [ "$whose" != given ]; then
+    torch=torch==2.13.0 whose=ours
+fi
 compiled=$("$PYTHON" -c 'import platform, sys
 ready = sys.version_info[:2] in ((3, 11), (3, 12)) and (sys.platform, platform.machine()) == ("linux", "x86_64")
 print("" if ready else ", compiling fairseq for three minutes")')
@@ -75,7 +80,7 @@ if [ -z "$there" ]; then
 fi
 if [ "${ADMIN_NMT_UV:-1}" != 0 ] && uv --version >/dev/null 2>&1; then
     # The build for this machine's GPU or none, unless the user says which PyTorch.
-    [ -n "${ADMIN_NMT_TORCH:-}" ] || export UV_TORCH_BACKEND=${UV_TORCH_BACKEND:-auto}
+    [ $whose = given ] || export UV_TORCH_BACKEND=${UV_TORCH_BACKEND:-auto}
     # Compiled as pip does it: else the first start of each program is slow and, from Python 3.12 on,
     # shows warnings about fairseq's source.
     pip_install() { uv pip install --compile-bytecode --python "$own" --constraint constraints.txt "$@"; }
@@ -98,13 +103,13 @@ quiet=--quiet
 [ -t 1 ] && quiet=
 # PyTorch first and fairseq without build isolation: otherwise pip downloads a second PyTorch
 # just to compile fairseq's extensions.
-step "PyTorch" ${quiet:+"$quiet"} "$TORCH"
-step "tools to build with" --quiet setuptools wheel cython numpy
+step "PyTorch" ${quiet:+"$quiet"} "$torch"
+step "tools to build with" --quiet 'setuptools>=77' wheel cython numpy
 # Of an environment of an earlier version: both bring the package `fairseq`.
 if "$own" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' &&
     [ -n "$(find "$VENV" -maxdepth 5 -iname 'fairseq_fixed-*' -print -quit)" ]; then
     "$own" -m pip uninstall --quiet --yes fairseq-fixed
 fi
 step "fairseq, admin_nmt and what they need" --quiet --no-build-isolation --editable ".[test]"
-printf '%s\n' "$PWD" "$(cd "$VENV" && pwd)" "$TORCH" >"$stamp"
+printf '%s\n' "$PWD" "$(cd "$VENV" && pwd)" "$torch" $whose >"$stamp"
 echo "== installed in $SECONDS s; activate it with: source $VENV/bin/activate"

@@ -18,6 +18,7 @@ binary=(
     cloudpickle pooch platformdirs requests urllib3 idna certifi charset-normalizer
     pydantic pydantic-core annotated-types typing-inspection filelock typing-extensions
     liger-kernel==0.8.5
+    'setuptools>=77,<82' # builds this package there; before 82, as PyTorch of that time wants it
 )
 pip() { "$python" -m pip --disable-pip-version-check "$@"; }
 

@@ -3,11 +3,13 @@
 import os
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "install.sh"
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "scripts" / "install.sh"
 BROKEN = "#!/bin/sh\necho 'pyenv: command not found' >&2\nexit 127\n"
 #: Runs, is new enough, and makes an environment whose python is a copy of itself; its calls are kept in
 #: the current folder, which is the project's.
@@ -98,6 +100,30 @@ def test_another_pytorch_is_installed_on_request(project: Path) -> None:
     assert installed() and not installed() and not installed(ADMIN_NMT_TORCH="torch==2.13.0")
     assert installed(ADMIN_NMT_TORCH="torch==2.13.0+cpu")
     assert not installed(ADMIN_NMT_TORCH="torch==2.13.0+cpu") and not installed()
+    # Another reason to install does not bring the default back.
+    (project / "constraints.txt").touch()
+    assert installed() and "torch==2.13.0+cpu" in (project / "calls").read_text()
+    assert installed(ADMIN_NMT_TORCH="torch==2.13.0")
+
+
+def test_a_pytorch_that_nobody_chose_follows_the_tested_one(project: Path) -> None:
+    install(project, {"python3": WORKS}, ADMIN_NMT_UV="0")
+    stamp = project / ".venv" / ".admin_nmt_installed"
+    *places, torch, whose = stamp.read_text().splitlines()
+    assert (torch, whose) == ("torch==2.13.0", "ours")
+    stamp.write_text("\n".join([*places, "torch==2.12.0", whose]) + "\n")
+    os.utime(stamp, (0, 0))
+    _, calls = install(project, {"python3": WORKS}, ADMIN_NMT_UV="0")
+    assert any("torch==2.13.0" in call for call in calls)
+    assert stamp.read_text().splitlines()[2:] == ["torch==2.13.0", "ours"]
+
+
+def test_what_builds_the_package_is_installed_before_it() -> None:
+    """Without build isolation, pip does not look at what the build requires."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    for requirement in project["build-system"]["requires"]:
+        for name in ("scripts/install.sh", "docs/install.md"):
+            assert requirement in (ROOT / name).read_text(), name
 
 
 @pytest.mark.parametrize("old_stamp", [True, False])
