@@ -18,7 +18,7 @@
 #   --batch-tokens N   subwords that are translated at once (default 4000)
 # Embeddings are shared (--share-all-embeddings) where DATA has one dictionary for both languages. What stands
 # behind -- wins over the options of the training here. Interrupted, the same command goes on where it
-# stopped; other options, but for the length of the training, need another OUTPUT.
+# stopped; other options need another OUTPUT, unless they make the training longer.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
 
@@ -59,7 +59,8 @@ fi
 [[ -f $text ]] || die "no file $text"
 mkdir -p "$output"
 # Like the device, the size of a batch decides only how fast text is translated.
-same_training "$output" "$(cd "$data" && pwd)" "${search[@]}" ${options[@]+"${options[@]}"} "$@"
+length=(--max-epoch 20)
+same_training "$output" "$(cd "$data" && pwd)" "${length[*]}" "${search[@]}" ${options[@]+"${options[@]}"} "$@"
 
 export_int8 "$reverse" "$data" "$output/reverse"
 admin-nmt backtranslate "$output/reverse" "$data" --input "$text" --output "$output/mixed" --device "$device" \
@@ -73,7 +74,7 @@ fairseq-train "$output/mixed/data-bin" -s "$source" -t "$target" --upsample-prim
     --criterion admin_label_smoothed_cross_entropy --label-smoothing 0.1 \
     --optimizer radam --adam-betas '(0.9, 0.98)' --clip-norm 1.0 \
     --lr 1e-3 --lr-scheduler inverse_sqrt --warmup-updates 4000 --warmup-init-lr 1e-7 \
-    --max-tokens 4096 --max-epoch 20 --keep-last-epochs 5 --log-format json --log-interval 100 "$@"
+    --max-tokens 4096 "${length[@]}" --keep-last-epochs 5 --log-format json --log-interval 100 "$@"
 average_or_best "$output/checkpoints" "$output/mixed/data-bin" "$output/averaged.pt" ${cpu[@]+"${cpu[@]}"}
 if has_test "$output/mixed/data-bin" "$source" "$target"; then
     admin-nmt evaluate "$output/mixed/data-bin" --path "$output/averaged.pt" --output "$output/scores" ${cpu[@]+"${cpu[@]}"}

@@ -10,7 +10,7 @@
 # default student is post-LN, 6L-1L, D = 256, trained for 20 epochs; what stands behind -- wins (from an
 # encoder as deep as the teacher's little is lost: the decoder is what takes time). Embeddings are shared
 # (--share-all-embeddings) where DATA has one dictionary for both languages. Interrupted, the same command
-# goes on where it stopped; other options of the training, but for its length, need another OUTPUT.
+# goes on where it stopped; other options of the training need another OUTPUT, unless they make it longer.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
 
@@ -30,7 +30,8 @@ if [[ $# -gt 0 ]]; then shift; fi
 [[ -f $teacher ]] || die "no checkpoint $teacher"
 [[ -d $data ]] || die "$data is not a folder"
 mkdir -p "$output"
-same_training "$output" "$(cd "$data" && pwd)" "$@"
+length=(--max-epoch 20)
+same_training "$output" "$(cd "$data" && pwd)" "${length[*]}" "$@"
 
 export_int8 "$teacher" "$data" "$output/teacher"
 admin-nmt distill "$output/teacher" "$data" --output "$output/distilled" --device "$device"
@@ -44,7 +45,7 @@ fairseq-train "$output/distilled/data-bin" -s "$source" -t "$target" ${cpu[@]+"$
     --criterion admin_label_smoothed_cross_entropy --label-smoothing 0.1 \
     --optimizer radam --adam-betas '(0.9, 0.98)' --clip-norm 1.0 \
     --lr 1e-3 --lr-scheduler inverse_sqrt --warmup-updates 1000 --warmup-init-lr 1e-7 \
-    --max-tokens 4096 --max-epoch 20 --keep-last-epochs 5 --log-format json --log-interval 100 "$@"
+    --max-tokens 4096 "${length[@]}" --keep-last-epochs 5 --log-format json --log-interval 100 "$@"
 average_or_best "$output/checkpoints" "$output/distilled/data-bin" "$output/student.pt" ${cpu[@]+"${cpu[@]}"}
 export_int8 "$output/student.pt" "$data" "$output/student"
 if has_test "$data" "$source" "$target"; then

@@ -11,9 +11,10 @@
 #   export_int8 CHECKPOINT DATA FOLDER
 #                    FOLDER is CHECKPOINT exported to int8; made unless it is there, and anew where it is of
 #                    another checkpoint
-#   same_training FOLDER DATA [OPTIONS...]
-#                    dies where FOLDER/checkpoints are of a training on other data or with other options, by
-#                    FOLDER/settings.txt, which is written at its start; its length may change
+#   same_training FOLDER DATA LENGTH [OPTIONS...]
+#                    dies where FOLDER/checkpoints are of a training on other data, with other options or
+#                    longer, by FOLDER/settings.txt, which is written at its start; it may become longer.
+#                    LENGTH, one word: --max-update and --max-epoch of the training, which OPTIONS may change
 #   average_last KIND K CHECKPOINTS FILE [OPTIONS OF admin-nmt average...]
 #                    FILE is the average of the last K checkpoints of KIND (epoch, update) in CHECKPOINTS: of
 #                    all where there are fewer, and the best or last one where there is none
@@ -83,21 +84,43 @@ saved() {
     find -H "$1" -maxdepth 1 -name '*.pt' 2>/dev/null || true
 }
 
+# The last value of an option of length (max_update, max_epoch) in words of either spelling; `unlimited`
+# where there is none.
+limit() {
+    local option=--${1//_/-} value='' word previous=''
+    for word in "${@:2}"; do
+        word=${word#+} word=${word#+} word=${word#optimization.} # Hydra's
+        if [[ $previous == "$option" ]]; then value=$word; fi
+        case $word in "$option="* | "$1="*) value=${word#*=} ;; esac
+        previous=$word
+    done
+    if [[ $value =~ ^[1-9][0-9]*$ ]]; then echo "$value"; else echo unlimited; fi
+}
+
+shorter() {
+    [[ $1 != unlimited && ($2 == unlimited || $1 -lt $2) ]]
+}
+
 same_training() {
-    local settings=$1/settings.txt data=$2 options was_data was_options remedy
-    options=$(but_for_length "${@:3}")
+    local settings=$1/settings.txt data=$2 options was_data was_options was_update='' was_epoch='' remedy update epoch
+    options=$(but_for_length "${@:4}")
+    # LENGTH without quotes, as words.
+    update=$(limit max_update $3 "${@:4}") epoch=$(limit max_epoch $3 "${@:4}")
     # Without checkpoints nothing is gone on from; a folder of an earlier version does not say what it holds.
     if [[ -f $settings && -n $(saved "$1/checkpoints") ]]; then
-        { IFS= read -r was_data && IFS= read -r was_options; } <"$settings" || true
+        { IFS= read -r was_data && IFS= read -r was_options && read -r was_update was_epoch; } <"$settings" || true
         remedy="give another folder, or delete $settings to go on with it"
         [[ $was_data == "$data" ]] || die "$1 holds a training on $was_data, not on $data: $remedy"
         [[ $was_options == "$options" ]] ||
             die "$1 holds a training with other options (${was_options:-none}; now ${options:-none}): $remedy"
-    else
-        mkdir -p "$1"
-        printf '%s\n' "$data" "$options" >"$settings.tmp"
-        mv "$settings.tmp" "$settings"
+        # fairseq would find nothing left to do, and the longer training be scored as this one.
+        if shorter "$update" "${was_update:-0}" || shorter "$epoch" "${was_epoch:-0}"; then
+            die "$1 holds a longer training ($was_update updates, $was_epoch epochs; now $update, $epoch): $remedy"
+        fi
     fi
+    mkdir -p "$1"
+    printf '%s\n' "$data" "$options" "$update $epoch" >"$settings.tmp"
+    mv "$settings.tmp" "$settings"
 }
 
 average_last() {

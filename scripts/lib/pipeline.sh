@@ -5,7 +5,8 @@
 #                       OUTPUT/RECIPE, beside the prepared data that all recipes share
 #   prepare OPTIONS...  admin-nmt prepare NAME, unless --data was given
 #   train COMMAND...    one process per GPU; the user's overrides come after COMMAND. A folder whose training
-#                       is on other data or with other overrides is refused
+#                       is on other data, with other overrides or longer is refused. The array `length` is
+#                       LENGTH of same_training
 #   train_recipe        train with the recipe
 #   average KIND K      the last K checkpoints of KIND (epoch, update), or as many as there are, averaged
 #                       -> FOLDER/averaged.pt, which is then `model`
@@ -31,7 +32,7 @@ Usage: bash scripts/$(basename "$0") [OPTIONS] [-- OVERRIDES...]
   --cpu           train and translate on the CPU (with --procs P)
   --help          this text
 OVERRIDES go to the training command, after everything else. A folder is of one training, which may be
-made longer: other OVERRIDES or --data need another --output.
+made longer: other OVERRIDES or --data, or a shorter training, need another --output.
 END
 }
 
@@ -80,7 +81,7 @@ prepare() {
 
 train() {
     # Data of the output folder by their place in it: it may be moved.
-    same_training "$folder" "${data#"$output"/}" ${overrides[@]+"${overrides[@]}"}
+    same_training "$folder" "${data#"$output"/}" "${length[*]}" ${overrides[@]+"${overrides[@]}"}
     bash "$scripts/train-multi-gpu.sh" ${launch[@]+"${launch[@]}"} ${cpu[@]+"${cpu[@]}"} -- \
         "$@" ${overrides[@]+"${overrides[@]}"}
 }
@@ -92,6 +93,7 @@ quoted() {
 }
 
 train_recipe() {
+    length=($(sed -n -E 's/^  (max_update|max_epoch): *([^ #]+).*/\1=\2/p' "$config"))
     train fairseq-hydra-train --config-name "$recipe" "task.data=$(quoted "$data")" \
         "checkpoint.save_dir=$(quoted "$checkpoints")" "hydra.run.dir=$(quoted "$folder")"
 }

@@ -251,7 +251,12 @@ def test_the_script_calls_everything_in_turn(dry_run: DryRun, tmp_path: Path) ->
     assert calls[1].endswith("--device auto --beam 4")
     for name in "123":
         (tmp_path / "out" / "checkpoints" / f"checkpoint{name}.pt").unlink()
-    assert " --num-epoch-checkpoints 2 " in run(*files, "--beam", "4", "--", "--max-epoch", "2")[3]
+    shorter = (*files, "--beam", "4", "--", "--max-epoch", "2")
+    refused, calls = dry_run("backtranslate.sh", *shorter)
+    assert refused.returncode == 2 and not calls
+    assert "unlimited updates, 20 epochs; now unlimited, 2)" in refused.stderr
+    (tmp_path / "out" / "settings.txt").unlink()
+    assert " --num-epoch-checkpoints 2 " in run(*shorter)[3]
     test_set.unlink()
     done, calls = dry_run("backtranslate.sh", *files, "--beam", "4")
     assert done.returncode == 0 and calls[-1].startswith("admin-nmt average")

@@ -199,7 +199,7 @@ def test_each_recipe_has_its_folder_and_its_published_choice_of_checkpoint(
     ("name", "length", "longer"),
     [
         ("multi30k", ["--max-update", "600"], ["--max-update=900"]),
-        ("iwslt14-de-en", ["optimization.max_update=600"], ["++optimization.max_epoch=9"]),
+        ("iwslt14-de-en", ["optimization.max_update=600"], ["++optimization.max_update=900"]),
     ],
 )
 def test_a_folder_is_of_one_training(
@@ -212,17 +212,33 @@ def test_a_folder_is_of_one_training(
     calls(name, "--procs", "1", "--", "x=1 2", *length)
     (folder / "checkpoints").mkdir()
     (folder / "checkpoints" / "checkpoint_last.pt").touch()
-    for options in (["x=1 2", *longer], ["x=1 2"], [*length, "x=1 2"]):
+    for options in (["x=1 2", *length], ["x=1 2", *longer], ["x=1 2"]):
         assert "torchrun" in "".join(calls(name, "--procs", "1", "--", *options))
+    default = {"multi30k": 1800, "iwslt14-de-en": 100000}[name]
     for options, said in (
-        (["--", "x=2", *length], r"with other options (x=1\ 2; now x=2)"),
-        ([], r"with other options (x=1\ 2; now none)"),
-        (["--data", "here", "--", "x=1 2"], f"on prepared/data-bin, not on {tmp_path}/here"),
+        (["--", "x=2", *length], r"a training with other options (x=1\ 2; now x=2)"),
+        ([], r"a training with other options (x=1\ 2; now none)"),
+        (
+            ["--data", "here", "--", "x=1 2"],
+            f"a training on prepared/data-bin, not on {tmp_path}/here",
+        ),
+        (
+            ["--", *length, "x=1 2"],
+            f"a longer training ({default} updates, unlimited epochs; now 600, unlimited)",
+        ),
+        (
+            [
+                "--",
+                "x=1 2",
+                *(["--max-epoch", "9"] if name == "multi30k" else ["+optimization.max_epoch=9"]),
+            ],
+            f"a longer training ({default} updates, unlimited epochs; now {default}, 9)",
+        ),
     ):
         (tmp_path / "here").mkdir(exist_ok=True)
         refused = run(f"{name}.sh", "--procs", "1", *options, path=tmp_path, cwd=tmp_path)
         assert refused.returncode == 2 and refused.stderr.count("\n") == 1
-        assert f"{folder} holds a training {said}: give another folder" in refused.stderr
+        assert f"{folder} holds {said}: give another folder" in refused.stderr
     (tmp_path / "outputs").rename(tmp_path / "moved")
     options = ("--output", str(tmp_path / "moved" / name), "--procs", "1", "--")
     moved = calls(name, *options, "x=1 2")
@@ -230,7 +246,7 @@ def test_a_folder_is_of_one_training(
     settings = next((tmp_path / "moved").rglob("settings.txt"))
     settings.unlink()  # as an earlier version left the folder
     calls(name, *options, "y")
-    assert settings.read_text() == "prepared/data-bin\ny\n"
+    assert settings.read_text() == f"prepared/data-bin\ny\n{default} unlimited\n"
 
 
 def test_checkpoints_may_be_on_another_disk(
