@@ -133,6 +133,7 @@ def _with_checks(add_defaults: Callable) -> Callable:
 
     @wraps(add_defaults)
     def wrapped(cfg: DictConfig) -> None:
+        check_choices(cfg)  # before fairseq ends at their unknown keys with a traceback
         add_defaults(cfg)
         check_config(cfg)
 
@@ -158,16 +159,41 @@ def check_name(name: str) -> None:
     )
 
 
+def check_choices(cfg: DictConfig) -> None:
+    """Refuse keys that the chosen task, criterion, optimizer or another registered part does not have, where
+    our model is to be trained.
+
+    Raises:
+        UsageError: an unknown key.
+    """
+    from fairseq.registry import REGISTRIES
+    from fairseq.tasks import TASK_DATACLASS_REGISTRY
+
+    if not _is_of_our_model(cfg):
+        return
+    parts = {name: found["dataclass_registry"] for name, found in REGISTRIES.items()}
+    for group, dataclasses_by_name in (parts | {"task": TASK_DATACLASS_REGISTRY}).items():
+        chosen = cfg.get(group)
+        if OmegaConf.is_config(chosen) and chosen.get("_name") in dataclasses_by_name:
+            options = dataclasses.fields(dataclasses_by_name[chosen._name])
+            _refuse_unknown(group, chosen, [option.name for option in options])
+
+
+def _is_of_our_model(cfg: DictConfig) -> bool:
+    """`fairseq-train` comes here too, with a namespace: its command line has been checked."""
+    model = cfg.get("model")
+    return OmegaConf.is_config(model) and is_our_architecture(model.get("_name"))
+
+
 def check_config(cfg: DictConfig) -> None:
     """Refuse what fairseq would not understand or not notice, where our model is to be trained.
 
     Raises:
         UsageError: an unknown key, a batch that cannot be kept, no data.
     """
-    task, model = cfg.get("task"), cfg.get("model")
-    # `fairseq-train` comes here too, with a namespace: its command line has been checked.
-    if not OmegaConf.is_config(model) or not is_our_architecture(model.get("_name")):
+    if not _is_of_our_model(cfg):
         return
+    task = cfg.get("task")
     for group, names in _schema().items():
         _refuse_unknown(group, cfg.get(group) or {}, names)
     # Training asks for the defaults a second time, when fairseq has added Hydra's logging.
@@ -179,7 +205,7 @@ def check_config(cfg: DictConfig) -> None:
         raise UsageError(line) from error
     if OmegaConf.is_config(task) and "data" in task and task.get("data") is None:
         raise UsageError("task.data is missing: say where the binarised data is, task.data=DIR")
-    _refuse_unknown("model", model, _model_options())
+    _refuse_unknown("model", cfg.model, _model_options())
 
 
 def _refuse_unknown(group: str, keys: Iterable[Any], known: Iterable[str]) -> None:
@@ -195,7 +221,8 @@ def _refuse_unknown(group: str, keys: Iterable[Any], known: Iterable[str]) -> No
 
 @cache
 def _schema() -> dict[str, list[str]]:
-    """Groups of options, and the options in each; none where they depend on what was chosen."""
+    """Groups of options, and the options in each; none where they depend on what was chosen
+    (`check_choices`)."""
     from fairseq.dataclass.configs import FairseqConfig
 
     return {
