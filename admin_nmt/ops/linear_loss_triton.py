@@ -50,6 +50,9 @@ def _linear_loss(  # type: ignore[no-untyped-def]
                 nothing = tl.zeros((ROWS, BLOCK), logits.dtype.element_ty)
                 tl.store(base + columns[None, :], nothing, mask=mask)
         return
+    # Before the first sweep, whose reductions make warps wait for each other: in the second one another
+    # warp overwrites it.
+    z_y = tl.load(base + y, mask=real[:, None], other=0.0).to(tl.float32)
     highest = tl.full((ROWS,), float("-inf"), tl.float32)
     normaliser = tl.zeros((ROWS,), tl.float32)
     moment = tl.zeros((ROWS,), tl.float32)  # sum of exp(z_i - highest) * (z_i - mean z)
@@ -71,7 +74,6 @@ def _linear_loss(  # type: ignore[no-untyped-def]
     lse = highest + tl.log(normaliser)
     lse_away = lse - tl.sum(tl.where(real, lse, 0.0), axis=0) / M
     inner = moment / normaliser - lse_away  # <p_i, lp_i - mean lp>
-    z_y = tl.load(base + y, mask=real[:, None], other=0.0).to(tl.float32)
     nll = lse - tl.sum(z_y, axis=1)
     nll_sum = tl.sum(tl.where(real, nll, 0.0), axis=0)
     smooth = tl.sum(tl.where(real, V * lse - total, 0.0), axis=0)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import weakref
+from collections import defaultdict
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -698,6 +699,33 @@ def test_the_luggage_has_all_that_the_package_needs() -> None:
     wanted = needed("admin-nmt", given) - {"ve-fairseq", "fairseq-fixed"}
     assert {"sacremoses", "pydantic-core", "omegaconf"} <= wanted
     assert wanted <= carried | {"cython"}, wanted - carried
+
+
+def test_the_loss_reads_the_targets_logit_before_other_warps_may_overwrite_it() -> None:
+    """All warps wait for each other between that and the first store of a gradient."""
+    triton = pytest.importorskip("triton")
+    from triton.backends.compiler import GPUTarget
+
+    from gpu_check import compile_ahead
+
+    for passes in ("1 pass", "2 passes"):
+        (kernel,) = (k for k in compile_ahead.kernels() if k.what == f"loss, {passes}")
+        compiled = triton.compile(
+            kernel.source("bf16"), target=GPUTarget("cuda", 90, 32), options=kernel.options
+        )
+        loads, stores, barriers, line = defaultdict[str, list[int]](list), [], [], ""
+        for number, text in enumerate(compiled.asm["ptx"].splitlines()):
+            if said := re.match(r"\s*\.loc\s+\d+\s+(\d+)", text):
+                line = said[1]
+            elif "ld.global.b16" in text:
+                loads[line].append(number)
+            elif "st.global.b16" in text:
+                stores.append(number)
+            elif "bar.sync" in text:
+                barriers.append(number)
+        assert len(loads) == 3, passes  # two sweeps of many loads, and the target's
+        last = min(loads.values(), key=len)[-1]
+        assert any(last < barrier < stores[0] for barrier in barriers), passes
 
 
 def test_kernels_compile_for_cards_that_are_not_here() -> None:
