@@ -11,7 +11,8 @@ with the loss, and backward pass) for each shape of batch:
 - The loss is a tensor of autograd: its gradient (a loss scale, or 0 for a batch that does not count)
   is an input of the recorded backward pass.
 - Random numbers are drawn by the operations, so each replay draws new ones.
-- Shapes that are rare run as they are, and so do all new ones once there are `most` recordings.
+- Shapes that are rare run as they are, and so do all new ones once there are `most` recordings or no
+  memory for another.
 
 All recordings share one pool of memory: a replay overwrites what the one before has left. Results
 are therefore copies, and a backward pass must follow its own forward pass.
@@ -240,9 +241,11 @@ class StepGraphs:
         shape = (kind, shape_of(batch))
         step = self._steps.get(shape)
         if step is None:
-            if not self._to_be_recorded(shape):
+            if self._to_be_recorded(shape):
+                step = self._record_if_it_fits(batch, function)
+            if step is None:
                 return function(batch)
-            step = self._steps[shape] = self._record(batch, function)
+            self._steps[shape] = step
         step.fill(batch)
         objective = _Replayed.apply(self._anchor, self, step)
         return {
@@ -264,6 +267,28 @@ class StepGraphs:
                 self.most,
             )
         return False
+
+    def _record_if_it_fits(
+        self,
+        batch: Mapping[str, Any],
+        function: Callable[[Mapping[str, Any]], dict[str, Tensor]],
+    ) -> _Step | None:
+        """As `_record`, which needs more memory than the step itself; without it, the last try."""
+        try:
+            return self._record(batch, function)
+        except RuntimeError as error:
+            if not _is_lack_of_memory(error):
+                raise
+        # Only here the exception is gone, and with it what its frames hold of the failed recording.
+        self.most, self._full = len(self._steps), True
+        logger.warning(
+            "no memory to record another shape of batches: %d are recorded, others run without a CUDA "
+            "graph (a smaller --max-tokens leaves more memory)",
+            self.most,
+        )
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return None
 
     def _record(
         self,
@@ -291,6 +316,13 @@ class StepGraphs:
                 )
         figures = {name: figure.detach() for name, figure in figures.items()}
         return _Step(inputs, figures, scale, forward, backward, used, tensors_of(self.model))
+
+
+def _is_lack_of_memory(error: BaseException | None) -> bool:
+    """Whether memory ran out, or the end of a recording failed because it had."""
+    while error is not None and not isinstance(error, torch.OutOfMemoryError):
+        error = error.__context__
+    return error is not None
 
 
 class _Replayed(Function):

@@ -96,6 +96,39 @@ def test_few_shapes_are_recorded(model: Small, caplog: pytest.LogCaptureFixture)
     assert caplog.text.count("2 shapes of batches are recorded") == 1
 
 
+class Short(Counted):
+    """Has memory for two recordings, and says so at their ends as PyTorch does."""
+
+    def record(self, function: Callable[[], Any]) -> Any:
+        try:
+            if self.number == 2:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return super().record(function)
+        except torch.OutOfMemoryError:
+            raise RuntimeError("the capture has failed")  # noqa: B904  (as a context manager does)
+
+
+def test_without_memory_to_record_steps_run_as_they_are(
+    model: Small, caplog: pytest.LogCaptureFixture
+) -> None:
+    steps = StepGraphs(model, Short(), after=1)
+    for _ in range(4):
+        for rows in (1, 2, 3):
+            check_equal(model, steps, [batch_of(rows)])
+    assert len(steps) == 1 and steps.replays == 3
+    assert caplog.text.count("no memory to record another shape of batches: 1 are recorded") == 1
+    assert "a smaller --max-tokens" in caplog.text
+
+
+def test_other_failures_of_a_recording_are_not_hidden(model: Small) -> None:
+    class Failing(CpuRecorder):
+        def record(self, function: Callable[[], Any]) -> Any:
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+    with pytest.raises(RuntimeError, match="not permitted"):
+        StepGraphs(model, Failing(), after=0)("", batch_of(2), model.forward)
+
+
 def test_what_a_shape_is() -> None:
     def batch(**more: Any) -> dict[str, Any]:
         return {"net_input": {"tokens": torch.zeros(2, 3)}, "prefix": None, **more}
