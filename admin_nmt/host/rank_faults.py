@@ -76,13 +76,15 @@ class Attempt:
 
 
 def one_pair(sample: Any, size: int | None = None) -> Any:
-    """The first sentence pair of a batch, in the same form.
+    """The first sentence pair of a batch, in the same form; without word alignments, whose places count
+    over the whole batch.
 
     >>> one_pair({"nsentences": 2, "ntokens": 5, "net_input": {"src_lengths": torch.tensor([3, 2])}})
     {'nsentences': 1, 'ntokens': 5, 'net_input': {'src_lengths': tensor([3])}}
     """
     if size is None:
-        return {**one_pair(sample, sample["nsentences"]), "nsentences": 1}
+        without = {name: None for name in ("alignments", "align_weights") if name in sample}
+        return {**one_pair(sample, sample["nsentences"]), "nsentences": 1, **without}
     if isinstance(sample, dict):
         return {name: one_pair(value, size) for name, value in sample.items()}
     if isinstance(sample, Tensor) and sample.dim() and len(sample) == size:

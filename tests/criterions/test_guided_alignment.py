@@ -14,6 +14,7 @@ from torch import Tensor
 
 from admin_nmt.checkpoints import Checkpoint
 from admin_nmt.errors import UsageError, UserError
+from admin_nmt.host.rank_faults import one_pair
 from tests.support.criterions import OURS, RDROP, SMOOTH, STILL
 from tests.support.models import on_device
 from tests.support.training import train_here
@@ -102,6 +103,16 @@ def test_a_batch_without_links_has_the_same_figures(
     assert loss == log["loss"]
     per_token, _, _ = ours(model, aligned, reduce=False)
     assert per_token.sum().item() == pytest.approx(float(ours(model, aligned)[2]["loss"]), rel=1e-5)
+
+
+def test_one_pair_of_a_batch_with_links_can_be_trained_on(
+    build: Callable[..., Any], criterion: Callable[..., Any], aligned: Any
+) -> None:
+    """What a rank that is out of memory goes on with; its logs have the names of the other ranks'."""
+    model, ours = build("--alignment-layer", "1"), criterion(*OURS)
+    loss, _, log = ours(model, one_pair(aligned))
+    loss.backward()
+    assert log.keys() == ours(model, aligned)[2].keys() and log["alignment_loss"] == 0
 
 
 def test_another_layer_is_read_if_it_is_asked_for(build: Callable[..., Any], batch: Any) -> None:
