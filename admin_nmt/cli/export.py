@@ -98,7 +98,7 @@ def _huggingface(args: argparse.Namespace) -> int:
     )
     if not content["raw_text"]:
         sys.stdout.write(
-            "its tokenizer always normalises punctuation and splits hyphens off, which this "
-            "model's training text was not: give it text in Moses tokens (README.md in the folder)\n"
+            "its tokenizer prepares raw text otherwise than this model's training text was: give it "
+            "subwords, as README.md in the folder shows\n"
         )
     return 0

@@ -105,11 +105,26 @@ def export_huggingface(
         write_text_files(text, folder, made)
         content = describe(opened, settings, text, "float32")
         content["versions"]["transformers"] = transformers.__version__
-        tokenizer = text.pipeline.source
-        content["raw_text"] = tokenizer.normalize and tokenizer.aggressive_hyphens
+        content["raw_text"] = prepares_raw_text(text)
         content["verification"] = _verify(transformers, weights, settings, made, opened.path)
         write_manifest(made, MANIFEST, (DOCUMENT, VERSION), content, _readme(content))
     return content
+
+
+def prepares_raw_text(text: Text) -> bool:
+    """Whether FSMT's tokenizer makes the subwords of `text` out of raw text, but for typographic quotes and
+    characters that cannot be seen: it normalises, splits hyphens off, and does both by the rules of the
+    languages that it is told. It knows BPE codes of version 0.2 only."""
+    source, target = text.pipeline.source, text.pipeline.target
+    with text.pipeline.subwords.path.open(encoding="utf-8") as stream:
+        version = stream.readline().strip()
+    return (
+        source.normalize
+        and source.aggressive_hyphens
+        and not source.substitute
+        and (source.language, target.language) == (text.source_lang, text.target_lang)
+        and version == "#version: 0.2"
+    )
 
 
 @contextmanager
@@ -289,11 +304,13 @@ def _verify(
     return {"largest_difference": difference, "largest_logit": magnitude}
 
 
-_RAW = """text = ["..."]
+_RAW = """# Of typographic quotes, tabs and invisible characters this tokenizer makes other tokens than the training
+# text had.
+text = ["..."]
 batch = tokenizer(text, return_tensors="pt", padding=True)
 """
-_TOKENS = """# This tokenizer always normalises punctuation and splits hyphens off. The training text was prepared
-# otherwise (preparation.json): give it subwords, here those that admin_nmt makes of raw text.
+_TOKENS = """# This tokenizer always normalises punctuation and splits hyphens off, by the rules of the language that it
+# is told, and knows newer BPE codes only. The training text was prepared otherwise (preparation.json): give it subwords, here those that admin_nmt makes of raw text.
 from admin_nmt.data.text_pipeline import TextPipeline
 
 pipeline = TextPipeline.load(".")

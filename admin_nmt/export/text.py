@@ -127,6 +127,10 @@ def _prepared(folder: Path, source: str | None, target: str | None, options: Tex
         if given:
             raise UsageError(f"{name} {given}: {folder} has a {FILE_NAME} that says so itself")
     pipeline = TextPipeline.load(folder)
+    for name in ("normalize", "aggressive_hyphens", "lowercase"):
+        if getattr(options, name) and not getattr(pipeline.source, name):
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{flag}: {folder} has a {FILE_NAME} that says otherwise")
     content = read_json(folder / FILE_NAME)
     first, second = content["source_lang"], content["target_lang"]
     if source in (None, first) and target in (None, second):

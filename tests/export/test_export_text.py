@@ -113,6 +113,22 @@ def test_contradictions_are_refused(
         load_text(prepared_folder, trained, TextOptions(**options))
 
 
+@pytest.mark.parametrize("name", ["normalize", "aggressive_hyphens", "lowercase"])
+def test_processing_that_a_prepared_folder_does_not_have_is_refused(
+    prepared_folder: Path, name: str
+) -> None:
+    said = TextOptions(**{name: True})
+    load_text(prepared_folder, options=said)
+    path = prepared_folder / "preparation.json"
+    content = path.read_text()
+    path.write_text(json.dumps(json.loads(content) | {name: False}))
+    try:
+        with pytest.raises(UsageError, match=f"^--{name.replace('_', '-')}: .* says otherwise"):
+            load_text(prepared_folder, options=said)
+    finally:
+        path.write_text(content)
+
+
 def test_a_missing_folder_and_a_strange_language_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data folder not found: .*missing"):
         load_text(tmp_path / "missing")

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import torch
 from admin_nmt.cli.main import main
 from admin_nmt.errors import UserError
 from admin_nmt.export import load_translator
+from admin_nmt.export.huggingface import prepares_raw_text
+from admin_nmt.export.text import TextOptions, load_text
 from tests.support.tensors import relative_difference
 
 pytest.importorskip("transformers")
@@ -94,7 +97,7 @@ def test_it_translates_what_was_learned(
     command = ["export", str(word_model), str(prepared), "--format", "huggingface"]
     assert main([*command, "--output", str(output)]) == 0
     assert json.loads((output / "huggingface-export.json").read_text())["raw_text"] is False
-    assert "always normalises" in capsys.readouterr().out
+    assert "give it subwords, as README.md in the folder shows" in capsys.readouterr().out
     tokenizer = FSMTTokenizer.from_pretrained(str(output))
     model = FSMTForConditionalGeneration.from_pretrained(str(output)).eval()
     lines = ["Hund läuft.", "Straße sieht grün Haus Katze.", "Katze schläft."]
@@ -106,6 +109,26 @@ def test_it_translates_what_was_learned(
     assert main([*command, "--output", str(output)]) == 1
     assert f"{output} exists" in capsys.readouterr().err
     assert main([*command, "--output", str(output), "--force"]) == 0
+
+
+def test_raw_text_is_for_training_text_that_was_prepared_as_fsmt_does(tmp_path: Path) -> None:
+    codes = tmp_path / "codes"
+    codes.write_text("#version: 0.2\nw 1\n")
+    fitting = TextOptions(codes, "de", "en", normalize=True, aggressive_hyphens=True)
+    assert prepares_raw_text(load_text(tmp_path, options=fitting))
+    for change in (
+        {"normalize": False},
+        {"aggressive_hyphens": False},
+        {"source_lang": "xx", "tokenizer_lang": ["xx=de"]},
+        {"target_lang": "xx", "tokenizer_lang": ["xx=en"]},
+    ):
+        other = load_text(tmp_path, options=replace(fitting, **change))
+        assert not prepares_raw_text(other), change
+    text = load_text(tmp_path, options=fitting)
+    substituted = replace(text.pipeline.source, substitute=(("a", "b"),))
+    assert not prepares_raw_text(replace(text, pipeline=replace(text.pipeline, source=substituted)))
+    codes.write_text("w 1\n")  # of version 0.1, without the ends of words
+    assert not prepares_raw_text(load_text(tmp_path, options=fitting))
 
 
 def test_the_vocabulary_keeps_every_index(tmp_path: Path) -> None:
