@@ -30,6 +30,16 @@ def require_at_least_one(option: str, value: float | None) -> None:
         raise UsageError(f"{option} {value}: give a number of at least 1")
 
 
+def require_length_penalty(value: float, option: str = "--lenpen") -> None:
+    """Refuse exponents of the length under which scores are no numbers any more.
+
+    Raises:
+        UsageError: names the option and the value.
+    """
+    if not abs(value) <= 100:
+        raise UsageError(f"{option} {value}: give a number from -100 to 100")
+
+
 def require_seed(seed: int, option: str = "--seed") -> None:
     """Refuse numbers that numpy and CTranslate2 do not take as a seed.
 

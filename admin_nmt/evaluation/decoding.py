@@ -15,7 +15,7 @@ import torch
 
 from admin_nmt.data.odd_lines import Warnings, pieces_of
 from admin_nmt.data.parallel import chunks
-from admin_nmt.errors import UserError, require_at_least_one
+from admin_nmt.errors import UserError, require_at_least_one, require_length_penalty
 from admin_nmt.evaluation.batches import batches_of
 from admin_nmt.search.beam import BeamSearch
 from admin_nmt.search.limits import output_limit
@@ -46,6 +46,7 @@ class SearchOptions:
 
     def __post_init__(self) -> None:
         require_at_least_one("--beam", self.beam)
+        require_length_penalty(self.lenpen)
         require_at_least_one("--max-tokens", self.max_tokens)
 
 

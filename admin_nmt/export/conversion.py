@@ -75,6 +75,9 @@ def _check_convertible(path: Path, settings: Namespace) -> None:
         f"--decoder-output-dim {settings.decoder_output_dim}": (
             settings.decoder_output_dim != settings.decoder_embed_dim
         ),
+        "--no-decoder-final-norm": (
+            settings.decoder_normalize_before and settings.no_decoder_final_norm
+        ),
         "--adaptive-softmax-cutoff": settings.adaptive_softmax_cutoff is not None,
         "--no-cross-attention": settings.no_cross_attention,
         "--no-token-positional-embeddings": settings.no_token_positional_embeddings,

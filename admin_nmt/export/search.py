@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from admin_nmt.errors import UsageError, require_at_least_one, require_seed
+from admin_nmt.errors import UsageError, require_at_least_one, require_length_penalty, require_seed
 
 #: In subwords.
 Sentence = list[str]
@@ -92,6 +92,7 @@ class Search:
     def __post_init__(self) -> None:
         require_at_least_one("--beam", self.beam)
         require_at_least_one("--nbest", self.nbest)
+        require_length_penalty(self.lenpen)
         if self.sampling is None and self.nbest > self.beam:
             raise UsageError(f"--nbest {self.nbest} needs --beam of at least {self.nbest}")
 

@@ -150,6 +150,16 @@ def test_every_kind_of_model_that_folds_is_exported(
         (("--decoder-attention-heads", "2"), "attention-heads 4 and .* 2 differ"),
         (("--no-token-positional-embeddings",), "--no-token-positional-embeddings"),
         (("--no-cross-attention",), "--no-cross-attention"),
+        (
+            (
+                "--init-type",
+                "default",
+                "--encoder-normalize-before",
+                "--decoder-normalize-before",
+                "--no-decoder-final-norm",
+            ),
+            "--no-decoder-final-norm",
+        ),
         (("--decoder-output-dim", "16"), "--decoder-output-dim 16"),
         (("--arch", "lstm"), "of architecture lstm"),
         (("--init-type", "default", "--encoder-normalize-before"), "only one of --encoder-norm"),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from admin_nmt.data.odd_lines import SHOWN_WARNINGS
 from admin_nmt.errors import UsageError
+from admin_nmt.evaluation.decoding import SearchOptions
 from admin_nmt.export.ctranslate2_backend import CTranslate2Backend
 from admin_nmt.export.search import Alignment, Hypothesis, Sampling, Search, Sentence
 from admin_nmt.export.translator import Translation, Translator, batch_by_tokens
@@ -180,11 +181,17 @@ def test_output_may_be_as_long_as_fairseqs_default() -> None:
         ({"beam": 0}, "--beam 0"),
         ({"nbest": 0}, "--nbest 0"),
         ({"beam": 2, "nbest": 3}, "--nbest 3 needs --beam of at least 3"),
+        ({"lenpen": float("nan")}, "--lenpen nan: give a number from -100 to 100"),
+        ({"lenpen": float("-inf")}, "--lenpen -inf"),
+        ({"lenpen": 1e9}, "--lenpen 1000000000.0"),
     ],
 )
-def test_impossible_searches_are_refused(options: dict[str, int], reason: str) -> None:
+def test_impossible_searches_are_refused(options: dict[str, Any], reason: str) -> None:
     with pytest.raises(UsageError, match=reason):
         Search(**options)
+    if "nbest" not in options:
+        with pytest.raises(UsageError, match=reason):
+            SearchOptions(**options)
 
 
 @pytest.mark.parametrize(
