@@ -41,7 +41,7 @@ def add_measuring_arguments(parser: argparse.ArgumentParser) -> None:
         help="measure on N batches drawn at random (default: all)",
     )
     parser.add_argument(
-        "--max-tokens", type=int, default=4096, help="tokens in a batch (default: %(default)s)"
+        "--max-tokens", type=int, default=4096, help="tokens in a batch (default: 4096)"
     )
     parser.add_argument(
         "--granularity",

@@ -12,10 +12,13 @@ from admin_nmt.cli._heads import (
     load,
     measuring_options,
 )
+from admin_nmt.errors import UsageError
 from admin_nmt.modules.attention_kinds import ATTENTION_KINDS
 from admin_nmt.outputs import require_files
 
 HELP = "remove attention heads from a checkpoint for good"
+#: How importance is measured.
+_OF_MEASURING = ("max_batches", "max_tokens", "granularity")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,10 +64,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_normalize_argument(order)
     order.add_argument("--random", action="store_true", help="random order, as a control")
     add_measuring_arguments(parser)
+    defaults = {name: parser.get_default(name) for name in (*_OF_MEASURING, "normalize")}
+    parser.set_defaults(**dict.fromkeys(defaults), importance_defaults=defaults)  # None: not given
+
+
+def _settle(args: argparse.Namespace) -> None:
+    """Fill in the options about importance that were not given.
+
+    Raises:
+        UsageError: one was given where nothing is measured, or nothing compared.
+    """
+    without = None
+    if args.heads or args.random:
+        without = "--heads" if args.heads else "--random", (*_OF_MEASURING, "normalize")
+    elif args.importance:
+        without = "--importance", _OF_MEASURING
+    for name, value in args.importance_defaults.items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+        elif without and name in without[1]:
+            raise UsageError(f"--{name.replace('_', '-')} has nothing to act on with {without[0]}")
 
 
 def run(args: argparse.Namespace) -> None:
     """Choose, remove, write, print."""
+    _settle(args)
     outputs = {"--output": args.output, "--list": args.list}
     # `os.path.isfile` takes lists that are longer than a name may be.
     heads = args.heads if args.heads and os.path.isfile(args.heads) else None  # noqa: PTH113

@@ -99,8 +99,9 @@ def test_policies_reach_the_checkpoint(
     layout: str,
 ) -> None:
     path, pruned = checkpoint(*MODELS["ours"]), tmp_path / "pruned.pt"
-    base = [str(data_bin), "--path", str(path), "--cpu", "--max-batches", "1"]
-    assert main(["prune", *base, *policy, "--output", str(pruned)]) == 0
+    base = [str(data_bin), "--path", str(path), "--cpu", "--output", str(pruned)]
+    measured = [] if {"--heads", "--random"}.intersection(policy) else ["--max-batches", "1"]
+    assert main(["prune", *base, *policy, *measured]) == 0
     model = load(pruned)
     assert model.cfg.heads_per_layer == layout
     assert torch.isfinite(model(**batch["net_input"])[0]).all()
@@ -133,7 +134,19 @@ BAD = {
         "--uniform with --fraction 1 leaves 0 heads",
     ),
     "one file for two": (["--fraction", "0", "--list", "./out.pt"], 2, "is the --output"),
-    "scores": (["--fraction", "0", "--importance", "none.json"], 1, "cannot read none.json"),
+    "nothing measured": (
+        ["--fraction", ".1", "--importance", "none.json", "--granularity", "token"], 2,
+        "--granularity has nothing to act on with --importance",
+    ),
+    "nothing compared": (
+        ["--heads", "E:1:1", "--normalize", "kind"], 2,
+        "--normalize has nothing to act on with --heads",
+    ),
+    "at random": (
+        ["--fraction", ".1", "--random", "--max-batches", "1"], 2,
+        "--max-batches has nothing to act on with --random",
+    ),
+    "scores": (["--fraction", "0", "--importance", "none.json", "--normalize", "kind"], 1, "cannot read none.json"),
     "subset": (["--fraction", "0", "--subset", "dev"], 1, "no subset dev; --subset can be one of"),
     "seed": (
         ["--fraction", "0.1", "--seed", "5000000000", "--max-batches", "1"], 2,
