@@ -1,7 +1,10 @@
 """What a translator needs of an engine.
 
 An engine gets batches of sentences in subwords and gives hypotheses in subwords. All search alike:
-the same beam, scores divided by length ** lenpen, the same limit on the length of the output.
+the same beam, scores divided by length ** lenpen, the same limit on the length of the output. No
+translation is empty: CTranslate2 leaves the end of the sentence out of the first step before it
+normalises probabilities, fairseq afterwards, so their sums of log-probabilities differ by the same number
+for all translations of a sentence; after training it is small.
 """
 
 from collections.abc import Iterable, Iterator
