@@ -349,6 +349,10 @@ def test_the_methods_name_each_default() -> None:
         importlib.import_module(f"admin_nmt.cli.{name}").add_arguments(parser)
         for action in parser._actions:
             defaults |= dict.fromkeys(action.option_strings, action.default)
+        defaults |= {
+            f"--{name.replace('_', '-')}": value
+            for name, value in (parser.get_default("importance_defaults") or {}).items()
+        }
     rows = [
         row
         for page in METHODS.values()

@@ -17,8 +17,6 @@ from admin_nmt.modules.attention_kinds import ATTENTION_KINDS
 from admin_nmt.outputs import require_files
 
 HELP = "remove attention heads from a checkpoint for good"
-#: How importance is measured.
-_OF_MEASURING = ("max_batches", "max_tokens", "granularity")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_normalize_argument(order)
     order.add_argument("--random", action="store_true", help="random order, as a control")
     add_measuring_arguments(parser)
-    defaults = {name: parser.get_default(name) for name in (*_OF_MEASURING, "normalize")}
+    names = ("max_batches", "max_tokens", "granularity", "normalize")
+    defaults = {name: parser.get_default(name) for name in names}
     parser.set_defaults(**dict.fromkeys(defaults), importance_defaults=defaults)  # None: not given
 
 
@@ -74,16 +73,13 @@ def _settle(args: argparse.Namespace) -> None:
     Raises:
         UsageError: one was given where nothing is measured, or nothing compared.
     """
-    without = None
-    if args.heads or args.random:
-        without = "--heads" if args.heads else "--random", (*_OF_MEASURING, "normalize")
-    elif args.importance:
-        without = "--importance", _OF_MEASURING
+    given = {"--heads": args.heads, "--random": args.random, "--importance": args.importance}
+    order = next((option for option, value in given.items() if value), None)
     for name, value in args.importance_defaults.items():
         if getattr(args, name) is None:
             setattr(args, name, value)
-        elif without and name in without[1]:
-            raise UsageError(f"--{name.replace('_', '-')} has nothing to act on with {without[0]}")
+        elif order and not (order == "--importance" and name == "normalize"):
+            raise UsageError(f"--{name.replace('_', '-')} has nothing to act on with {order}")
 
 
 def run(args: argparse.Namespace) -> None:
