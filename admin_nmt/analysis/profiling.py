@@ -50,15 +50,7 @@ def profile_architecture(fairseq_args: list[str]) -> Profile:
     use_cuda = torch.cuda.is_available() and not cfg.common.cpu
     if use_cuda:
         model.cuda()
-    task.load_dataset(cfg.dataset.train_subset)
-    epoch_itr = task.get_batch_iterator(
-        dataset=task.dataset(cfg.dataset.train_subset),
-        max_tokens=cfg.dataset.max_tokens or DEFAULT_MAX_TOKENS,
-        max_sentences=cfg.dataset.batch_size,
-        max_positions=utils.resolve_max_positions(task.max_positions(), model.max_positions()),
-        ignore_invalid_inputs=True,
-        seed=cfg.common.seed,
-    )
+    epoch_itr = _first_epoch(cfg, task, model)
     samples = profile_batches(
         epoch_itr,
         model.cfg.admin_profile_batches,
@@ -69,3 +61,29 @@ def profile_architecture(fairseq_args: list[str]) -> Profile:
     profile = measure_profile(model, batches, cfg.common.seed)
     profile.measured |= {"arch": args.arch, **model_sizes(model)}
     return profile
+
+
+def _first_epoch(cfg: Any, task: Any, model: Any) -> Any:
+    """The batches with which `fairseq.trainer.Trainer.get_train_iterator` begins on one rank: other ones
+    have other profiles."""
+    from fairseq import utils
+
+    data = cfg.dataset
+    max_tokens = data.max_tokens
+    if max_tokens is None and data.batch_size is None:
+        max_tokens = DEFAULT_MAX_TOKENS
+    task.load_dataset(data.train_subset, epoch=1, combine=True)
+    return task.get_batch_iterator(
+        dataset=task.dataset(data.train_subset),
+        max_tokens=max_tokens,
+        max_sentences=data.batch_size,
+        max_positions=utils.resolve_max_positions(
+            task.max_positions(), model.max_positions(), max_tokens
+        ),
+        ignore_invalid_inputs=True,
+        required_batch_size_multiple=data.required_batch_size_multiple,
+        seed=cfg.common.seed + (1 if data.update_ordered_indices_seed else 0),
+        epoch=1,
+        skip_remainder_batch=cfg.optimization.skip_remainder_batch,
+        grouped_shuffling=data.grouped_shuffling,
+    )

@@ -4,6 +4,7 @@ import copy
 import json
 import logging
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from admin_nmt.cli.main import main
 from admin_nmt.errors import UserError
 from tests.reference import transformer as reference
 from tests.support.exact import LENGTHS, WIDTHS, convert, padded_batch, sized
@@ -257,6 +259,28 @@ def test_noise_of_the_profiles_sentences_is_not_the_trainings() -> None:
     (batch,) = profile_batches(epoch_itr, 1, 1, lambda batch: batch)
     assert batch[0] != batch[1]
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("several", [False, True], ids=["train", "train and train1"])
+def test_the_command_measures_what_a_training_with_its_options_sets(
+    data_bin: Path, tmp_path: Path, several: bool
+) -> None:
+    """The first batches of that training, and its initial weights."""
+    data = tmp_path / "data"
+    shutil.copytree(data_bin, data)
+    if several:
+        for path in data_bin.glob("train.*"):
+            shutil.copy(path, data / path.name.replace("train", "train1"))
+    options = ("--admin-profile-batches", "2", "--warmup-init-lr", "0")
+    train(data, tmp_path / "run", 1, *options)
+    output = tmp_path / "profile.json"
+    assert main(["profile", str(data), *COMMON, *options, "--output", str(output)]) == 0
+    measured = json.loads(output.read_text())["sublayers"]
+    omegas = {k: v for k, v in weights(tmp_path / "run").items() if k.endswith(".omega")}
+    assert omegas
+    for name, omega in omegas.items():
+        expected = torch.full_like(omega, measured[name.removesuffix(".omega")]["omega"])
+        torch.testing.assert_close(omega, expected, rtol=1e-6, atol=0)
 
 
 def test_training_sets_what_profiling_its_batches_measures(
