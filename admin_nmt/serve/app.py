@@ -117,6 +117,10 @@ class _Service:
             )
         except ClientDisconnect:
             return Response(status_code=499)  # nobody reads it
+        except asyncio.CancelledError:  # by uvicorn, when the time to finish is over
+            raise Refused(
+                503, "the server is ending: try again later", **{"Retry-After": "5"}
+            ) from None
         except Busy:
             raise Refused(
                 503, "too much text is waiting: try again later", **{"Retry-After": "5"}

@@ -147,6 +147,26 @@ def test_more_than_may_wait_is_refused_at_once(shouting: Shouting) -> None:
         assert first.result()[1]["translatedText"] == ["A"] * 15_000
 
 
+def test_requests_that_outlast_the_end_are_told(
+    shouting: Shouting, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In JSON, as all errors; and the server ends with the batch that is translated."""
+    monkeypatch.setattr("admin_nmt.serve.server.GRACE", 1)
+    shouting.may_go.clear()
+    with served(shouting) as server, ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(server.ask, q="line")
+        server.wait_until(lambda health: bool(shouting.calls))
+        server.server.should_exit = True
+        status, said, response = answer.result(30)
+        assert (status, said) == (503, {"error": "the server is ending: try again later"})
+        assert response.headers["retry-after"] == "5"
+        assert server.thread.is_alive()
+        shouting.may_go.set()
+        server.thread.join(30)
+        assert not server.thread.is_alive()
+    assert "Traceback" not in caplog.text
+
+
 def test_the_end_waits_for_answers_and_takes_no_more_requests(shouting: Shouting) -> None:
     shouting.may_go.clear()
     with served(shouting) as server, ThreadPoolExecutor(1) as pool:
