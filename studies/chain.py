@@ -46,6 +46,11 @@ def mark(folder: Path, name: str) -> Path:
     return folder / "done" / f"{name}.json"
 
 
+def begun(folder: Path, name: str) -> Path:
+    """The file that says with which command a step was begun first."""
+    return folder / "begun" / f"{name}.json"
+
+
 def log_of(folder: Path, name: str) -> Path:
     """What the program of a step wrote on the terminal."""
     return folder / "logs" / f"{name}.log"
@@ -61,10 +66,10 @@ def run(steps: Sequence[Step], folder: Path) -> None:
     """Run the steps that are not done, in order.
 
     Raises:
-        UserError: a program failed, the line names its log; or a finished step had other arguments,
-            or one before it is not done.
+        UserError: a program failed, the line names its log; or a step that has ended or begun had other
+            arguments, or one before it is not done.
     """
-    for place in ("done", "logs"):
+    for place in ("done", "begun", "logs"):
         (folder / place).mkdir(parents=True, exist_ok=True)
     _require_in_order(steps, folder)
     for one in tqdm(steps, unit=" steps", desc=folder.name):
@@ -72,6 +77,11 @@ def run(steps: Sequence[Step], folder: Path) -> None:
         if ended is not None:
             _require_same(one, ended["command"], mark(folder, one.name))
             continue
+        start_mark = begun(folder, one.name)
+        if start_mark.exists():  # what it has left is gone on from
+            _require_same(one, read_json(start_mark)["command"], start_mark)
+        else:
+            write_json(start_mark, {"command": shlex.join(one.command)})
         program, *arguments = one.command
         path = str(BIN / program) if (BIN / program).exists() else program
         start = time.monotonic()

@@ -8,7 +8,7 @@ DATA is a folder of `admin-nmt prepare`. Every run is a `fairseq-train` process 
 thread, validated with BLEU after every second epoch and stopped when that has not improved
 `--patience` times; with a higher `--max-epoch` those that were not stopped go on, and a lower one is
 refused. Its best checkpoint translates the test set. A setting passes the first one where its best BLEU
-so far stays above the other's, by update and by minute. Interrupted, the same command goes on where it stopped;
+so far stays above the other's to its own end, by update and by minute. Interrupted, the same command goes on where it stopped;
 `--report` only reports on what there is, without `--max-epoch` on each run's longest training. Written
 to DIR: `results.md` (table and tests), `results.json`, `results.csv`, and curves of training and
 validation loss, and of BLEU by update and by minute.
@@ -184,7 +184,7 @@ def is_translated(folder: Path, max_epoch: int) -> bool:
 def summary(args: argparse.Namespace, folder: Path, log: TrainingLog) -> dict[str, Any]:
     """What one run that has been validated reached."""
     updates, bleu = points(log, "valid_bleu")
-    best = max(range(len(bleu)), key=bleu.__getitem__)
+    best = max(range(len(bleu)), key=lambda place: (bleu[place], place))  # fairseq keeps the last
     max_epoch = length(args, folder)
     trained = chain.done(folder, f"train-{max_epoch}") or {}
     found: dict[str, Any] = {
@@ -220,7 +220,8 @@ def against_first(args: argparse.Namespace, name: str, seed: int) -> float | Non
 
 
 def crossing(curve: Curve, base: Curve) -> float | None:
-    """Where the best value so far of `curve` passes that of `base` for good; None: never."""
+    """Where the best value so far of `curve` passes that of `base` for good, as far as `curve` goes; None:
+    never."""
 
     def best(points: Curve, until: float) -> float:
         return max((y for x, y in zip(*points, strict=True) if x <= until), default=-math.inf)
@@ -323,20 +324,21 @@ def add_curves(panels: dict[str, dict[str, Any]], label: str, log: TrainingLog) 
 
 
 def require_not_shorter(args: argparse.Namespace) -> None:
-    """Refuse a `--max-epoch` that a run has passed: its curves and best checkpoint are of the longer
-    training, even where the shorter one has ended before.
+    """Refuse a `--max-epoch` beyond which a run has been begun: its curves and best checkpoint are of the
+    longer training, even where the shorter one has ended before.
 
     Raises:
         UserError: naming the run.
     """
     for name in args.settings:
         for seed in args.seeds:
-            logs = (args.output / f"{name}-{seed}" / "logs").glob("train-*.log")
-            longest = max((int(path.stem.removeprefix("train-")) for path in logs), default=0)
+            logs = args.output / f"{name}-{seed}" / "logs"
+            lengths = (int(path.stem.removeprefix("train-")) for path in logs.glob("train-*.log"))
+            longest = max(lengths, default=0)
             if longest > args.max_epoch:
                 raise UserError(
-                    f"{args.output / f'{name}-{seed}'} is being trained to epoch {longest}: give "
-                    f"--max-epoch {longest} or more, or another --output"
+                    f"{logs}/train-{longest}.log is of a training to epoch {longest}: give --max-epoch "
+                    f"{longest} or more, or another --output"
                 )
 
 

@@ -48,6 +48,15 @@ def fingerprint(data: Path) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
+def training_fingerprint(data: Path) -> str:
+    """SHA-256 of the binarised training and validation sets."""
+    paths = (*data.glob("train*.*"), *data.glob("valid*.*"))
+    lines = [
+        f"{path.name} {sha256(path)}\n" for path in sorted(paths) if path.suffix in (".bin", ".idx")
+    ]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
 def bleu_and_chrf(text: Path, reference: Sequence[str]) -> dict[str, float]:
     """`BLEU` and `chrF2` of a file of translations, rounded."""
     found = {score.name: score.score for score in detokenized_scores(read_lines(text), reference)}

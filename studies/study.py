@@ -37,7 +37,7 @@ from admin_nmt.files import atomic_write, last_line
 from admin_nmt.installed import machine
 from admin_nmt.json_files import read_json, write_json
 from admin_nmt.programs import OutOfTimeError, run_program, threads
-from studies.measures import fingerprint
+from studies.measures import fingerprint, training_fingerprint
 
 BIN = Path(sys.executable).parent
 #: One thread a process: narrow models gain nothing from more. glibc keeps the memory it got.
@@ -79,6 +79,7 @@ class Run:
 
 #: In the folder of a run: how far it is trained, and its `origin`.
 TRAINED = "trained.json"
+_TRAINING = "training data"
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -111,10 +112,15 @@ def command(run: Run, data: Path, folder: Path, updates: int, device: str = "cpu
     ]  # fmt: skip
 
 
+def data_origin(data: Path) -> dict[str, str]:
+    """The fingerprints of data."""
+    return {"data": fingerprint(data), _TRAINING: training_fingerprint(data)}
+
+
 def origin(run: Run, data: Path, device: str) -> dict[str, str]:
     """Of what a result or a checkpoint is: the command without places, and the data's fingerprint."""
     words = command(run, Path("DATA"), Path(run.name), run.updates, device)[1:]
-    return {"command": shlex.join(words), "data": fingerprint(data)}
+    return {"command": shlex.join(words), **data_origin(data)}
 
 
 def read_own(path: Path, wanted: Mapping[str, str], option: str) -> dict[str, Any]:
@@ -139,6 +145,8 @@ def require_own(
     """Refuse what was read of another origin; see `read_own`."""
     for key, value in wanted.items():
         if key not in found:
+            if key == _TRAINING:  # files of earlier versions do not say
+                continue
             raise UserError(f"{path} does not say of which {key} it is: give another {option}")
         if found[key] != value:
             raise UserError(f"{path} differs from this run in its {key}: give another {option}")
@@ -346,9 +354,10 @@ def results(args: argparse.Namespace, runs: Sequence[Run]) -> list[dict[str, Any
     """
     paths = [args.results / f"{run.name}.json" for run in runs]
     found = {path: read_json(path) for path in paths if path.exists()}
+    wanted = data_origin(args.data)
     for path, result in found.items():
         if "data" in result:
-            require_own(result, path, {"data": fingerprint(args.data)}, "--results")
+            require_own(result, path, wanted, "--results")
     return list(found.values())
 
 

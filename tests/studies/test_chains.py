@@ -20,18 +20,27 @@ REPOSITORY = Path(__file__).parents[2]
 SIZE_OF = {"compose": compose.SIZES, "heads": heads.SIZES}
 
 
-def touch(name: str, path: Path, fail: bool = False) -> chain.Step:
-    """A step that adds a line to `path`, and fails if it shall."""
-    program = f"open({str(path)!r}, 'a').write('{name}\\n'); raise SystemExit({int(fail)})"
+def touch(name: str, path: Path) -> chain.Step:
+    """A step that adds a line to `path`, and fails where there is a file `fail` of its name beside it."""
+    flag = path.with_name(f"fail-{name}")
+    program = (
+        f"import os; open({str(path)!r}, 'a').write('{name}\\n'); "
+        f"raise SystemExit(os.path.exists({str(flag)!r}))"
+    )
     return step(name, "python", "-c", program)
 
 
 def test_a_chain_runs_each_step_once_and_goes_on_after_a_failure(tmp_path: Path) -> None:
     lines, folder = tmp_path / "lines", tmp_path / "chain"
-    with pytest.raises(UserError, match=r"a program failed, see .*logs/b\.log"):
-        chain.run([touch("a", lines), touch("b", lines, True), touch("c", lines)], folder)
-    assert chain.done(folder, "b") is None
     steps = [touch(name, lines) for name in "abc"]
+    (tmp_path / "fail-b").touch()
+    with pytest.raises(UserError, match=r"a program failed, see .*logs/b\.log"):
+        chain.run(steps, folder)
+    assert chain.done(folder, "b") is None
+    # What a step has left belongs to its command.
+    with pytest.raises(UserError, match=r"begun/b\.json is of another command .*: give another"):
+        chain.run([steps[0], touch("b", tmp_path / "other")], folder)
+    (tmp_path / "fail-b").unlink()
     chain.run(steps, folder)
     chain.run(steps, folder)
     assert lines.read_text().split() == ["a", "b", "b", "c"]
@@ -275,7 +284,7 @@ def test_effects_trains_translates_compares_and_goes_on(
     capsys.readouterr()
     for more in ([], ["--report"]):
         assert effects.main([*words, "--max-epoch", "2", *more]) == 1
-        assert "a5-3 is being trained to epoch 4" in capsys.readouterr().err
+        assert "a5-3/logs/train-4.log is of a training to epoch 4" in capsys.readouterr().err
     a5 = json.loads((output / "results.json").read_text())["a5"]["runs"]["3"]
     assert a5["test_bleu"] == 7.5 and a5["p"] is None
 
@@ -316,6 +325,13 @@ def test_effects_trains_translates_compares_and_goes_on(
     assert both()[1]["p"] is None
 
 
+def test_passing_is_for_good_as_far_as_a_setting_was_trained() -> None:
+    base = ((100, 200, 300, 400, 500), (12.0, 20.0, 28.0, 31.0, 33.0))
+    assert effects.crossing(((100, 200, 300), (10.0, 25.0, 30.0)), base) == 200
+    assert effects.crossing(((100, 200, 300, 400), (10.0, 25.0, 30.0, 31.0)), base) is None
+    assert effects.crossing(base, ((100, 200), (13.0, 30.0))) == 400
+
+
 def test_no_job_at_a_time_is_refused() -> None:
     with pytest.raises(UsageError, match="--jobs 0"):
         study.call_all([], jobs=0)
@@ -341,7 +357,8 @@ def test_programs_end_with_the_one_that_conducts_them(number: int, tmp_path: Pat
 
 def test_one_chain_that_fails_leaves_the_others_running(tmp_path: Path) -> None:
     lines = tmp_path / "lines"
-    chains = {tmp_path / name: [touch(name, lines, name == "a")] for name in "abc"}
+    (tmp_path / "fail-a").touch()
+    chains = {tmp_path / name: [touch(name, lines)] for name in "abc"}
     with pytest.raises(UserError, match="a program failed"):
         chain.run_all(chains, jobs=1)
     assert sorted(lines.read_text().split()) == ["a", "b", "c"]

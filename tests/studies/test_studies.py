@@ -139,6 +139,19 @@ def test_the_fingerprint_is_that_of_dictionaries_and_test_set(data: Path) -> Non
         fingerprint(data / "raw")
 
 
+def test_results_of_other_training_data_are_refused(data: Path, tmp_path: Path) -> None:
+    """With the same dictionaries and test set; results of earlier versions do not say."""
+    (data / "train.en-de.en.bin").write_bytes(b"1")
+    wanted = study.data_origin(data)
+    assert study.data_origin(data) == wanted
+    (data / "train.en-de.en.bin").write_bytes(b"2")
+    now = study.data_origin(data)
+    assert now["data"] == wanted["data"]
+    with pytest.raises(UserError, match="differs from this run in its training data: give another"):
+        study.require_own(now, tmp_path / "x.json", wanted, "--results")
+    study.require_own({"data": now["data"]}, tmp_path / "x.json", wanted, "--results")
+
+
 def test_data_without_a_test_set_are_one_line(data: Path) -> None:
     assert raw_texts(data) == (data / "raw" / "test.en", data / "raw" / "test.de")
     for content in ({"source_lang": "en", "target_lang": "de"}, {"raw": {"test": {"en": "x"}}}):
