@@ -41,8 +41,12 @@ elif [ -n "$there" ] && [ -f "$stamp" ]; then
     project=${project%/admin_nmt/__init__.py}
     place=$(sed -n '1,2s/^[^/]*\(\/.*\)\/bin\/python.*/\1/p' "$VENV/bin/admin-nmt" 2>/dev/null || true)
 fi
+# Earlier versions kept no word about whose choice it was, and chose this one.
+[ -n "$whose" ] || [ -z "$torch" ] || [ "$torch" = torch==2.13.0 ] || whose=given
+remember() { printf '%s\n' "$PWD" "$(cd "$VENV" && pwd)" "$torch" "$whose" >"$stamp"; }
 if [ "$project" -ef . ] && [ "$torch" = "${ADMIN_NMT_TORCH:-$torch}" ] &&
     [ ! pyproject.toml -nt "$stamp" ] && [ ! constraints.txt -nt "$stamp" ]; then
+    if [ -n "${ADMIN_NMT_TORCH:-}" ] && [ "$whose" != given ]; then whose=given && remember; fi
     exit 0
 fi
 # Programs of an environment that was moved or copied name the interpreter of its old place.
@@ -111,5 +115,5 @@ if "$own" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' &&
     "$own" -m pip uninstall --quiet --yes fairseq-fixed
 fi
 step "fairseq, admin_nmt and what they need" --quiet --no-build-isolation --editable ".[test]"
-printf '%s\n' "$PWD" "$(cd "$VENV" && pwd)" "$torch" $whose >"$stamp"
+remember
 echo "== installed in $SECONDS s; activate it with: source $VENV/bin/activate"

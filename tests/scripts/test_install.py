@@ -111,11 +111,21 @@ def test_a_pytorch_that_nobody_chose_follows_the_tested_one(project: Path) -> No
     stamp = project / ".venv" / ".admin_nmt_installed"
     *places, torch, whose = stamp.read_text().splitlines()
     assert (torch, whose) == ("torch==2.13.0", "ours")
-    stamp.write_text("\n".join([*places, "torch==2.12.0", whose]) + "\n")
-    os.utime(stamp, (0, 0))
-    _, calls = install(project, {"python3": WORKS}, ADMIN_NMT_UV="0")
-    assert any("torch==2.13.0" in call for call in calls)
-    assert stamp.read_text().splitlines()[2:] == ["torch==2.13.0", "ours"]
+    for kept, installed in (
+        (["torch==2.12.0", "ours"], ["torch==2.13.0", "ours"]),
+        (["torch==2.12.0", "given"], ["torch==2.12.0", "given"]),
+        (["torch==2.12.0"], ["torch==2.12.0", "given"]),  # of an earlier version
+        (["torch==2.13.0"], ["torch==2.13.0", "ours"]),
+    ):
+        stamp.write_text("\n".join([*places, *kept]) + "\n")
+        os.utime(stamp, (0, 0))
+        _, calls = install(project, {"python3": WORKS}, ADMIN_NMT_UV="0")
+        assert any(installed[0] in call for call in calls)
+        assert stamp.read_text().splitlines()[2:] == installed
+    # From now on it is wanted, whatever the tested one will be.
+    _, calls = install(project, {"python3": WORKS}, ADMIN_NMT_TORCH="torch==2.13.0")
+    assert not any("install" in call for call in calls)
+    assert stamp.read_text().splitlines() == [*places, "torch==2.13.0", "given"]
 
 
 def test_what_builds_the_package_is_installed_before_it() -> None:
