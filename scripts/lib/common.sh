@@ -84,8 +84,8 @@ saved() {
     find -H "$1" -maxdepth 1 -name '*.pt' 2>/dev/null || true
 }
 
-# The last value of an option of length (max_update, max_epoch) in words of either spelling; `unlimited`
-# where there is none.
+# The last value of an option of length (max_update, max_epoch, stop_time_hours) in words of either spelling;
+# `unlimited` where there is none.
 limit() {
     local option=--${1//_/-} value='' word previous=''
     for word in "${@:2}"; do
@@ -94,32 +94,37 @@ limit() {
         case $word in "$option="* | "$1="*) value=${word#*=} ;; esac
         previous=$word
     done
-    if [[ $value =~ ^[1-9][0-9]*$ ]]; then echo "$value"; else echo unlimited; fi
+    value=${value//[_\"\']/} # 50_000 and '50' are numbers to Hydra
+    if [[ $value =~ ^[0-9]*\.?[0-9]+$ && $value =~ [1-9] ]]; then echo "$value"; else echo unlimited; fi
 }
 
+# Numbers may have decimals.
 shorter() {
-    [[ $1 != unlimited && ($2 == unlimited || $1 -lt $2) ]]
+    [[ $1 != unlimited ]] && { [[ $2 == unlimited ]] || awk "BEGIN { exit !($1 < $2) }"; }
 }
 
 same_training() {
-    local settings=$1/settings.txt data=$2 options was_data was_options was_update='' was_epoch='' remedy update epoch
+    local settings=$1/settings.txt data=$2 options was_data was_options was=() limits=() name remedy i
     options=$(but_for_length "${@:4}")
-    # LENGTH without quotes, as words.
-    update=$(limit max_update $3 "${@:4}") epoch=$(limit max_epoch $3 "${@:4}")
+    for name in max_update max_epoch stop_time_hours; do
+        limits+=("$(limit $name $3 "${@:4}")") # LENGTH without quotes, as words
+    done
     # Without checkpoints nothing is gone on from; a folder of an earlier version does not say what it holds.
     if [[ -f $settings && -n $(saved "$1/checkpoints") ]]; then
-        { IFS= read -r was_data && IFS= read -r was_options && read -r was_update was_epoch; } <"$settings" || true
+        { IFS= read -r was_data && IFS= read -r was_options && read -r -a was; } <"$settings" || true
         remedy="give another folder, or delete $settings to go on with it"
         [[ $was_data == "$data" ]] || die "$1 holds a training on $was_data, not on $data: $remedy"
         [[ $was_options == "$options" ]] ||
             die "$1 holds a training with other options (${was_options:-none}; now ${options:-none}): $remedy"
         # fairseq would find nothing left to do, and the longer training be scored as this one.
-        if shorter "$update" "${was_update:-0}" || shorter "$epoch" "${was_epoch:-0}"; then
-            die "$1 holds a longer training ($was_update updates, $was_epoch epochs; now $update, $epoch): $remedy"
-        fi
+        for i in 0 1 2; do
+            if shorter "${limits[i]}" "${was[i]:-0}"; then
+                die "$1 holds a training to ${was[*]} (updates, epochs, hours), which may be longer than one to ${limits[*]}: $remedy"
+            fi
+        done
     fi
     mkdir -p "$1"
-    printf '%s\n' "$data" "$options" "$update $epoch" >"$settings.tmp"
+    printf '%s\n' "$data" "$options" "${limits[*]}" >"$settings.tmp"
     mv "$settings.tmp" "$settings"
 }
 

@@ -254,7 +254,9 @@ def test_the_script_calls_everything_in_turn(dry_run: DryRun, tmp_path: Path) ->
     shorter = (*files, "--beam", "4", "--", "--max-epoch", "2")
     refused, calls = dry_run("backtranslate.sh", *shorter)
     assert refused.returncode == 2 and not calls
-    assert "unlimited updates, 20 epochs; now unlimited, 2)" in refused.stderr
+    assert (
+        "to unlimited 20 unlimited (updates, epochs, hours), which may be longer" in refused.stderr
+    )
     (tmp_path / "out" / "settings.txt").unlink()
     assert " --num-epoch-checkpoints 2 " in run(*shorter)[3]
     test_set.unlink()

@@ -224,7 +224,8 @@ def test_a_folder_is_of_one_training(
         ),
         (
             ["--", *length, "x=1 2"],
-            f"a longer training ({default} updates, unlimited epochs; now 600, unlimited)",
+            f"a training to {default} unlimited unlimited (updates, epochs, hours), which may be longer "
+            "than one to 600 unlimited unlimited",
         ),
         (
             [
@@ -232,7 +233,8 @@ def test_a_folder_is_of_one_training(
                 "x=1 2",
                 *(["--max-epoch", "9"] if name == "multi30k" else ["+optimization.max_epoch=9"]),
             ],
-            f"a longer training ({default} updates, unlimited epochs; now {default}, 9)",
+            f"a training to {default} unlimited unlimited (updates, epochs, hours), which may be longer "
+            f"than one to {default} 9 unlimited",
         ),
     ):
         (tmp_path / "here").mkdir(exist_ok=True)
@@ -246,7 +248,7 @@ def test_a_folder_is_of_one_training(
     settings = next((tmp_path / "moved").rglob("settings.txt"))
     settings.unlink()  # as an earlier version left the folder
     calls(name, *options, "y")
-    assert settings.read_text() == f"prepared/data-bin\ny\n{default} unlimited\n"
+    assert settings.read_text() == f"prepared/data-bin\ny\n{default} unlimited unlimited\n"
 
 
 def test_checkpoints_may_be_on_another_disk(
