@@ -36,8 +36,8 @@ def require_length_penalty(value: float, option: str = "--lenpen") -> None:
     Raises:
         UsageError: names the option and the value.
     """
-    if not abs(value) <= 100:
-        raise UsageError(f"{option} {value}: give a number from -100 to 100")
+    if not abs(value) <= 10:  # 1,000 tokens to this power still fit into float32
+        raise UsageError(f"{option} {value}: give a number from -10 to 10")
 
 
 def require_seed(seed: int, option: str = "--seed") -> None:
@@ -48,3 +48,13 @@ def require_seed(seed: int, option: str = "--seed") -> None:
     """
     if not 0 <= seed <= LARGEST_SEED:
         raise UsageError(f"{option} {seed}: give a number of at least 0 and at most {LARGEST_SEED}")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory did not suffice, of a GPU or of the host."""
+    import torch
+
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError)
+        and any(word in str(error) for word in ("out of memory", "DefaultCPUAllocator"))
+    )

@@ -310,7 +310,8 @@ text = ["..."]
 batch = tokenizer(text, return_tensors="pt", padding=True)
 """
 _TOKENS = """# This tokenizer always normalises punctuation and splits hyphens off, by the rules of the language that it
-# is told, and knows newer BPE codes only. The training text was prepared otherwise (preparation.json): give it subwords, here those that admin_nmt makes of raw text.
+# is told, and knows newer BPE codes only. The training text was prepared otherwise (preparation.json): give
+# it subwords, here those that admin_nmt makes of raw text.
 from admin_nmt.data.text_pipeline import TextPipeline
 
 pipeline = TextPipeline.load(".")

@@ -17,9 +17,10 @@ def _without_embedding_files(load_checkpoint_to_cpu: Callable) -> Callable:
         state = load_checkpoint_to_cpu(*args, **kwargs)
         model = getattr(state.get("cfg"), "model", None)
         for stack in ("encoder", "decoder"):
-            # Of `fairseq-train`, and of `fairseq-hydra-train`.
+            # Of `fairseq-train`, of earlier versions, and of `fairseq-hydra-train`.
             for part, name in (
                 (model, f"{stack}_embed_path"),
+                (state.get("args"), f"{stack}_embed_path"),
                 (getattr(model, stack, None), "embed_path"),
             ):
                 if getattr(part, name, None):

@@ -15,10 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
 
-import torch
-
 from admin_nmt.checkpoints.validation import of_another_repository
-from admin_nmt.errors import UserError
+from admin_nmt.errors import UserError, out_of_memory
 from admin_nmt.host.patch import Patch, Scope
 
 
@@ -141,14 +139,6 @@ _NO_MEMORY = "out of memory ({}); smaller batches need less: lower --max-tokens 
 def describe_failure(error: BaseException) -> str | None:
     """The line for too little memory, or for an error of fairseq that says what is wrong, else None."""
     return _NO_MEMORY.format(first_line(error)) if out_of_memory(error) else known_failure(error)
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether memory did not suffice, of a GPU or of the host."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError)
-        and any(word in str(error) for word in ("out of memory", "DefaultCPUAllocator"))
-    )
 
 
 def first_line(error: BaseException) -> str:

@@ -3,8 +3,9 @@ runs of our models.
 
 fairseq keeps the scale of `--fp16`, but not how many updates ago it last changed or overflowed, and
 nothing under `--amp`. A resumed run would raise the scale at other updates, and one that is ended more
-often than `--fp16-scale-window` would never raise it. Under `--amp` a batch whose gradients overflow is tried again until there have been
-`--amp-batch-retries` such tries. fairseq without this package passes over what is added here.
+often than `--fp16-scale-window` would never raise it. Under `--amp` a batch whose gradients overflow is
+tried again until there have been `--amp-batch-retries` such tries. fairseq without this package passes
+over what is added here.
 """
 
 from collections.abc import Callable

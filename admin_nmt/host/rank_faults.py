@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from admin_nmt.errors import UserError
-from admin_nmt.host.errors import first_line, out_of_memory
+from admin_nmt.errors import UserError, out_of_memory
+from admin_nmt.host.errors import first_line
 from admin_nmt.host.lifeline import AllRanksError
 from admin_nmt.host.ours import is_ours
 from admin_nmt.host.patch import Patch, Scope

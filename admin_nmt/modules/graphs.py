@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from admin_nmt.errors import out_of_memory
 from admin_nmt.ops.recording import recording
 
 logger = logging.getLogger(__name__)
@@ -320,7 +321,7 @@ class StepGraphs:
 
 def _is_lack_of_memory(error: BaseException | None) -> bool:
     """Whether memory ran out, or the end of a recording failed because it had."""
-    while error is not None and not isinstance(error, torch.OutOfMemoryError):
+    while error is not None and not out_of_memory(error):
         error = error.__context__
     return error is not None
 

@@ -32,7 +32,7 @@ class Panel:
 
 
 PANELS = (
-    Panel("Loss", ("loss",), "bits per token"),
+    Panel("Loss", ("loss",), "bits per token (per sentence with --sentence-avg)"),
     Panel("Negative log-likelihood (nll_loss)", ("nll_loss",), "bits per token"),
     Panel("Perplexity (ppl)", ("ppl",), "per token", log_scale=True),
     Panel("BLEU of validation", ("bleu",), "BLEU"),

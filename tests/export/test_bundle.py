@@ -293,7 +293,10 @@ def test_evenly_pruned_models_are_exported_with_fewer_heads(
 
 @pytest.mark.parametrize(
     ("policy", "layout"),
-    [("--heads E:1:1", "E:3,4 A:4,4 D:4,4"), ("--uniform --cross 0.5", "E:4,4 A:2,2 D:4,4")],
+    [
+        ("--heads E:1:1", "E:3,4 A:4,4 D:4,4"),
+        ("--uniform --cross 0.5 --max-batches 1", "E:4,4 A:2,2 D:4,4"),
+    ],
 )
 def test_unevenly_pruned_models_are_refused_by_name(
     word_model: Path, prepared: Path, tmp_path: Path, policy: str, layout: str
@@ -302,8 +305,7 @@ def test_unevenly_pruned_models_are_refused_by_name(
 
     pruned = tmp_path / "pruned.pt"
     command = ["prune", str(prepared / "data-bin"), "--path", str(word_model), "--cpu"]
-    command += ["--max-batches", "1", *policy.split()]
-    assert main([*command, "--output", str(pruned)]) == 0
+    assert main([*command, *policy.split(), "--output", str(pruned)]) == 0
     with pytest.raises(
         UserError, match=f"pruned.pt: its heads per layer are {layout}, and CTransl"
     ):

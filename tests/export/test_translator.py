@@ -181,7 +181,7 @@ def test_output_may_be_as_long_as_fairseqs_default() -> None:
         ({"beam": 0}, "--beam 0"),
         ({"nbest": 0}, "--nbest 0"),
         ({"beam": 2, "nbest": 3}, "--nbest 3 needs --beam of at least 3"),
-        ({"lenpen": float("nan")}, "--lenpen nan: give a number from -100 to 100"),
+        ({"lenpen": float("nan")}, "--lenpen nan: give a number from -10 to 10"),
         ({"lenpen": float("-inf")}, "--lenpen -inf"),
         ({"lenpen": 1e9}, "--lenpen 1000000000.0"),
     ],

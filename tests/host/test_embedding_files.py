@@ -46,6 +46,6 @@ def test_settings_of_both_programs(model: dict[str, Any]) -> None:
     for cfg in (OmegaConf.create({"model": model}), None):
         state = patch.decorate(lambda _, cfg=cfg: {"cfg": cfg})("file")
         assert "gone" not in str(state)
-    namespace = Namespace(model=Namespace(encoder_embed_path="gone", other="x"))
-    state = patch.decorate(lambda _: {"cfg": namespace})("file")
-    assert "gone" not in str(state) and state["cfg"].model.other == "x"
+    old = Namespace(encoder_embed_path="gone", decoder_embed_path="gone", other="x")
+    state = patch.decorate(lambda _: {"args": old, "cfg": None})("file")
+    assert "gone" not in str(state) and state["args"].other == "x"

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from admin_nmt.errors import UserError
+from admin_nmt.errors import UserError, out_of_memory
 from admin_nmt.host import errors, rank_faults
 
 
@@ -107,5 +107,5 @@ def test_lack_of_memory_of_a_spawned_rank_ends_in_one_line() -> None:
 
 
 def test_other_errors_are_no_lack_of_memory() -> None:
-    assert not errors.out_of_memory(RuntimeError("shapes differ"))
-    assert not errors.out_of_memory(UserError("out of memory"))
+    assert not out_of_memory(RuntimeError("shapes differ"))
+    assert not out_of_memory(UserError("out of memory"))

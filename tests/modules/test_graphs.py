@@ -97,21 +97,31 @@ def test_few_shapes_are_recorded(model: Small, caplog: pytest.LogCaptureFixture)
 
 
 class Short(Counted):
-    """Has memory for two recordings, and says so at their ends as PyTorch does."""
+    """Has memory for two recordings, and says so at the end of the third as PyTorch does."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
 
     def record(self, function: Callable[[], Any]) -> Any:
         try:
             if self.number == 2:
-                raise torch.OutOfMemoryError("CUDA out of memory.")
+                raise self.error
             return super().record(function)
-        except torch.OutOfMemoryError:
+        except type(self.error):
             raise RuntimeError("the capture has failed")  # noqa: B904  (as a context manager does)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("Tried to allocate"),
+        torch.AcceleratorError("CUDA error: out of memory"),
+    ],
+)
 def test_without_memory_to_record_steps_run_as_they_are(
-    model: Small, caplog: pytest.LogCaptureFixture
+    model: Small, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
-    steps = StepGraphs(model, Short(), after=1)
+    steps = StepGraphs(model, Short(error), after=1)
     for _ in range(4):
         for rows in (1, 2, 3):
             check_equal(model, steps, [batch_of(rows)])
