@@ -205,8 +205,8 @@ def _require_same_evaluation(directory: Path, settings: Mapping[str, Any]) -> No
             same = _same_places(then, settings[_PLACES][name], directory)
             was, now = map(_in_full, (then, settings[_PLACES][name]))
         else:
-            was, now = before.get(name), settings[name]
-            same = was == now
+            was, now = str(before[name]), str(settings[name])
+            same = before[name] == settings[name]
         if not same:
             raise UserError(
                 f"{directory} holds an evaluation with another {option} ({was}, now {now}): give "
