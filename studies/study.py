@@ -354,10 +354,10 @@ def results(args: argparse.Namespace, runs: Sequence[Run]) -> list[dict[str, Any
     """
     paths = [args.results / f"{run.name}.json" for run in runs]
     found = {path: read_json(path) for path in paths if path.exists()}
-    wanted = data_origin(args.data)
-    for path, result in found.items():
-        if "data" in result:
-            require_own(result, path, wanted, "--results")
+    of_data = {path: result for path, result in found.items() if "data" in result}
+    wanted = data_origin(args.data) if of_data else {}
+    for path, result in of_data.items():
+        require_own(result, path, wanted, "--results")
     return list(found.values())
 
 
