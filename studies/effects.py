@@ -8,10 +8,10 @@ DATA is a folder of `admin-nmt prepare`. Every run is a `fairseq-train` process 
 thread, validated with BLEU after every second epoch and stopped when that has not improved
 `--patience` times; with a higher `--max-epoch` those that were not stopped go on, and a lower one is
 refused. Its best checkpoint translates the test set. A setting passes the first one where its best BLEU
-so far stays above the other's to its own end, by update and by minute. Interrupted, the same command goes on where it stopped;
-`--report` only reports on what there is, without `--max-epoch` on each run's longest training. Written
-to DIR: `results.md` (table and tests), `results.json`, `results.csv`, and curves of training and
-validation loss, and of BLEU by update and by minute.
+so far stays above the other's to its own end, by update and by minute. Interrupted, the same command goes
+on where it stopped; `--report` only reports on what there is, without `--max-epoch` on each run's longest
+training. Written to DIR: `results.md` (table and tests), `results.json`, `results.csv`, and curves of
+training and validation loss, and of BLEU by update and by minute.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import math
 import re
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -161,8 +161,12 @@ def length(args: argparse.Namespace, folder: Path) -> int:
     """`--max-epoch`; without it the longest training of this run that has ended, 0 before."""
     if args.max_epoch is not None:
         return args.max_epoch
-    marks = (folder / "done").glob("train-*.json")
-    return max((int(path.stem.removeprefix("train-")) for path in marks), default=0)
+    return _longest((folder / "done").glob("train-*.json"))
+
+
+def _longest(files: Iterable[Path]) -> int:
+    """The greatest N of files `train-N`, 0 of none."""
+    return max((int(path.stem.removeprefix("train-")) for path in files), default=0)
 
 
 def ended(folder: Path, max_epoch: int) -> str | None:
@@ -333,8 +337,7 @@ def require_not_shorter(args: argparse.Namespace) -> None:
     for name in args.settings:
         for seed in args.seeds:
             logs = args.output / f"{name}-{seed}" / "logs"
-            lengths = (int(path.stem.removeprefix("train-")) for path in logs.glob("train-*.log"))
-            longest = max(lengths, default=0)
+            longest = _longest(logs.glob("train-*.log"))
             if longest > args.max_epoch:
                 raise UserError(
                     f"{logs}/train-{longest}.log is of a training to epoch {longest}: give --max-epoch "

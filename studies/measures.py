@@ -1,7 +1,7 @@
 """What studies ask of data, translations and checkpoints: texts, scores, significance, size."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,16 +44,18 @@ def fingerprint(data: Path) -> str:
         raise UserError(f"{data}: no dict.*.txt; give a data-bin of admin-nmt prepare")
     raw = read_preparation(data).raw.get("test", {})
     paths += [raw[language] for language in sorted(raw) if raw[language].exists()]
-    lines = [f"{path.name} {sha256(path)}\n" for path in paths]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    return _digest(paths)
 
 
 def training_fingerprint(data: Path) -> str:
     """SHA-256 of the binarised training and validation sets."""
     paths = (*data.glob("train*.*"), *data.glob("valid*.*"))
-    lines = [
-        f"{path.name} {sha256(path)}\n" for path in sorted(paths) if path.suffix in (".bin", ".idx")
-    ]
+    return _digest(path for path in sorted(paths) if path.suffix in (".bin", ".idx"))
+
+
+def _digest(paths: Iterable[Path]) -> str:
+    """SHA-256 of names and contents of files."""
+    lines = [f"{path.name} {sha256(path)}\n" for path in paths]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from admin_nmt.checkpoints.checkpoint import Checkpoint
 from admin_nmt.checkpoints.direction import require_fitting_vocabulary
+from admin_nmt.data import bpe
 from admin_nmt.errors import UserError
 from admin_nmt.export.bundle import describe, write_manifest, write_text_files
 from admin_nmt.export.plain_transformer import FAMILIES, as_plain
@@ -116,14 +117,12 @@ def prepares_raw_text(text: Text) -> bool:
     characters that cannot be seen: it normalises, splits hyphens off, and does both by the rules of the
     languages that it is told. It knows BPE codes of version 0.2 only."""
     source, target = text.pipeline.source, text.pipeline.target
-    with text.pipeline.subwords.path.open(encoding="utf-8") as stream:
-        version = stream.readline().strip()
     return (
         source.normalize
         and source.aggressive_hyphens
         and not source.substitute
         and (source.language, target.language) == (text.source_lang, text.target_lang)
-        and version == "#version: 0.2"
+        and bpe.load(text.pipeline.subwords.path).version == (0, 2)
     )
 
 

@@ -118,13 +118,9 @@ class _Service:
         except ClientDisconnect:
             return Response(status_code=499)  # nobody reads it
         except asyncio.CancelledError:  # by uvicorn, when the time to finish is over
-            raise Refused(
-                503, "the server is ending: try again later", **{"Retry-After": "5"}
-            ) from None
+            raise _later("the server is ending") from None
         except Busy:
-            raise Refused(
-                503, "too much text is waiting: try again later", **{"Retry-After": "5"}
-            ) from None
+            raise _later("too much text is waiting") from None
         return JSONResponse(wanted.answer(found))
 
     async def languages(self, request: HTTPRequest) -> Response:
@@ -166,6 +162,11 @@ class _Service:
                 "waiting": batcher.num_waiting,
             }
         )
+
+
+def _later(reason: str) -> Refused:
+    """The answer to a request that may be made again."""
+    return Refused(503, f"{reason}: try again later", **{"Retry-After": "5"})
 
 
 async def _body(request: HTTPRequest, max_bytes: int) -> bytes:
