@@ -55,8 +55,8 @@ RUNS = [
 
 
 def fields(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of `map.csv`: one per run."""
-    return [
+    """The rows of `map.csv`: one per run, each initialisation by warm-up and rate."""
+    rows = [
         {
             "init_type": result["init_type"], "lr": result["lr"],
             "warmup_updates": result["warmup_updates"], "updates": result["updates"],
@@ -67,6 +67,8 @@ def fields(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         }
         for result in found
     ]  # fmt: skip
+    inits = list(INITS)
+    return sorted(rows, key=lambda r: (inits.index(r["init_type"]), r["warmup_updates"], r["lr"]))
 
 
 def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:

@@ -63,12 +63,19 @@ export_int8() {
     admin-nmt export "$1" "$2" --quantization int8 --output "$3" ${force[@]+"${force[@]}"}
 }
 
+# The name of an option without the signs and the group that Hydra's spelling has: +optimization.max_update.
+bare() {
+    local word=${1#+}
+    word=${word#+}
+    printf '%s' "${word#optimization.}"
+}
+
 # The options, quoted, without those that say how long to train.
 but_for_length() {
     local left=() name
     while [[ $# -gt 0 ]]; do
-        name=${1#+} name=${name#+} # Hydra's
-        case ${name#optimization.} in
+        name=$(bare "$1")
+        case $name in
             --max-epoch | --max-update | --stop-time-hours) if [[ $# -gt 1 ]]; then shift; fi ;;
             --max-epoch=* | --max-update=* | --stop-time-hours=*) ;;
             max_epoch=* | max_update=* | stop_time_hours=*) ;;
@@ -89,7 +96,7 @@ saved() {
 limit() {
     local option=--${1//_/-} value='' word previous=''
     for word in "${@:2}"; do
-        word=${word#+} word=${word#+} word=${word#optimization.} # Hydra's
+        word=$(bare "$word")
         if [[ $previous == "$option" ]]; then value=$word; fi
         case $word in "$option="* | "$1="*) value=${word#*=} ;; esac
         previous=$word
