@@ -113,21 +113,21 @@ class LabelSmoothedCrossEntropyRDropCriterion(AdminLabelSmoothedCrossEntropyCrit
     def plan(self, model: Any) -> Plan:
         """Several passes in training, one outside.
 
-        On updates without R-Drop (`--rdrop-interval`, or alpha 0) one pass runs; under
-        `--rdrop-loss-scale sum` its loss counts as often as there are passes otherwise, so that
-        the size of the gradient does not jump from update to update.
+        On updates without R-Drop (`--rdrop-interval`) one pass runs; under `--rdrop-loss-scale sum`
+        its loss counts as often as there are passes otherwise, so that the size of the gradient does
+        not jump from update to update. With alpha 0 all updates are those of label smoothing.
         """
-        if not model.training:
+        if not model.training or self.alpha == 0:
             return super().plan(model)
         self._check_dropout(model)
         scale = 1.0 if self.average else float(self.passes)
-        if self.alpha == 0 or self.num_updates % self.interval:
+        if self.num_updates % self.interval:
             return Plan(1, 0.0, scale)
         return Plan(self.passes, self.alpha, scale / self.passes, "rdrop_kl")
 
     def _check_dropout(self, model: nn.Module) -> None:
         """Warn once when all passes would be the same."""
-        if self._dropout_checked or self.alpha == 0:
+        if self._dropout_checked:
             return
         self._dropout_checked = True
         # A stack with layer drop has a `p` too, but drops the same layers in all passes.

@@ -7,8 +7,43 @@ from typing import Any
 
 from admin_nmt.host.ours import is_ours
 from admin_nmt.host.patch import Patch, Scope
+from admin_nmt.host.subword_sampling import CHANCES
 
 logger = logging.getLogger(__name__)
+
+
+def of_criterion_and_task(criterion: Any, task: Any) -> list[str]:
+    """One line for each option that differs from its default and changes nothing beside the others.
+
+    Args:
+        criterion: configuration of any criterion.
+        task: configuration of any task.
+    """
+    from admin_nmt.models.config import plain_value
+
+    off = getattr(criterion, "rdrop_alpha", None) == 0
+    chance = any(getattr(task, name, 0) for name in CHANCES)
+    lines = {
+        "--label-smoothing-over: give --label-smoothing": (
+            plain_value(getattr(criterion, "label_smoothing_over", "others")) != "others"
+            and not criterion.label_smoothing
+        ),
+        "--alignment-lambda: give --load-alignments": (
+            getattr(criterion, "alignment_lambda", 0.05) != 0.05
+            and not getattr(task, "load_alignments", False)
+        ),
+        "--rdrop-passes: --rdrop-alpha 0 turns R-Drop off": (off and criterion.rdrop_passes != 2),
+        "--rdrop-interval: --rdrop-alpha 0 turns R-Drop off": (
+            off and criterion.rdrop_interval != 1
+        ),
+        "--rdrop-loss-scale: --rdrop-alpha 0 turns R-Drop off": (
+            off and plain_value(criterion.rdrop_loss_scale) != "sum"
+        ),
+        "--bpe-dropout-side: give --bpe-dropout or --subword-regularization": (
+            plain_value(getattr(task, "bpe_dropout_side", "both")) != "both" and not chance
+        ),
+    }
+    return [line for line, unused in lines.items() if unused]
 
 
 def _told_at_the_start(init: Callable) -> Callable:
@@ -21,7 +56,8 @@ def _told_at_the_start(init: Callable) -> Callable:
 
         init(self, *args, **kwargs)
         if is_ours(self) and self.is_data_parallel_master:
-            for line in unused_options(self.get_model().cfg):
+            told = of_criterion_and_task(self.cfg.criterion, self.cfg.task)
+            for line in unused_options(self.get_model().cfg) + told:
                 logger.warning("no effect of %s", line)
 
     return wrapped

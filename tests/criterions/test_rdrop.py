@@ -94,11 +94,12 @@ def test_passes_differ_only_by_dropout(
         assert abs(float(log["rdrop_kl"])) < 1e-3
 
 
-@pytest.mark.parametrize(("scale", "factor"), [("sum", 2), ("mean", 1)])
+@pytest.mark.parametrize("scale", ["sum", "mean"])
 def test_alpha_zero_is_label_smoothing(
-    build: Callable[..., Any], criterion: Callable[..., Any], batch: Any, scale: str, factor: int
+    build: Callable[..., Any], criterion: Callable[..., Any], batch: Any, scale: str
 ) -> None:
-    """With dropout on: one pass runs, on the same random numbers as without R-Drop."""
+    """With dropout on: one pass runs, on the same random numbers as without R-Drop, and its gradient is
+    that of label smoothing, so that a sweep of alpha has its baseline at 0."""
     model = build("--dropout", "0.3")
     model.train()
     torch.manual_seed(3)
@@ -107,7 +108,7 @@ def test_alpha_zero_is_label_smoothing(
     loss, _, log = criterion(*RDROP, "--rdrop-alpha", "0", "--rdrop-loss-scale", scale)(
         model, batch
     )
-    assert loss.item() == pytest.approx(factor * plain.item(), rel=1e-5)
+    assert loss.item() == pytest.approx(plain.item(), rel=1e-5)
     assert float(log["loss"]) == pytest.approx(float(plain_log["loss"]), rel=1e-5)
     assert "rdrop_kl" not in log
 
