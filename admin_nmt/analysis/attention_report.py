@@ -85,7 +85,7 @@ def write_report(
         "heads": rows,
     }
     write_json(output / "attention.json", content)
-    with atomic_write(output / "heads.csv") as stream:
+    with atomic_write(output / "heads.csv", errors="backslashreplace") as stream:
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
         writer.writeheader()

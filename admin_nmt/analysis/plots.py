@@ -24,6 +24,15 @@ def _figure(columns: int) -> tuple[Any, Any]:
     return figure, figure.subplots(1, columns, squeeze=False)[0]
 
 
+def plain(name: str) -> str:
+    """A user's name as text of a plot: no formula between dollar signs, and what is not UTF-8 escaped.
+
+    >>> plain("runs/$a$")
+    'runs/\\\\$a\\\\$'
+    """
+    return name.encode("utf-8", "backslashreplace").decode().replace("$", r"\$")
+
+
 def save_figure(figure: Any, path: str | os.PathLike[str]) -> None:
     """Write a figure of matplotlib, whole or not at all; PNG where `path` has no ending.
 
@@ -58,7 +67,7 @@ def plot_profile(profile: "Profile", path: str | os.PathLike[str]) -> None:
         axes.legend()
     name = Path(str(profile.measured.get("arch", ""))).name
     if name:
-        figure.suptitle(f"{name}, init {profile.measured.get('init_type', '')}", fontsize=10)
+        figure.suptitle(f"{plain(name)}, init {profile.measured.get('init_type', '')}", fontsize=10)
     save_figure(figure, path)
 
 
@@ -83,10 +92,10 @@ def plot_curves(
     """
     figure, (axes,) = _figure(1)
     for label, curve in curves.items():
-        axes.plot(curve.updates, curve.values, label=label)
+        axes.plot(curve.updates, curve.values, label=plain(label))
     styles = itertools.cycle(("--", ":", "-."))
     for (label, height), style in zip((levels or {}).items(), styles, strict=False):
-        axes.axhline(height, linestyle=style, color="gray", linewidth=1, label=label)
+        axes.axhline(height, linestyle=style, color="gray", linewidth=1, label=plain(label))
     axes.set(xlabel="updates", ylabel=ylabel, title=title)
     if log_scale:
         axes.set_yscale("log")
@@ -136,7 +145,7 @@ def plot_head_maps(
                 aspect="auto",
                 extent=(0.5, width + 0.5, len(layers) + 0.5, 0.5),
             )
-            axes.set(title=f"{KINDS[kind]} {title}".strip(), xlabel="head", ylabel="layer")
+            axes.set(title=f"{KINDS[kind]} {plain(title)}".strip(), xlabel="head", ylabel="layer")
             axes.title.set_fontsize(9)
             axes.locator_params(integer=True)
     figure.colorbar(image, ax=grid, label=label)
@@ -157,8 +166,8 @@ def plot_panels(
         for label, (x, y) in curves.items():
             style = ":" if "random" in label else "-"
             color = f"C{labels.index(label) % 10}"
-            axes.plot(x, y, linestyle=style, color=color, marker=".", label=label)
-        axes.set(xlabel=xlabel, ylabel=ylabel, title=title, ylim=(0, None))
+            axes.plot(x, y, linestyle=style, color=color, marker=".", label=plain(label))
+        axes.set(xlabel=xlabel, ylabel=ylabel, title=plain(title), ylim=(0, None))
         if all(isinstance(value, int) for x, _ in curves.values() for value in x):
             axes.locator_params(axis="x", integer=True)  # no half layers
         axes.grid(alpha=0.3)
@@ -206,7 +215,7 @@ def plot_distributions(
                     [numbers], [place], widths=0.75 / len(heads), showextrema=False
                 )["bodies"]
                 body.set(color=colormaps["coolwarm"](statistics.median(numbers) / top), alpha=0.9)
-        axes.set(ylabel=ylabel, title=label, ylim=(0, top), xlabel="layer")
+        axes.set(ylabel=ylabel, title=plain(label), ylim=(0, top), xlabel="layer")
         axes.title.set_fontsize(9)
         axes.yaxis.label.set_fontsize(8)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

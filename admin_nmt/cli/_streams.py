@@ -2,25 +2,31 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, Any
 
 from admin_nmt.errors import UserError
 
 
-def open_input(path: str | None, name: str = "--input") -> Any:
-    """A stream of bytes; `name` is what a message calls the file.
+@contextmanager
+def open_input(path: str | None, name: str = "--input") -> Iterator[IO[bytes]]:
+    """A stream of bytes, of a file or pipe that may be gzip; `name` is what a message calls it.
 
     Raises:
-        UserError: the file cannot be read.
+        UserError: the file cannot be read, or is damaged.
     """
+    from admin_nmt.data.archives import open_text
+
     if path is None:
-        return nullcontext(sys.stdin.buffer)
-    try:
-        return Path(path).open("rb")
-    except OSError as error:
-        raise UserError(f"cannot read {name} {path}: {error.strerror or error}") from error
+        yield sys.stdin.buffer
+        return
+    with ExitStack() as stack:
+        try:
+            stream = stack.enter_context(open_text(Path(path)))
+        except OSError as error:
+            raise UserError(f"cannot read {name} {path}: {error.strerror or error}") from error
+        yield stream
 
 
 @contextmanager

@@ -89,8 +89,16 @@ def _drop_unwritten() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _open_closed_streams() -> None:
+    """Services may start a program without standard streams, where Python has None."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; a `UserError` becomes one line on stderr and its exit code."""
+    _open_closed_streams()
     parser = build_parser()
     args, unknown = parser.parse_known_args(argv)
     if unknown and not args.passes_options:

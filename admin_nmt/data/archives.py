@@ -9,10 +9,10 @@ import re
 import tarfile
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from itertools import zip_longest
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from admin_nmt.data.corpora import Rules, Source, fill
 from admin_nmt.errors import UserError
@@ -39,8 +39,11 @@ def read_lines(path: Path, member: str | None, invalid_utf8: str = "error") -> I
     name = str(path) if member is None else f"{path}:{member}"
     errors = "replace" if invalid_utf8 == "replace" else "strict"
     try:
-        with ExitStack() as stack:
-            stream = _open(path, member, stack)
+        with _undamaged(name, path), ExitStack() as stack:
+            if member is None:
+                stream: Iterable[bytes] = _open(path, stack)
+            else:
+                stream = _open_member(path, member, stack)
             for number, line in enumerate(stream, 1):
                 text = line.removesuffix(b"\n").rstrip(b"\r").decode("utf-8", errors)
                 yield text.removeprefix(_BYTE_ORDER_MARK) if number == 1 else text
@@ -50,21 +53,37 @@ def read_lines(path: Path, member: str | None, invalid_utf8: str = "error") -> I
         ) from None
     except FileNotFoundError:
         raise UserError(f"file not found: {path}") from None
-    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise UserError(
-            f"{name} is damaged or incomplete ({error}): get {path.name} again"
-        ) from error
     except OSError as error:
         raise UserError(f"cannot read {name}: {error.strerror or error}") from error
 
 
-def _open(path: Path, member: str | None, stack: ExitStack) -> Iterable[bytes]:
-    if member is not None:
-        return _open_member(path, member, stack)
-    stream: BinaryIO = stack.enter_context(path.open("rb"))
+@contextmanager
+def open_text(path: Path) -> Iterator[IO[bytes]]:
+    """The bytes of a pipe or device, or of a file, plain or gzip.
+
+    Raises:
+        UserError: what is unpacked is damaged.
+        OSError: it cannot be read.
+    """
+    with _undamaged(str(path), path), ExitStack() as stack:
+        yield _open(path, stack) if path.is_file() else stack.enter_context(path.open("rb"))
+
+
+@contextmanager
+def _undamaged(name: str, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise UserError(
+            f"{name} is damaged or incomplete ({error}): get {path.name} again"
+        ) from error
+
+
+def _open(path: Path, stack: ExitStack) -> IO[bytes]:
+    stream = stack.enter_context(path.open("rb"))
     is_gzip = stream.read(2) == _GZIP_MAGIC
     stream.seek(0)
-    return stack.enter_context(gzip.open(stream)) if is_gzip else stream
+    return stack.enter_context(gzip.GzipFile(fileobj=stream)) if is_gzip else stream
 
 
 def _open_member(path: Path, member: str, stack: ExitStack) -> Iterable[bytes]:

@@ -21,6 +21,19 @@ SHOWN_WARNINGS = 10
 _END_OF_SENTENCE = re.compile(r"[.!?;:。！？]$|^(?:&quot;|&apos;|\))$")
 
 
+#: Characters that tokenisation takes out.
+_CONTROL = re.compile(r"[\x00-\x1f]")
+
+
+def is_empty(line: str) -> bool:
+    """Whether a line has nothing but white space and control characters.
+
+    >>> is_empty(" \t\x00"), is_empty("\x01.")
+    (True, False)
+    """
+    return not _CONTROL.sub("", line).strip()
+
+
 class Warnings:
     """Shows the first warnings of each kind and counts the others."""
 

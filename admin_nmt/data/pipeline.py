@@ -38,7 +38,7 @@ from admin_nmt.data.blocks import (
 )
 from admin_nmt.data.corpora import SETS, Archive, Corpus, archive_names, fill
 from admin_nmt.data.download import download, local_archives, verify
-from admin_nmt.data.odd_lines import Warnings
+from admin_nmt.data.odd_lines import Warnings, is_empty
 from admin_nmt.data.parallel import chunks, ordered_map
 from admin_nmt.data.preparation_record import describe, settings_of
 from admin_nmt.data.state import State, require_own_folder
@@ -291,8 +291,8 @@ class PreparationRun:
                 yield from pairs
                 continue
             for number, pair in enumerate(pairs, 1):
-                if not all(map(str.strip, pair)):
-                    side = 0 if not pair[0].strip() else 1
+                if any(map(is_empty, pair)):
+                    side = 0 if is_empty(pair[0]) else 1
                     file = self.files[fill(source.archive, corpus.languages, side)]
                     if corpus.refuse_empty:
                         raise UserError(

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from admin_nmt.data.archives import open_text
 from admin_nmt.data.odd_lines import Warnings
 from admin_nmt.errors import UserError
 
@@ -62,17 +63,18 @@ def _skip_line(stream: IO[bytes]) -> None:
 
 
 def count_lines(path: Path) -> int | None:
-    """Lines of a regular file, None for a pipe or device.
+    """Lines of a regular file, plain or gzip; None for a pipe or device, which is left unopened: what
+    writes into a pipe ends when a reader goes away.
 
     Raises:
         UserError: it cannot be read.
     """
     try:
-        if not path.is_file():
-            path.open("rb").close()
+        if not path.is_file() and not path.is_dir():
+            path.stat()
             return None
         count, last = 0, b"\n"
-        with path.open("rb") as stream:
+        with open_text(path) as stream:
             while block := stream.read(1 << 20):
                 count, last = count + block.count(b"\n"), block[-1:]
         return count + (last != b"\n")

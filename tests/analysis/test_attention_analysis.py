@@ -158,7 +158,7 @@ def test_pruned_heads_are_compared_with_their_counterparts(
     assert compared["D", 2] == [True, True, False, False] and all(compared["D", 3])
     assert list(map(len, median["E"])) == [3, 4] and list(map(len, median["A"])) == [4, 0, 4]
     assert math.isnan(median["A"][2][0]) and math.isnan(median["D"][1][3])
-    write_report({"pruned": found}, tmp_path, {})
+    write_report({"pruned \udce9 $a$": found}, tmp_path, {})
     rows = list(csv.DictReader((tmp_path / "heads.csv").open()))
     assert sum(row["quantity"] == "divergence" for row in rows) == 3 + 2 + 4
     assert "NaN" not in (tmp_path / "attention.json").read_text()

@@ -1,8 +1,10 @@
 """Failures of a subcommand: one line, its exit code, and the traceback for whoever asks for it."""
 
 import os
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -91,3 +93,17 @@ def test_names_that_are_no_text_can_be_printed(
     monkeypatch.setattr(average, "run", lambda args: print("mean of r\udcfcn.pt"))
     assert main(COMMAND) == 0
     assert capsys.readouterr().out == "mean of r\\udcfcn.pt\n"
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
+def test_a_standard_stream_may_be_closed(closed: str, tmp_path: Path) -> None:
+    """As services start programs."""
+    text = tmp_path / "text"
+    text.write_text("A dog runs over the grass.\n")
+    hypotheses = "-" if closed == "<&-" else text
+    program = "from admin_nmt.cli.main import main; raise SystemExit(main())"
+    words = [sys.executable, "-c", program, "score", str(hypotheses), str(text)]
+    command = f"{shlex.join(words)} {closed}"
+    found = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=300)
+    assert "Traceback" not in found.stderr
+    assert found.returncode == (closed == "<&-"), found.stderr

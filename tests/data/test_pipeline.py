@@ -409,9 +409,12 @@ def test_foreign_and_busy_folders_are_left_alone(custom, tmp_path):
         prepare(SMALL, tmp_path / "mine" / "thesis.tex" / "out", workers=1, files=custom)
 
 
-def test_a_corpus_can_refuse_empty_lines_in_valid_and_test_with_their_number(custom, tmp_path):
+@pytest.mark.parametrize("blank", [" \t", "\x00 \x01"])
+def test_a_corpus_can_refuse_empty_lines_in_valid_and_test_with_their_number(
+    custom, tmp_path, blank
+):
     lines = custom["test.en"].read_text().splitlines()
-    lines[4] = " \t"
+    lines[4] = blank
     custom["test.en"].write_text("\n".join(lines) + "\n")
     strict = replace(SMALL, refuse_empty=True)
     with pytest.raises(UserError, match=r"test\.en, line 5 is empty"):

@@ -1,13 +1,17 @@
 """Lines from files that may hold anything."""
 
+import gzip
 import io
 import logging
+import os
+import threading
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from admin_nmt.data.archives import open_text
 from admin_nmt.errors import UserError
 from admin_nmt.export.lines import MAX_LINE_BYTES, count_lines, read_lines
 
@@ -68,3 +72,35 @@ def test_a_missing_input_is_one_line(tmp_path: Path) -> None:
 def test_a_byte_order_mark_is_no_part_of_the_first_line() -> None:
     text = "\ufeffHund.\n\ufeffKatze.\n"
     assert list(read_lines(io.BytesIO(text.encode()))) == ["Hund.", "\ufeffKatze."]
+
+
+def test_a_pipe_is_left_to_its_one_reader(tmp_path: Path) -> None:
+    """What writes into it would end when a first reader went away."""
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(
+        target=(tmp_path / "pipe").write_bytes, args=(b"Hund.\nKatze.\n",), daemon=True
+    )
+    writer.start()
+    assert count_lines(tmp_path / "pipe") is None
+    with open_text(tmp_path / "pipe") as stream:
+        assert list(read_lines(stream)) == ["Hund.", "Katze."]
+    writer.join(timeout=60)
+    assert not writer.is_alive()
+
+
+def test_gzip_files_are_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "text.de.gz"
+    path.write_bytes(gzip.compress("\ufeffHund.\nKätzchen.".encode()))
+    assert count_lines(path) == 2
+    with open_text(path) as stream:
+        assert list(read_lines(stream)) == ["Hund.", "Kätzchen."]
+    path.write_bytes(path.read_bytes()[:-12])
+    with pytest.raises(UserError, match=r"text\.de\.gz is damaged or incomplete"):
+        count_lines(path)
+    with pytest.raises(UserError, match="is damaged or incomplete"), open_text(path) as stream:
+        list(read_lines(stream))
+
+
+def test_a_folder_is_no_input(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot read --input .*: Is a directory"):
+        count_lines(tmp_path)
