@@ -43,6 +43,8 @@ def run(args: argparse.Namespace) -> int:
     )
     checkpoint.save(output)
     lines = [change.line() for change in changes]
-    lines.append(f"{output} fits {args.data}: fairseq-train with --finetune-from-model {output}")
+    lines.append(
+        f"{output} fits {args.data}: fairseq-train with --finetune-from-model {output} and a new --save-dir"
+    )
     sys.stdout.write("\n".join(lines) + "\n")
     return 0

@@ -24,10 +24,12 @@ def _with_heads(build_model: Callable) -> Callable:
     list of masked heads instead of the name of a file."""
 
     @wraps(build_model)
-    def wrapped(cfg: Any, task: Any, *args: Any, **kwargs: Any) -> Any:
-        if is_our_architecture(getattr(cfg, "arch", None) or getattr(cfg, "_name", None)):
+    def wrapped(cfg: Any, task: Any, from_checkpoint: bool = False) -> Any:
+        ours = is_our_architecture(getattr(cfg, "arch", None) or getattr(cfg, "_name", None))
+        # What a checkpoint's own training began with is in its settings, as far as it counts.
+        if ours and not from_checkpoint:
             take_over_heads(cfg)
-        return build_model(cfg, task, *args, **kwargs)
+        return build_model(cfg, task, from_checkpoint)
 
     return wrapped
 
@@ -46,7 +48,6 @@ def take_over_heads(args: Any) -> None:
     values: dict[str, str] = {}
     if getattr(args, "head_mask", None):
         values["head_mask"] = read_mask(args.head_mask)
-    # None only before training: a checkpoint says at least that nothing was removed.
     if getattr(args, "heads_per_layer", None) is None:
         for option in ("finetune_from_model", "restore_file"):
             path = getattr(args, option, None)

@@ -183,7 +183,8 @@ def prune(checkpoint: Checkpoint, removed: Collection[Head]) -> Checkpoint:
     weights, layout = remove_heads(
         model.state_dict(), model.cfg, {*removed, *model.cfg.masked_heads}
     )
-    changed = plain | {"heads_per_layer": layout, "head_mask": None}
+    # Layers that are compiled (`--compile`) do not serve other numbers of heads.
+    changed = plain | {"heads_per_layer": layout, "head_mask": None, "compile": False}
     return checkpoint.replaced(cast(weights, dtype), changed)
 
 

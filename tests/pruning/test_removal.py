@@ -14,6 +14,7 @@ from admin_nmt.checkpoints import Checkpoint
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.models.heads import apply_mask
 from admin_nmt.modules.head_names import Head, all_heads, without
+from admin_nmt.pruning import prune
 
 SIZES = "--encoder-layers 2 --decoder-layers 3 --encoder-embed-dim 24 --decoder-embed-dim 32"
 DEEP = "--encoder-layers 4 --decoder-layers 3".split()
@@ -288,3 +289,16 @@ def test_the_argument_is_not_changed(checkpoint: Callable[..., Path]) -> None:
     names = list(whole.weights)
     pruned = prune(whole, {Head("E", 1, 1)})
     assert list(whole.weights) == names != list(pruned.weights)
+
+
+def test_a_model_of_compiled_layers_can_be_loaded_and_pruned_again(
+    checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Compiled layers serve no other numbers of heads; the pruned model is not compiled."""
+    from fairseq.checkpoint_utils import load_model_ensemble_and_task
+
+    pruned = prune(Checkpoint.open(checkpoint("--compile")), {Head("E", 1, 1)})
+    pruned.save(tmp_path / "pruned.pt")
+    (model,), *_ = load_model_ensemble_and_task([str(tmp_path / "pruned.pt")])
+    assert not model.cfg.compile
+    prune(Checkpoint.open(tmp_path / "pruned.pt"), {Head("E", 1, 1)})
