@@ -31,7 +31,9 @@ def save_as(
 
     Args:
         name: of the file in `--save-dir`.
-        saved: the checkpoint, None where nothing else was due; then it is written.
+        saved: the checkpoint, None where nothing else was due; then it is written. So it is where `saved` is
+            gone: counting updates anew (`--reset-optimizer`), fairseq takes the file that it has just written
+            for the oldest of `--keep-interval-updates`, and removes it.
 
     Returns:
         `saved`, or the path of the new file.
@@ -40,7 +42,7 @@ def save_as(
     from fairseq.file_io import PathManager
 
     path = str(Path(cfg.save_dir) / name)
-    if saved is not None:
+    if saved is not None and PathManager.exists(saved):
         PathManager.copy(saved, path, overwrite=True)
         return saved
     state = {"train_iterator": epoch_itr.state_dict(), "val_loss": val_loss}
