@@ -162,6 +162,26 @@ def _counting_bad_epochs_on(load_state_dict: Callable) -> Callable:
     return wrapped
 
 
+def _stepped_by_the_last_epoch(load_checkpoint: Callable) -> Callable:
+    """`--lr-scheduler reduce_lr_on_plateau`: a resume at the end of an epoch takes that epoch's validation
+    into account. fairseq writes the checkpoint before the scheduler sees the value, and forgets it there."""
+
+    @wraps(load_checkpoint)
+    def wrapped(cfg: Any, trainer: Any, **kwargs: Any) -> Any:
+        from fairseq.optim.lr_scheduler.reduce_lr_on_plateau import ReduceLROnPlateauLRSchedule
+
+        extra_state, epoch_itr = load_checkpoint(cfg, trainer, **kwargs)
+        # No updates, no state: it was reset, by an option or --finetune-from-model, or not saved.
+        kept = trainer.get_num_updates() > 0 and not cfg.reset_lr_scheduler
+        if kept and isinstance(trainer.lr_scheduler, ReduceLROnPlateauLRSchedule):
+            position, value = extra_state["train_iterator"], extra_state.get("val_loss")
+            if value is not None and position.get("iterations_in_epoch", 0) == 0:
+                trainer.lr_step(position["epoch"] - 1, value)
+        return extra_state, epoch_itr
+
+    return wrapped
+
+
 #: What PyTorch's `ReduceLROnPlateau` counts.
 _COUNTS = ("num_bad_epochs", "cooldown_counter")
 
@@ -349,6 +369,7 @@ PATCHES = (
     Patch(_TRAINER, "load_checkpoint", _average_in_phase, Scope.ALL),
     Patch(_TRAINER, "load_checkpoint", _clock_runs_on, Scope.OURS),
     Patch("fairseq.checkpoint_utils", "load_checkpoint", _there_first, Scope.ALL),
+    Patch("fairseq.checkpoint_utils", "load_checkpoint", _stepped_by_the_last_epoch, Scope.ALL),
     Patch(_PLATEAU, "state_dict", _with_bad_epochs, Scope.ALL),
     Patch(_PLATEAU, "load_state_dict", _counting_bad_epochs_on, Scope.ALL),
     *(
