@@ -7,8 +7,9 @@ early goes on for `--patience` validations each time it is started again.
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 from admin_nmt.host.exact_resume import NothingLeft
@@ -40,16 +41,13 @@ def _counting_on(load_checkpoint: Callable) -> Callable:
 
     @wraps(load_checkpoint)
     def wrapped(cfg: Any, trainer: Any, **kwargs: Any) -> Any:
-        from fairseq import checkpoint_utils
-
         counter = _counter()
+        # Where these forget the best value, as fairseq does, the count begins anew too.
+        reset = cfg.reset_optimizer or cfg.reset_meters or _begins_to_finetune(cfg, trainer)
         extra_state, epoch_itr = load_checkpoint(cfg, trainer, **kwargs)
-        best = (extra_state or {}).get("best")
-        # With options such as --reset-meters and --finetune-from-model fairseq forgets the best value.
-        kept = best is not None and getattr(checkpoint_utils.save_checkpoint, "best", None) == best
-        if not (kept and is_ours(trainer)):
+        count = _count_of(extra_state or {})
+        if reset or count is None or not is_ours(trainer):
             return extra_state, epoch_itr
-        count = extra_state.get(KEY, {"best": best, "num_runs": 0})
         counter.best, counter.num_runs = count["best"], count["num_runs"]
         if 0 < cfg.patience <= counter.num_runs:
             logger.info(
@@ -60,6 +58,21 @@ def _counting_on(load_checkpoint: Callable) -> Callable:
         return extra_state, epoch_itr
 
     return wrapped
+
+
+def _count_of(extra_state: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a checkpoint says of `--patience`; None where nothing has been validated. The best value alone
+    is in those of fairseq, and missing where all validations were between checkpoints."""
+    best = extra_state.get("best")
+    return extra_state.get(KEY, None if best is None else {"best": best, "num_runs": 0})
+
+
+def _begins_to_finetune(cfg: Any, trainer: Any) -> bool:
+    """Whether `--finetune-from-model` is read, which it is where `--save-dir` has no checkpoint yet."""
+    from fairseq.file_io import PathManager
+
+    last = Path(cfg.save_dir) / f"checkpoint_last{trainer.checkpoint_suffix or ''}.pt"
+    return cfg.finetune_from_model is not None and not PathManager.exists(str(last))
 
 
 def _counter() -> Any:

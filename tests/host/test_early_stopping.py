@@ -52,3 +52,23 @@ def test_a_pruned_model_trains_from_the_beginning(data_bin: Path, tmp_path: Path
     )  # fmt: skip
     best = load_checkpoint_file(tmp_path / "run" / "checkpoint_best.pt")
     assert best["optimizer_history"][-1]["num_updates"] == per_epoch
+
+
+def test_validations_before_the_first_at_a_checkpoint_count_over_a_resume(
+    data_bin: Path, tmp_path: Path
+) -> None:
+    """Of epochs of six updates, validated every five; a checkpoint at the end of each."""
+    options = (*OPTIONS, "--validate-interval", "100", "--validate-interval-updates", "5")
+
+    def updates(most: int, *more: str) -> int:
+        forget_best()
+        train(data_bin, tmp_path, most, *options, *more, validate=True)
+        forget_best()
+        last = load_checkpoint_file(tmp_path / "checkpoint_last.pt")
+        return last["optimizer_history"][-1]["num_updates"]
+
+    assert updates(1000, "--max-epoch", "2") == 12
+    state = load_checkpoint_file(tmp_path / "checkpoint_last.pt")["extra_state"]
+    assert state.get("best") is None and state["early_stopping"]["num_runs"] == 1
+    assert updates(1000) == 20  # the first is the best, and three tie
+    assert updates(21, "--reset-meters") == 21
