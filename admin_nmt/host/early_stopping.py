@@ -12,6 +12,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
+from admin_nmt.checkpoints.checkpoint import Checkpoint
 from admin_nmt.host.exact_resume import NothingLeft
 from admin_nmt.host.ours import is_ours
 from admin_nmt.host.patch import Patch, Scope
@@ -19,6 +20,8 @@ from admin_nmt.host.patch import Patch, Scope
 logger = logging.getLogger(__name__)
 
 KEY = "early_stopping"
+#: The options that say which of two validations is the better one.
+_METRIC = ("best_checkpoint_metric", "maximize_best_checkpoint_metric")
 
 
 def _keeping_the_count(save_checkpoint: Callable) -> Callable:
@@ -33,6 +36,35 @@ def _keeping_the_count(save_checkpoint: Callable) -> Callable:
         return save_checkpoint(self, filename, extra_state)
 
     return wrapped
+
+
+def _of_one_metric(load_checkpoint: Callable) -> Callable:
+    """After a change of `--best-checkpoint-metric` or `--maximize-best-checkpoint-metric` the best value and
+    the count of `--patience` begin anew; fairseq compares values of the new metric with the best of the old."""
+
+    @wraps(load_checkpoint)
+    def wrapped(self: Any, filename: str, *args: Any, **kwargs: Any) -> Any:
+        extra_state = load_checkpoint(self, filename, *args, **kwargs)
+        if extra_state is None or not is_ours(self) or not Path(filename).is_file():
+            return extra_state
+        checkpoint, now = Checkpoint.open(filename), self.cfg.checkpoint
+        before = {name: checkpoint.setting("checkpoint", name) for name in _METRIC}
+        if any(value not in (None, getattr(now, name)) for name, value in before.items()):
+            values = [extra_state.pop(name, None) for name in ("best", KEY)]
+            if any(value is not None for value in values):
+                logger.info(
+                    f"{filename} was chosen by {_as_words(*before.values())}: by "
+                    f"{_as_words(*(getattr(now, name) for name in _METRIC))} the best value and what "
+                    "--patience counts begin anew"
+                )
+        return extra_state
+
+    return wrapped
+
+
+def _as_words(metric: str, maximize: bool | None) -> str:
+    """What one validation is compared by with another: `ppl (lower is better)`."""
+    return f"{metric} ({'higher' if maximize else 'lower'} is better)"
 
 
 def _counting_on(load_checkpoint: Callable) -> Callable:
@@ -88,5 +120,6 @@ def _counter() -> Any:
 
 PATCHES = (
     Patch("fairseq.trainer:Trainer", "save_checkpoint", _keeping_the_count, Scope.OURS),
+    Patch("fairseq.trainer:Trainer", "load_checkpoint", _of_one_metric, Scope.OURS),
     Patch("fairseq.checkpoint_utils", "load_checkpoint", _counting_on, Scope.OURS),
 )

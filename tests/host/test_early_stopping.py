@@ -72,3 +72,26 @@ def test_validations_before_the_first_at_a_checkpoint_count_over_a_resume(
     assert state.get("best") is None and state["early_stopping"]["num_runs"] == 1
     assert updates(1000) == 20  # the first is the best, and three tie
     assert updates(21, "--reset-meters") == 21
+
+
+def test_another_metric_has_another_best_value(
+    data_bin: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A perplexity of 100 is not worse than a loss of 7."""
+    caplog.set_level(logging.INFO)
+    forget_best()
+    train(data_bin, tmp_path, 1000, "--max-epoch", "1", validate=True)
+    options = ("--best-checkpoint-metric", "ppl", "--patience", "2")
+    for epochs in ("2", "3"):
+        forget_best()
+        train(data_bin, tmp_path, 1000, "--max-epoch", epochs, *options, validate=True)
+    forget_best()
+    said = [text for text in caplog.messages if "begin anew" in text]
+    assert len(said) == 1  # not of the second start with the new one
+    assert "chosen by loss (lower is better): by ppl (lower is better)" in said[0]
+    best, last = (
+        load_checkpoint_file(tmp_path / f"checkpoint_{name}.pt") for name in ("best", "last")
+    )
+    assert best["extra_state"] == last["extra_state"]
+    count = last["extra_state"]["early_stopping"]
+    assert count["best"] == last["extra_state"]["best"] > 20 and count["num_runs"] == 0
