@@ -12,7 +12,8 @@ first epoch, so that only a resumed run would.
 A checkpoint counts batches per rank. On another number of ranks the count is converted, so that
 about the same part of the epoch is left; the batches of one update then differ, and a line says so.
 
-A run that has reached `--max-update` makes no further update when it is started again.
+A run that has reached `--max-update` or `--stop-time-hours` makes no further update when it is started
+again.
 """
 
 import logging
@@ -120,7 +121,8 @@ class NothingLeft:
 
 
 def _unless_over(load_checkpoint: Callable) -> Callable:
-    """A run that has reached `--max-update` makes no further update when it is started again."""
+    """A run that has reached `--max-update` or `--stop-time-hours` makes no further update when it is started
+    again."""
 
     @wraps(load_checkpoint)
     def wrapped(cfg: Any, trainer: Any, **kwargs: Any) -> Any:
@@ -129,6 +131,14 @@ def _unless_over(load_checkpoint: Callable) -> Callable:
         if updates >= most and is_ours(trainer):
             logger.info(
                 f"nothing left to train: {updates} updates have been made (--max-update {most})"
+            )
+            return extra_state, NothingLeft()
+        # The time in the checkpoint, not the clock: it is the same on all ranks.
+        hours = (extra_state or {}).get("previous_training_time", 0) / 3600
+        if 0 < trainer.cfg.optimization.stop_time_hours < hours and is_ours(trainer):
+            logger.info(
+                f"nothing left to train: it has taken {hours:.6g} hours "
+                f"(--stop-time-hours {trainer.cfg.optimization.stop_time_hours:g})"
             )
             return extra_state, NothingLeft()
         return extra_state, epoch_itr

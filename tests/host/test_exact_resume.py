@@ -154,3 +154,18 @@ def test_position_on_another_number_of_ranks(
     exact = position * before / ranks
     assert found == min(math.floor(exact), length - 1)
     assert position_on(position, before, before, 10**9) == position
+
+
+def test_a_run_whose_time_is_over_stays_as_it_is(
+    data_bin: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    last = tmp_path / "checkpoint_last.pt"
+    train(data_bin, tmp_path, 10, "--stop-time-hours", "1e-6")
+    assert load_checkpoint_file(last)["optimizer_history"][-1]["num_updates"] == 1
+    before = last.read_bytes()
+    with caplog.at_level(logging.INFO):
+        train(data_bin, tmp_path, 10, "--stop-time-hours", "1e-6")
+    assert "(--stop-time-hours 1e-06)" in caplog.text
+    assert last.read_bytes() == before
+    train(data_bin, tmp_path, 10)
+    assert load_checkpoint_file(last)["optimizer_history"][-1]["num_updates"] == 10
