@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fairseq.data.data_utils import infer_language_pair
+from fairseq.utils import split_paths
 
 from admin_nmt.data.binarised import language_pairs
 from admin_nmt.errors import UserError
@@ -76,15 +77,23 @@ def _checked_setup(setup_task: Callable) -> Any:
 
 
 def _checked_load(load_dataset: Callable) -> Callable:
-    """A subset that is not in the data folder ends in one line that names it."""
+    """A subset that is not in the data folder ends in one line that names it, and of several folders with
+    training data (`A:B`) all are there before the first epoch."""
 
     @wraps(load_dataset)
-    def wrapped(self: Any, split: str, *args: Any, **kwargs: Any) -> Any:
+    def wrapped(self: Any, split: str, epoch: int = 1, *args: Any, **kwargs: Any) -> Any:
+        folders = split_paths(self.cfg.data)
+        if split != self.cfg.train_subset:
+            folders = folders[:1]  # as fairseq
+        for folder in folders[1:]:  # not in `setup_task`: with a finished model they are not needed
+            if "://" not in folder and not Path(folder).is_dir():
+                raise DataError(f"data folder {folder} does not exist")
         try:
-            return load_dataset(self, split, *args, **kwargs)
+            return load_dataset(self, split, epoch, *args, **kwargs)
         except FileNotFoundError as error:
             pair = f"{self.cfg.source_lang}-{self.cfg.target_lang}"
-            raise DataError(f"split '{split}' of {pair} is not in {self.cfg.data}") from error
+            folder = folders[(epoch - 1) % len(folders)]
+            raise DataError(f"split '{split}' of {pair} is not in {folder}") from error
 
     return wrapped
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from admin_nmt.checkpoints.reading import load_checkpoint_file
+from admin_nmt.host.data import DataError
 from admin_nmt.host.exact_resume import position_on
 from tests.support.in_process import run_fairseq
 from tests.support.training import COMMON, require_equal, train, weights
@@ -169,3 +170,15 @@ def test_a_run_whose_time_is_over_stays_as_it_is(
     assert last.read_bytes() == before
     train(data_bin, tmp_path, 10)
     assert load_checkpoint_file(last)["optimizer_history"][-1]["num_updates"] == 10
+
+
+def test_all_training_shards_are_looked_for_before_the_first_epoch(
+    data_bin: Path, tmp_path: Path
+) -> None:
+    none, empty = tmp_path / "none", tmp_path / "empty"
+    with pytest.raises(DataError, match=f"data folder {none} does not exist"):
+        train(f"{data_bin}:{none}", tmp_path / "run", 20)
+    assert not (tmp_path / "run" / "checkpoint_last.pt").exists()
+    empty.mkdir()
+    with pytest.raises(DataError, match=f"split 'train' of de-en is not in {empty}$"):
+        train(f"{data_bin}:{empty}", tmp_path / "run", 20)
