@@ -105,6 +105,29 @@ def _clock_runs_on(load_checkpoint: Callable) -> Callable:
     return wrapped
 
 
+def _without_optimizer(load_checkpoint: Callable) -> Callable:
+    """A training that goes on from a checkpoint of its own without a state of the optimizer
+    (`--no-save-optimizer-state`) is told that updates and warm-up begin anew; fairseq says nothing."""
+
+    @wraps(load_checkpoint)
+    def wrapped(
+        self: Any, filename: str, reset_optimizer: bool = False, *args: Any, **kwargs: Any
+    ) -> Any:
+        extra_state = load_checkpoint(self, filename, reset_optimizer, *args, **kwargs)
+        if extra_state is None or reset_optimizer or self.get_num_updates() > 0:
+            return extra_state
+        made = (self._optim_history or [{}])[-1].get("num_updates", 0)
+        folder = Path(self.cfg.checkpoint.save_dir).resolve()
+        if made > 0 and Path(filename).resolve().parent == folder:
+            logger.warning(
+                f"{filename} holds no state of the optimizer (--no-save-optimizer-state): after {made} "
+                "updates the optimizer, the learning rate and the number of updates begin anew"
+            )
+        return extra_state
+
+    return wrapped
+
+
 def _there_first(load_checkpoint: Callable) -> Callable:
     """A file of `--restore-file` that is not there is refused; fairseq trains from scratch instead. In
     `--save-dir` it may be missing: so jobs that are started again name their own last checkpoint."""
@@ -368,6 +391,7 @@ PATCHES = (
     Patch(_TRAINER, "load_checkpoint", _average_from_weights, Scope.FAILURES),
     Patch(_TRAINER, "load_checkpoint", _average_in_phase, Scope.ALL),
     Patch(_TRAINER, "load_checkpoint", _clock_runs_on, Scope.OURS),
+    Patch(_TRAINER, "load_checkpoint", _without_optimizer, Scope.ALL),
     Patch("fairseq.checkpoint_utils", "load_checkpoint", _there_first, Scope.ALL),
     Patch("fairseq.checkpoint_utils", "load_checkpoint", _stepped_by_the_last_epoch, Scope.ALL),
     Patch(_PLATEAU, "state_dict", _with_bad_epochs, Scope.ALL),

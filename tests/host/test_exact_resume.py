@@ -182,3 +182,20 @@ def test_all_training_shards_are_looked_for_before_the_first_epoch(
     empty.mkdir()
     with pytest.raises(DataError, match=f"split 'train' of de-en is not in {empty}$"):
         train(f"{data_bin}:{empty}", tmp_path / "run", 20)
+
+
+def test_a_checkpoint_without_the_optimizer_is_named(
+    data_bin: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def warnings(*options: str) -> list[str]:
+        caplog.clear()
+        train(data_bin, tmp_path / "run", 3, "--no-save-optimizer-state", *options)
+        return [text for text in caplog.messages if "no state of the optimizer" in text]
+
+    assert not warnings()
+    last = tmp_path / "run" / "checkpoint_last.pt"
+    (line,) = warnings()
+    assert line.startswith(f"{last} holds no state") and "after 3 updates" in line
+    assert not warnings("--reset-optimizer")
+    last.rename(tmp_path / "other.pt")
+    assert not warnings("--restore-file", str(tmp_path / "other.pt"))
