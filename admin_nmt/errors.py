@@ -30,24 +30,24 @@ def require_at_least_one(option: str, value: float | None) -> None:
         raise UsageError(f"{option} {value}: give a number of at least 1")
 
 
-def require_length_penalty(value: float, option: str = "--lenpen") -> None:
-    """Refuse exponents of the length under which scores are no numbers any more.
+def require_length_penalty(value: float) -> None:
+    """Refuse exponents of the length (`--lenpen`) under which scores are no numbers any more.
 
     Raises:
         UsageError: names the option and the value.
     """
     if not abs(value) <= 10:  # 1,000 tokens to this power still fit into float32
-        raise UsageError(f"{option} {value}: give a number from -10 to 10")
+        raise UsageError(f"--lenpen {value}: give a number from -10 to 10")
 
 
-def require_seed(seed: int, option: str = "--seed") -> None:
-    """Refuse numbers that numpy and CTranslate2 do not take as a seed.
+def require_seed(seed: int) -> None:
+    """Refuse numbers that numpy and CTranslate2 do not take as a `--seed`.
 
     Raises:
         UsageError: names the option and the value.
     """
     if not 0 <= seed <= LARGEST_SEED:
-        raise UsageError(f"{option} {seed}: give a number of at least 0 and at most {LARGEST_SEED}")
+        raise UsageError(f"--seed {seed}: give a number of at least 0 and at most {LARGEST_SEED}")
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -1,10 +1,14 @@
 """Which distributions are installed, and on what machine, for records and for advice."""
 
+import importlib
 import os
 import platform
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
+
+from admin_nmt.errors import UserError
 
 #: Distributions under which fairseq comes, all with the import name `fairseq`. `ve-fairseq` and
 #: `fairseq-fixed` have the same code for translation.
@@ -23,6 +27,29 @@ def installed(distribution: str) -> str | None:
         return version(distribution)
     except PackageNotFoundError:
         return None
+
+
+def require_package(name: str, requirement: str, *attributes: str) -> Any:
+    """The module of an optional package.
+
+    Args:
+        name: of the module.
+        requirement: for pip.
+        attributes: of the module, for those that load them when they are asked for.
+
+    Raises:
+        UserError: it is not installed, or does not load.
+    """
+    try:
+        module = importlib.import_module(name)
+        for attribute in attributes:
+            getattr(module, attribute)
+    except (ImportError, OSError, RuntimeError) as error:
+        told = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+        raise UserError(
+            f"{name} cannot be imported ({told[0]}); pip install '{requirement}'"
+        ) from error
+    return module
 
 
 def fairseq_builds() -> dict[str, str]:

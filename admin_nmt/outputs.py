@@ -61,18 +61,17 @@ def require_files(
             raise UserError(f"{option} {path} exists: give another name, or --force to replace it")
 
 
-def require_folder(path: Name, option: str = "--output") -> None:
-    """Refuse a file where a folder is to be filled.
+def require_folder(path: Name) -> None:
+    """Refuse a file where a folder is to be filled (`--output`).
 
     Args:
         path: None if it is not asked for.
-        option: that names it.
 
     Raises:
         UsageError: it is a file.
     """
     if path and Path(path).exists() and not Path(path).is_dir():
-        raise UsageError(f"{option} {path} is a file: give the name of a folder")
+        raise UsageError(f"--output {path} is a file: give the name of a folder")
 
 
 def require_new_folder(path: Path, force: bool, marker: str) -> None:

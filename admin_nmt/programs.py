@@ -13,8 +13,8 @@ from typing import IO
 
 #: Seconds between two looks at a program.
 INTERVAL = 0.2
-#: In each of the `threads`: an event that they share, set when the one that waits for them is
-#: interrupted, which alone is told of it.
+#: In each of the `threads`: an event that they share. Only the thread that waits for them is interrupted
+#: (Ctrl-C); it sets the event.
 _OF_THREAD = threading.local()
 
 

@@ -208,7 +208,7 @@ def head_pruning() -> Picture:
     return picture
 
 
-def rooms() -> dict[str, list[str]]:
+def packages() -> dict[str, list[str]]:
     """Folder of the package -> folders that it may import, from the table in CONTRIBUTING.md."""
     text = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
     found = {}
@@ -222,9 +222,9 @@ def _middle(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else 0.0
 
 
-def house() -> Picture:
+def package_diagram() -> Picture:
     """The folders of the package, each above those that it imports."""
-    below = rooms()
+    below = packages()
     everything = [name for name in below if name != "cli"]
 
     def floor(name: str) -> int:
@@ -266,7 +266,7 @@ def house() -> Picture:
         bottom,
         820,
         height,
-        "errors, files, json_files, progress, programs, installed: imported by all",
+        "errors, files, installed, json_files, lazy, outputs, progress, programs: imported by all",
         GRAY,
     )
     return picture
@@ -278,7 +278,7 @@ PICTURES: dict[str, Callable[[], Picture]] = {
     "realformer.svg": realformer,
     "r-drop.svg": r_drop,
     "head-pruning.svg": head_pruning,
-    "house.svg": house,
+    "packages.svg": package_diagram,
 }
 
 

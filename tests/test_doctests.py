@@ -20,6 +20,6 @@ def test_examples_of(name: str) -> None:
     assert tried and not failed
 
 
-@pytest.mark.parametrize("room", ("ops", "initialization", "modules", "pruning"))
-def test_packages_of_pure_functions_have_examples(room: str) -> None:
-    assert any(name.startswith(f"admin_nmt.{room}.") for name in MODULES)
+@pytest.mark.parametrize("package", ("ops", "initialization", "modules", "pruning"))
+def test_packages_of_pure_functions_have_examples(package: str) -> None:
+    assert any(name.startswith(f"admin_nmt.{package}.") for name in MODULES)

@@ -12,7 +12,7 @@ from admin_nmt.cli.main import SUBCOMMANDS
 
 PACKAGE = Path(__file__).parents[1] / "admin_nmt"
 
-#: Room -> rooms that it may import, itself and `BASE` always. A module beside the rooms is a room.
+#: Package -> packages that it may import, itself and `BASE` always. A module beside them counts as one.
 ALLOWED: dict[str, set[str]] = {
     "ops": set(),
     "data": set(),
@@ -35,7 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     "interop": {"checkpoints", "initialization", "models", "modules"},
 }
 #: What everything may import.
-BASE = {"errors", "files", "json_files", "outputs", "progress", "programs", "installed"}
+BASE = {"errors", "files", "installed", "json_files", "lazy", "outputs", "progress", "programs"}
 #: The command line imports all and is imported by nothing.
 TOP = "cli"
 
@@ -61,28 +61,28 @@ def module_name(path: Path) -> str:
 GRAPH = {module_name(path): imports(path) for path in sorted(PACKAGE.rglob("*.py"))}
 
 
-def room(module: str) -> str:
+def package(module: str) -> str:
     """`models` of `admin_nmt.models.config`; empty for the package itself."""
     return module.partition("admin_nmt")[2].lstrip(".").split(".")[0]
 
 
-def test_rooms_import_only_what_lies_below() -> None:
+def test_packages_import_only_what_lies_below() -> None:
     for module, imported in GRAPH.items():
-        if room(module) in ("", TOP):
+        if package(module) in ("", TOP):
             continue
-        allowed = (set() if room(module) in BASE else ALLOWED[room(module)]) | BASE
-        used = {room(name) for name in imported if f"admin_nmt.{room(name)}" in ROOMS}
-        assert used <= allowed | {room(module)}, f"{module} imports {used - allowed}"
+        allowed = (set() if package(module) in BASE else ALLOWED[package(module)]) | BASE
+        used = {package(name) for name in imported if f"admin_nmt.{package(name)}" in PACKAGES}
+        assert used <= allowed | {package(module)}, f"{module} imports {used - allowed}"
 
 
-ROOMS = {f"admin_nmt.{room(module)}" for module in GRAPH if room(module)}
+PACKAGES = {f"admin_nmt.{package(module)}" for module in GRAPH if package(module)}
 
 
-def test_the_table_of_rooms_has_no_circle_and_no_empty_permission() -> None:
+def test_the_table_of_packages_has_no_circle_and_no_empty_permission() -> None:
     used: dict[str, set[str]] = {name: set() for name in ALLOWED}
     for module, imported in GRAPH.items():
-        if room(module) in used:
-            used[room(module)] |= {room(name) for name in imported} & ALLOWED.keys()
+        if package(module) in used:
+            used[package(module)] |= {package(name) for name in imported} & ALLOWED.keys()
     done: set[str] = set()
     for name, allowed in ALLOWED.items():  # in an order in which each stands above those it uses
         assert allowed <= done, f"{name} may import {allowed - done}, which stands above it"
@@ -101,15 +101,15 @@ def test_contributing_shows_the_table() -> None:
         assert below == ALLOWED[name], f"CONTRIBUTING.md, row {name}: {ALLOWED[name]}"
 
 
-def test_the_picture_of_the_house_shows_the_table() -> None:
-    assert docs_pictures.rooms().keys() - {"cli"} == ALLOWED.keys() - {"registration"}
-    picture = (docs_pictures.FOLDER / "house.svg").read_text(encoding="utf-8")
-    assert docs_pictures.house().svg() == picture, "run python scripts/docs_pictures.py"
+def test_the_picture_of_the_packages_shows_the_table() -> None:
+    assert docs_pictures.packages().keys() - {"cli"} == ALLOWED.keys() - {"registration"}
+    picture = (docs_pictures.FOLDER / "packages.svg").read_text(encoding="utf-8")
+    assert docs_pictures.package_diagram().svg() == picture, "run python scripts/docs_pictures.py"
 
 
 def test_nothing_imports_the_command_line() -> None:
     for module, imported in GRAPH.items():
-        assert room(module) == TOP or TOP not in map(room, imported), module
+        assert package(module) == TOP or TOP not in map(package, imported), module
 
 
 def imported_by(node: ast.AST) -> set[str]:

@@ -9,11 +9,12 @@ import json
 import math
 import os
 import re
-from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from admin_nmt.errors import UserError
 
@@ -250,15 +251,4 @@ def minutes_at(curves: Mapping[str, Curve], updates: Iterable[int]) -> list[floa
         before = seconds[update]
         places.append(update)
         clock.append(offset + before)
-    return [_interpolated(places, clock, update) / 60 for update in updates]
-
-
-def _interpolated(x: list[int], y: list[float], at: int) -> float:
-    """Linear between the points (x ascending), constant beyond the last."""
-    right = bisect_left(x, at)
-    if right >= len(x):
-        return y[-1]
-    if x[right] == at or right == 0:
-        return y[right]
-    share = (at - x[right - 1]) / (x[right] - x[right - 1])
-    return y[right - 1] + share * (y[right] - y[right - 1])
+    return (np.interp(list(updates), places, clock) / 60).tolist()

@@ -1,6 +1,6 @@
 """What knows a checkpoint file: read safely, checked, asked for its settings, averaged, saved."""
 
-from typing import Any
+from admin_nmt.lazy import lazy_attributes
 
 _HOMES = {
     "Checkpoint": "admin_nmt.checkpoints.checkpoint",
@@ -10,11 +10,4 @@ _HOMES = {
 
 __all__ = ["Checkpoint", "average", "extend_vocabulary"]
 
-
-def __getattr__(name: str) -> Any:
-    """Load what is asked for."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__} has no attribute {name}")
-    import importlib
-
-    return getattr(importlib.import_module(_HOMES[name]), name)
+__getattr__ = lazy_attributes(__name__, _HOMES)

@@ -22,7 +22,7 @@ TRANSFORMER_MEANING = (
 
 
 def settings_with_meaning(family: str | None) -> dict[str, Any]:
-    """All settings under other values of which the same weights compute something else.
+    """All settings whose value changes what given weights compute.
 
     Args:
         family: name of a registered model, None where it is not known.

@@ -1,4 +1,4 @@
-"""The options that name a language pair, where a checkpoint or the names of files say which else."""
+"""Options for the language pair; without them the checkpoint or the names of files say which."""
 
 import argparse
 

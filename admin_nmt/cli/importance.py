@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> None:
 
     import admin_nmt.registration  # noqa: F401  (before other modules that import fairseq)
     from admin_nmt.pruning.importance import normalize_by_layer
-    from admin_nmt.pruning.measuring import measure_by, several_ranks
+    from admin_nmt.pruning.measuring import measure, several_ranks
     from admin_nmt.pruning.records import save_measurements
     from admin_nmt.pruning.reports import importance_table
 
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
         measurements = []
         for path in args.path:
             loaded = load(args, path, args.subset, "--subset")
-            measurement = measure_by(measuring_options(args), loaded)
+            measurement = measure(measuring_options(args), loaded)
             measurement.settings["data"] = args.data
             measurements.append(measurement)
         if not is_first:

@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> None:
     import admin_nmt.registration  # noqa: F401  (before other modules that import fairseq)
     from admin_nmt.checkpoints.tensors import num_parameters
     from admin_nmt.pruning.choice import Choice, choose_heads
-    from admin_nmt.pruning.measuring import measure_by
+    from admin_nmt.pruning.measuring import measure
     from admin_nmt.pruning.records import save_removed
     from admin_nmt.pruning.removal import prune
     from admin_nmt.pruning.reports import removal_report
@@ -115,7 +115,7 @@ def run(args: argparse.Namespace) -> None:
         seed=args.seed,
     )
     loaded = load(args, args.path, args.subset, "--subset")
-    removed = choose_heads(choice, loaded, partial(measure_by, measuring_options(args)))
+    removed = choose_heads(choice, loaded, partial(measure, measuring_options(args)))
     checkpoint = prune(loaded.checkpoint, removed)
     checkpoint.save(args.output)
     if args.list:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from admin_nmt.errors import UsageError
 
-#: Random features by which an output layer is known, and as many with a single 1.
+#: Number of random features, and of one-hot ones, with which an output layer is tested for linearity.
 _PROBES = 3
 
 

@@ -26,7 +26,7 @@ _CONTROL = re.compile(r"[\x00-\x1f]")
 
 
 def is_empty(line: str) -> bool:
-    """Whether a line has nothing but white space and control characters.
+    r"""Whether a line has nothing but white space and control characters.
 
     >>> is_empty(" \t\x00"), is_empty("\x01.")
     (True, False)

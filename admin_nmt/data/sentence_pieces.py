@@ -12,6 +12,7 @@ from typing import Any
 
 from admin_nmt.errors import UserError
 from admin_nmt.files import atomic_write
+from admin_nmt.installed import require_package
 from admin_nmt.progress import clock
 
 logger = logging.getLogger(__name__)
@@ -31,14 +32,7 @@ def require_sentencepiece() -> Any:
     Raises:
         UserError: it is not installed, or does not load.
     """
-    try:
-        import sentencepiece
-    except ImportError as error:
-        told = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-        raise UserError(
-            f"sentencepiece cannot be imported ({told[0]}); pip install 'sentencepiece>=0.2'"
-        ) from error
-    return sentencepiece
+    return require_package("sentencepiece", "sentencepiece>=0.2")
 
 
 def learn(

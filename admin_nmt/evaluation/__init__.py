@@ -1,1 +1,1 @@
-"""After training: average checkpoints, translate, score, compare systems."""
+"""After training: translate, score, compare systems, validation loss."""

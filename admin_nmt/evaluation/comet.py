@@ -14,7 +14,7 @@ from typing import Any
 from admin_nmt.errors import UserError
 from admin_nmt.evaluation.scoring import Score
 from admin_nmt.files import sha256
-from admin_nmt.installed import installed
+from admin_nmt.installed import installed, require_package
 
 #: Sentences in a batch.
 BATCH = 16
@@ -96,10 +96,4 @@ def _import_comet() -> Any:
     """The module `comet`, kept from the network."""
     for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         os.environ.setdefault(variable, "1")
-    try:
-        import comet
-    except ImportError as error:
-        raise UserError(
-            f"COMET cannot be imported ({error}); pip install 'unbabel-comet>=2.2.7'"
-        ) from error
-    return comet
+    return require_package("comet", "unbabel-comet>=2.2.7")

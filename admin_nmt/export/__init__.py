@@ -9,7 +9,7 @@ folder, `load_translator` translates raw text with either:
     translator.translate(["Ein Hund läuft."])          # ["A dog is running."]
 """
 
-from typing import Any
+from admin_nmt.lazy import lazy_attributes
 
 _HOMES = {
     "export_bundle": "admin_nmt.export.bundle",
@@ -29,11 +29,5 @@ __all__ = [
     "load_translator",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Load what is asked for; translating with CTranslate2 must not import torch."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__} has no attribute {name}")
-    import importlib
-
-    return getattr(importlib.import_module(_HOMES[name]), name)
+# Translating with CTranslate2 must not import torch.
+__getattr__ = lazy_attributes(__name__, _HOMES)

@@ -8,6 +8,7 @@ from typing import Any
 
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.export.search import Alignment, Hypothesis, Search, Sentence
+from admin_nmt.installed import require_package
 from admin_nmt.json_files import read_json
 from admin_nmt.search.limits import output_limit
 
@@ -167,10 +168,4 @@ def import_ctranslate2() -> Any:
     Raises:
         UserError: it is not installed.
     """
-    try:
-        import ctranslate2
-    except ImportError as error:
-        raise UserError(
-            f"CTranslate2 cannot be imported ({error}); pip install 'ctranslate2>=4.5'"
-        ) from error
-    return ctranslate2
+    return require_package("ctranslate2", "ctranslate2>=4.5")

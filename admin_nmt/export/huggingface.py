@@ -30,6 +30,7 @@ from admin_nmt.export.bundle import describe, write_manifest, write_text_files
 from admin_nmt.export.plain_transformer import FAMILIES, as_plain
 from admin_nmt.export.text import Text, TextOptions, data_folder, load_text
 from admin_nmt.files import atomic_folder, atomic_write
+from admin_nmt.installed import require_package
 from admin_nmt.json_files import write_json
 from admin_nmt.models.loading import build_model, random_batch
 from admin_nmt.models.settings import model_settings
@@ -52,15 +53,7 @@ def import_transformers() -> Any:
     Raises:
         UserError: it is not installed, or does not load.
     """
-    try:
-        import transformers
-        from transformers import FSMTForConditionalGeneration  # noqa: F401  (loaded when asked for)
-    except (ImportError, OSError, RuntimeError) as error:
-        told = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-        raise UserError(
-            f"transformers cannot be imported ({told[0]}); pip install 'transformers>=5'"
-        ) from error
-    return transformers
+    return require_package("transformers", "transformers>=5", "FSMTForConditionalGeneration")
 
 
 def export_huggingface(

@@ -111,7 +111,7 @@ class Lifeline:
         os.register_at_fork(after_in_child=lambda: _close_in_child(mine))
 
     def listen(self, host: str) -> tuple[str, int, str]:
-        """Rank 0: where the others find it, and the word by which it knows them.
+        """Rank 0: its host and port, and the token that the other ranks must send.
 
         Raises:
             OSError: no port is to be had.

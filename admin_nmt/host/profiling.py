@@ -141,10 +141,9 @@ def _require_space_for_checkpoint(trainer: Any, model: Any) -> None:
 def _describe(profile: Profile) -> str:
     """One log line: the range of omega in each stack, and where it is from."""
 
-    def largest(stack: str) -> str:
+    def last(stack: str) -> str:
         omegas = [entry.omega for entry in profile.stack(stack).values()]
-        last = omegas[-1]
-        return "a vector" if isinstance(last, list) else f"{last:.3f}"
+        return "a vector" if isinstance(omegas[-1], list) else f"{omegas[-1]:.3f}"
 
     measured = profile.measured
     origin = measured.get("file") or (
@@ -152,7 +151,7 @@ def _describe(profile: Profile) -> str:
         f"{measured['num_target_tokens']} target tokens, seed {measured['seed']}"
     )
     return (
-        f"ADMIN omegas set: encoder 1 to {largest('encoder')}, decoder 1 to {largest('decoder')}; "
+        f"ADMIN omegas set: encoder 1 to {last('encoder')}, decoder 1 to {last('decoder')}; "
         f"{origin}"
     )
 

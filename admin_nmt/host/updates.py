@@ -10,8 +10,8 @@ class UpdateLeftOutError(Exception):
 
 
 def log_of_now() -> Callable[[], None]:
-    """What brings back the blocks that fairseq's log is in: it forgets to count down those that end with
-    an exception."""
+    """Returns a function which restores the aggregators of fairseq's log that are active now:
+    `metrics.aggregate` does not leave a block that ends with an exception."""
     from fairseq.logging import metrics
 
     kept = [metrics._active_aggregators, metrics._active_aggregators_cnt]

@@ -99,13 +99,12 @@ def _float32_copy(model: Any) -> Any:
     return twin.float().train()
 
 
-def measure_profile(
-    model: Any, samples: Iterable[Mapping[str, Any]], seed: int, set_omegas: bool | None = None
-) -> Profile:
+def measure_profile(model: Any, samples: Iterable[Mapping[str, Any]], seed: int) -> Profile:
     """Run one forward pass per sample on a copy of `model` and record every residual connection.
 
-    For ADMIN (arXiv 2004.08249) the omegas are set on the way: omega_{i+1} follows from what
-    sublayer i showed under omega_1 .. omega_i, in the same pass. Several samples are averaged in
+    For ADMIN (arXiv 2004.08249) the omegas are set on the way, unless the model has its own already
+    (`omegas_ready`): omega_{i+1} follows from what sublayer i showed under omega_1 .. omega_i, in the
+    same pass. Several samples are averaged in
     omega^2 and in the variances.
 
     Args:
@@ -113,8 +112,6 @@ def measure_profile(
         samples: fairseq batches (`net_input` with `src_tokens`, `src_lengths`,
             `prev_output_tokens`) on the model's device.
         seed: of the dropout masks.
-        set_omegas: profile as ADMIN does, or only watch the omegas the model has. Default: ADMIN
-            if the model's omegas are not set yet.
 
     Returns:
         the profile, omegas as of this pass.
@@ -122,7 +119,6 @@ def measure_profile(
     Raises:
         UserError: a variance is not finite.
     """
-    set_omegas = not model.omegas_ready if set_omegas is None else set_omegas
     twin = _float32_copy(model)
     passes: list[dict[str, SublayerProfile]] = []
     num_tokens = 0
@@ -130,7 +126,7 @@ def measure_profile(
     with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
         torch.manual_seed(seed)
         for sample in samples:
-            passes.append(_one_pass(twin, sample, set_omegas))
+            passes.append(_one_pass(twin, sample, not model.omegas_ready))
             num_tokens += int(sample["ntokens"])
     sublayers = {name: _mean([records[name] for records in passes]) for name in passes[0]}
     for name, sublayer in sublayers.items():

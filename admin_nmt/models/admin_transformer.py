@@ -47,8 +47,7 @@ class AdminTransformerModel(TransformerModelBase):
     live in the checkpoint from then on (`admin_nmt.host.profiling`).
     """
 
-    #: Options under other values of which the same weights compute something else -> value of a plain
-    #: Transformer.
+    #: Options whose value changes what given weights compute -> their value in a plain Transformer.
     meaning = options_with_meaning()
     #: Whether the omegas have their final initial values: profiled, read, or from a checkpoint.
     omegas_ready: bool

@@ -184,8 +184,7 @@ def our_options() -> list[Field]:
 
 
 def options_with_meaning() -> dict[str, Any]:
-    """Options under other values of which the same weights compute something else -> value of a plain
-    Transformer."""
+    """Options whose value changes what given weights compute -> their value in a plain Transformer."""
     return {
         option.name: option.metadata["plain"]
         for option in our_options()

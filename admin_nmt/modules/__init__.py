@@ -1,1 +1,2 @@
-"""Layers: residual connections, attention, dropout, encoder and decoder layer."""
+"""Layers: residual connections, attention, dropout, encoder and decoder layer; and how they run on a GPU
+(CUDA graphs, `torch.compile`)."""

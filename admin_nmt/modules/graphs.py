@@ -35,7 +35,7 @@ from admin_nmt.ops.recording import recording
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-#: Of what a step computes, that whose gradient is wanted.
+#: Key of the output of a step on which backward is called.
 OBJECTIVE = "objective"
 
 
@@ -274,7 +274,8 @@ class StepGraphs:
         batch: Mapping[str, Any],
         function: Callable[[Mapping[str, Any]], dict[str, Tensor]],
     ) -> _Step | None:
-        """As `_record`, which needs more memory than the step itself; without it, the last try."""
+        """`_record`; where memory does not suffice (it needs more than the step itself), None, and no
+        other shape is recorded from then on."""
         try:
             return self._record(batch, function)
         except RuntimeError as error:

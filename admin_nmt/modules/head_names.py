@@ -151,7 +151,7 @@ def format_layout(layout: Mapping[str, Sequence[int | LayerHeads]]) -> str:
 _LAYER = r"\d+(?:\((?:\d+(?:\.\d+)*)?\))?"
 
 
-def parse_layout(text: str, option: str = "--heads-per-layer") -> dict[str, tuple[LayerHeads, ...]]:
+def parse_layout(text: str) -> dict[str, tuple[LayerHeads, ...]]:
     """The inverse of `format_layout`.
 
     Examples:
@@ -159,26 +159,28 @@ def parse_layout(text: str, option: str = "--heads-per-layer") -> dict[str, tupl
         (LayerHeads(scores=4, values=(0, 2)), LayerHeads(scores=2, values=(0, 1)))
 
     Raises:
-        UsageError: another form; the message names `option`.
+        UsageError: another form; the message names `--heads-per-layer`.
     """
     layout: dict[str, tuple[LayerHeads, ...]] = {}
     for part in text.split():
         match = re.fullmatch(rf"([EAD]):({_LAYER}(?:,{_LAYER})*)", part)
         if not match or match[1] in layout:
             raise UsageError(
-                f"{option}: '{part}' is not a head count per layer such as E:8,7,0; "
+                f"--heads-per-layer: '{part}' is not a head count per layer such as E:8,7,0; "
                 "write 'E:8,7,0 A:8,8 D:8,8'"
             )
-        layout[match[1]] = tuple(_layer(layer, option) for layer in match[2].split(","))
+        layout[match[1]] = tuple(_layer(layer) for layer in match[2].split(","))
     return layout
 
 
-def _layer(text: str, option: str) -> LayerHeads:
+def _layer(text: str) -> LayerHeads:
     """`8`, or `4(1.3)`."""
     count, bracket, values = text.rstrip(")").partition("(")
     if not bracket:
         return LayerHeads.whole(int(count))
     heads = LayerHeads(int(count), tuple(int(n) - 1 for n in values.split(".") if n))
     if list(heads.values) != sorted({n for n in heads.values if 0 <= n < heads.scores}):
-        raise UsageError(f"{option}: {text} must name some of its {count} heads in ascending order")
+        raise UsageError(
+            f"--heads-per-layer: {text} must name some of its {count} heads in ascending order"
+        )
     return heads

@@ -32,7 +32,7 @@ from admin_nmt.ops.recording import recorded
 
 #: Logits in one chunk. 16 MiB of float32 stay in a CPU's outer cache; a GPU needs large products.
 _CHUNK_ELEMENTS = {"cpu": 1 << 22, "cuda": 1 << 26}
-#: Fewer tokens make the update of the weight's gradient, which reads and writes all of it, too dear.
+#: With fewer tokens a chunk, updating the weight's gradient (which reads and writes all of it) costs too much.
 _MIN_CHUNK_TOKENS = 128
 #: float16 ends at 65,504, which a product over more rows of that many times the gradient may reach.
 _MAX_FLOAT16_ROWS = 2048

@@ -4,17 +4,10 @@ The method of "Are Sixteen Heads Really Better than One?" (Michel, Levy and Neub
 arXiv 1905.10650), for encoder self-, decoder self- and encoder-decoder attention.
 """
 
-from typing import Any
+from admin_nmt.lazy import lazy_attributes
 
 _HOMES = {"prune": "admin_nmt.pruning.removal"}
 
 __all__ = ["prune"]
 
-
-def __getattr__(name: str) -> Any:
-    """Load what is asked for."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__} has no attribute {name}")
-    import importlib
-
-    return getattr(importlib.import_module(_HOMES[name]), name)
+__getattr__ = lazy_attributes(__name__, _HOMES)

@@ -142,7 +142,15 @@ class _Sums:
 
 @dataclass(frozen=True)
 class MeasuringOptions:
-    """On what, how much of it, and by which definition importance is measured; see `measure`."""
+    """On what, how much of it, and by which definition importance is measured.
+
+    Attributes:
+        subset: of the data.
+        granularity: `token` or `sentence`, see `importance`.
+        max_tokens: of one batch.
+        max_batches: number of batches, drawn at random; None is all.
+        seed: of the draw.
+    """
 
     subset: str = "train"
     granularity: str = "token"
@@ -151,43 +159,31 @@ class MeasuringOptions:
     seed: int = 1
 
 
-def measure_by(options: MeasuringOptions, loaded: LoadedModel) -> Measurement:
-    """`measure` with `options`."""
-    return measure(loaded, **dataclasses.asdict(options))
-
-
-def measure(
-    loaded: LoadedModel,
-    *,
-    subset: str,
-    granularity: str = "token",
-    max_tokens: int = 4096,
-    max_batches: int | None = None,
-    seed: int = 1,
-) -> Measurement:
+def measure(options: MeasuringOptions, loaded: LoadedModel) -> Measurement:
     """Importance of every head over (part of) a subset.
 
     On several ranks (`several_ranks`) each takes its share of the batches, and all get the
     result.
 
     Args:
+        options: on what, and how.
         loaded: the model; it is left as it was.
-        subset: of the data.
-        granularity: `token` or `sentence`, see `importance`.
-        max_tokens: of one batch.
-        max_batches: number of batches, drawn at random; None is all.
-        seed: of the draw.
 
     Raises:
         UsageError: a number that makes no sense, or an unknown granularity.
         UserError: there is nothing to measure on, or a score is not finite.
     """
-    if granularity not in GRANULARITIES:
-        raise UsageError(f"--granularity {granularity}: choose from {', '.join(GRANULARITIES)}")
-    require_at_least_one("--max-tokens", max_tokens)
-    require_at_least_one("--max-batches", max_batches)
-    batches = random_batches(loaded.task, loaded.model, subset, max_tokens, seed, max_batches)
-    sums = _Sums(loaded.layout, granularity)
+    if options.granularity not in GRANULARITIES:
+        raise UsageError(
+            f"--granularity {options.granularity}: choose from {', '.join(GRANULARITIES)}"
+        )
+    require_at_least_one("--max-tokens", options.max_tokens)
+    require_at_least_one("--max-batches", options.max_batches)
+    batches = random_batches(
+        loaded.task, loaded.model, options.subset, options.max_tokens, options.seed,
+        options.max_batches,
+    )  # fmt: skip
+    sums = _Sums(loaded.layout, options.granularity)
     with progress(logger, "measuring heads", "batches", total=len(batches)) as bar:
         for sample in batches:
             if sample:  # fairseq fills up the shares of ranks with empty batches
@@ -196,14 +192,11 @@ def measure(
     for tensor in sums.tensors():
         _add_up_over_ranks(tensor)
     if not all(sums.examples.values()):
-        raise UserError(f"subset {subset} has no sentence to measure heads on")
+        raise UserError(f"subset {options.subset} has no sentence to measure heads on")
     if not all(tensor.isfinite().all() for tensor in sums.tensors()):
         raise UserError(f"importance of {loaded.path} is not finite: its loss is NaN or infinite")
-    settings = {
-        "subset": subset, "granularity": granularity, "max_tokens": max_tokens,
-        "max_batches": max_batches, "seed": seed,
-        "num_examples": {kind: int(count) for kind, count in sums.examples.items()},
-    }  # fmt: skip
+    num_examples = {kind: int(count) for kind, count in sums.examples.items()}
+    settings = {**dataclasses.asdict(options), "num_examples": num_examples}
     return Measurement(loaded.path, loaded.fingerprint, loaded.layout, sums.scores(), settings)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from admin_nmt.files import make_directory
 from admin_nmt.modules.head_names import Head
 from admin_nmt.pruning.loading import LoadedModel
-from admin_nmt.pruning.measuring import MeasuringOptions, measure_by
+from admin_nmt.pruning.measuring import MeasuringOptions, measure
 from admin_nmt.pruning.records import checksums, load_measurements, save_measurements
 
 
@@ -72,7 +72,7 @@ class MeasuredOrders:
         """
         path = self.path(removed)
         if not path.exists():
-            measurement = measure_by(self.options, self.loaded)
+            measurement = measure(self.options, self.loaded)
             make_directory(self.folder)
             save_measurements([measurement], path)
         # Read back in any case: what follows does not depend on when it was measured.

@@ -17,6 +17,9 @@ from admin_nmt.pruning.importance import normalize_by_layer
 from admin_nmt.pruning.records import Measurement
 from admin_nmt.pruning.sweep import GROUPS, PruningCurve, checkpoint_names
 
+#: Of significance.
+LEVEL = 0.05
+
 
 def importance_table(measurement: Measurement) -> str:
     """Normalised scores: a block per kind, a row per layer, a column per head."""
@@ -68,8 +71,8 @@ def _total(layout: Layout) -> int:
     return sum(sum(counts) for counts in layout.values())
 
 
-def ablation_table(bleu: float, rows: Sequence[Ablation], level: float = 0.05) -> str:
-    """One row per head and experiment; a star where both tests are below `level`."""
+def ablation_table(bleu: float, rows: Sequence[Ablation]) -> str:
+    """One row per head and experiment; a star where both tests are below `LEVEL`."""
     from tabulate import tabulate
 
     titles = {ONE_HEAD: "without the head", ALL_BUT_ONE: "with this head only in its layer"}
@@ -86,7 +89,7 @@ def ablation_table(bleu: float, rows: Sequence[Ablation], level: float = 0.05) -
                     f"{row.difference:+.2f}",
                     f"{row.p_bootstrap:.4f}",
                     f"{row.p_randomisation:.4f}",
-                    "*" if _is_significant(row, level) else "",
+                    "*" if _is_significant(row) else "",
                 )
                 for row in chosen
             ],
@@ -94,13 +97,13 @@ def ablation_table(bleu: float, rows: Sequence[Ablation], level: float = 0.05) -
             colalign=("left", "right", "right", "right", "right", "left"),
             disable_numparse=True,
         )
-        significant = [row for row in chosen if _is_significant(row, level)]
+        significant = [row for row in chosen if _is_significant(row)]
         better = sum(row.difference > 0 for row in significant)
         lines += [
             "",
             title,
             table,
-            f"{len(significant)} of {len(chosen)} differ significantly (* p < {level} in both "
+            f"{len(significant)} of {len(chosen)} differ significantly (* p < {LEVEL} in both "
             f"tests, not corrected for their number), {better} of them upwards",
         ]
         if experiment == ALL_BUT_ONE:
@@ -116,8 +119,8 @@ def ablation_table(bleu: float, rows: Sequence[Ablation], level: float = 0.05) -
     return "\n".join(lines)
 
 
-def _is_significant(row: Ablation, level: float) -> bool:
-    return max(row.p_bootstrap, row.p_randomisation) < level
+def _is_significant(row: Ablation) -> bool:
+    return max(row.p_bootstrap, row.p_randomisation) < LEVEL
 
 
 def comparison(ours: Sequence[Ablation], theirs: Sequence[Ablation], name: str) -> str:

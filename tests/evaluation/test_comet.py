@@ -58,7 +58,7 @@ def test_models_that_are_not_there_are_refused_by_file(comet_model, tmp_path):
 
 def test_without_the_package_it_is_asked_for(comet_model, monkeypatch):
     monkeypatch.setitem(sys.modules, "comet", None)  # what import makes of a missing module
-    with pytest.raises(UserError, match=r"COMET cannot be imported .*; pip install 'unbabel-comet"):
+    with pytest.raises(UserError, match=r"comet cannot be imported .*; pip install 'unbabel-comet"):
         require_comet(comet_model)
 
 

@@ -267,7 +267,7 @@ def torch_rows(path, name):
         ({"reference": "short"}, r"short.txt has 1 lines, subset test of .* has 20"),
         ({"reference": "empty"}, r"empty.txt is empty"),
         ({"more_references": ["nothing.txt"]}, r"file not found: nothing.txt"),
-        ({"comet": "nothing"}, r"COMET cannot be imported|--comet nothing: nothing is missing"),
+        ({"comet": "nothing"}, r"comet cannot be imported|--comet nothing: nothing is missing"),
         ({"tokenize": "nonsense"}, r"--tokenize nonsense: unknown tokeniser"),
         ({"data": "nowhere"}, r"data folder not found: nowhere"),
     ],

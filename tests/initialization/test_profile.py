@@ -141,7 +141,8 @@ def test_variances_are_those_of_the_two_terms_that_are_added(
         watch(name, residual)
     with torch.no_grad():
         twin(**batch["net_input"])
-    profile = measure_profile(model, [batch], seed=1, set_omegas=False)
+    model.omegas_ready = True  # watched as they are
+    profile = measure_profile(model, [batch], seed=1)
     assert profile.sublayers.keys() == expected.keys()
     for name, entry in profile.sublayers.items():
         found = entry.shortcut_variance, entry.branch_variance

@@ -92,12 +92,13 @@ def assert_close(scores: Any, expected: Any, tolerance: float = 1e-4) -> None:
 def test_scores_equal_the_formula_without_padding(
     loaded: Callable[..., Any], task: Any, granularity: str, options: tuple[str, ...]
 ) -> None:
-    from admin_nmt.pruning.measuring import measure
+    from admin_nmt.pruning.measuring import MeasuringOptions, measure
 
     source = loaded(*options)
     # Small batches, so that the first of them hold few sentences for the slow reference.
-    arguments = {"subset": "train", "max_tokens": 150, "seed": 3}
-    result = measure(source, granularity=granularity, max_batches=3, **arguments)
+    result = measure(
+        MeasuringOptions(granularity=granularity, max_batches=3, max_tokens=150, seed=3), source
+    )
     epoch = task.get_batch_iterator(
         task.dataset("train"), max_tokens=150, seed=3, disable_iterator_cache=True
     )
@@ -111,12 +112,12 @@ def test_scores_equal_the_formula_without_padding(
 
 
 def test_scores_do_not_depend_on_how_sentences_are_batched(loaded: Callable[..., Any]) -> None:
-    from admin_nmt.pruning.measuring import measure
+    from admin_nmt.pruning.measuring import MeasuringOptions, measure
 
     source = loaded()
     for granularity in ("token", "sentence"):
-        one = measure(source, subset="train", granularity=granularity, max_tokens=50)
-        other = measure(source, subset="train", granularity=granularity, max_tokens=1000)
+        one = measure(MeasuringOptions(granularity=granularity, max_tokens=50), source)
+        other = measure(MeasuringOptions(granularity=granularity, max_tokens=1000), source)
         assert_close(one.scores, other.scores)
         assert one.settings["num_examples"] == other.settings["num_examples"]
 
@@ -153,20 +154,20 @@ def test_sentence_score_is_the_slope_of_the_loss_along_the_gate(
 
 
 def test_scores_that_are_not_finite_are_refused(loaded: Callable[..., Any]) -> None:
-    from admin_nmt.pruning.measuring import measure
+    from admin_nmt.pruning.measuring import MeasuringOptions, measure
 
     source = loaded()
     with torch.no_grad():
         source.model.decoder.layers[1].fc1.weight[0, 0] = math.nan
     with pytest.raises(UserError, match=r"random\.pt is not finite: its loss is NaN or infinite"):
-        measure(source, subset="train", max_batches=1)
+        measure(MeasuringOptions(max_batches=1), source)
 
 
 def test_masked_heads_have_no_importance(loaded: Callable[..., Any]) -> None:
-    from admin_nmt.pruning.measuring import measure
+    from admin_nmt.pruning.measuring import MeasuringOptions, measure
 
     source = loaded("--head-mask", "E:1:3,A:2:1")
-    scores = measure(source, subset="train", max_batches=1).scores
+    scores = measure(MeasuringOptions(max_batches=1), source).scores
     assert scores["E"][0][2] == 0.0 and scores["A"][1][0] == 0.0
     assert sum(score == 0.0 for layers in scores.values() for h in layers for score in h) == 2
 
@@ -194,11 +195,11 @@ def test_every_layer_of_every_kind_has_norm_one(scores: dict[str, list[list[floa
 
 
 def test_files_of_scores_return_what_was_saved(loaded: Callable[..., Any], tmp_path: Any) -> None:
-    from admin_nmt.pruning.measuring import measure
+    from admin_nmt.pruning.measuring import MeasuringOptions, measure
     from admin_nmt.pruning.records import load_measurements, measurement_of, save_measurements
 
-    one = measure(loaded(), subset="train", max_batches=1)
-    other = measure(loaded(seed=2), subset="train", max_batches=1)
+    one = measure(MeasuringOptions(max_batches=1), loaded())
+    other = measure(MeasuringOptions(max_batches=1), loaded(seed=2))
     path = tmp_path / "heads.json"
     save_measurements([one, other], path)
     read = load_measurements(path)
@@ -224,14 +225,14 @@ def test_ranks_share_out_the_batches_of_one_process(
     from admin_nmt.pruning import measuring
 
     source = loaded()
-    arguments = {"subset": "train", "max_tokens": 150, "max_batches": max_batches}
-    whole = measuring.measure(source, **arguments)
+    options = measuring.MeasuringOptions(max_tokens=150, max_batches=max_batches)
+    whole = measuring.measure(options, source)
     sums: dict[tuple[str, int], list[float]] = {}
     counts = dict.fromkeys("EAD", 0)
     monkeypatch.setattr(measuring, "_add_up_over_ranks", lambda tensor: None)
     for rank in range(3):
         monkeypatch.setattr(batches, "rank_and_count", lambda rank=rank: (rank, 3))
-        part = measuring.measure(source, **arguments)
+        part = measuring.measure(options, source)
         for kind, layers in part.scores.items():
             number = part.settings["num_examples"][kind]
             counts[kind] += number

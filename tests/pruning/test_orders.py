@@ -17,12 +17,12 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[MeasuringOptions]:
     """How importance was measured, call by call; a head counts by its number."""
     made: list[MeasuringOptions] = []
 
-    def measure_by(options: MeasuringOptions, measured: Any) -> Measurement:
+    def measure(options: MeasuringOptions, measured: Any) -> Measurement:
         made.append(options)
         scores = {k: [[float(h) for h in range(n)] for n in v] for k, v in measured.layout.items()}
         return Measurement(measured.path, measured.fingerprint, measured.layout, scores)
 
-    monkeypatch.setattr(orders, "measure_by", measure_by)
+    monkeypatch.setattr(orders, "measure", measure)
     return made
 
 
