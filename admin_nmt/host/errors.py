@@ -114,6 +114,13 @@ _KNOWN = (
         r"--finetune-from-model (.*) does not exist",
         "--finetune-from-model {0} does not exist",
     ),
+    (
+        RuntimeError,
+        r"Cannot resume training due to dataloader mismatch",
+        "the checkpoint lies further inside its epoch than this training's epochs have batches: give the "
+        "data, --max-tokens, --batch-size and number of ranks that it had, or --reset-dataloader, which "
+        "keeps weights and updates and counts epochs anew",
+    ),
 )
 #: What leaves the state of the optimizer in a checkpoint alone.
 _RESET = "--reset-optimizer, which keeps the weights and counts updates anew"

@@ -101,6 +101,14 @@ def test_failures_of_fairseq_that_say_what_is_wrong_are_one_line() -> None:
             "sentence 3 (counted from 0) has (1101, 0) tokens, and the model reads at most (1024, 1",
         ),
         (
+            RuntimeError(
+                "Cannot resume training due to dataloader mismatch, please report this to the "
+                "fairseq developers. You can relaunch training with `--reset-dataloader` and it "
+                "should work."
+            ),
+            "further inside its epoch than this training's epochs have batches: give the data, --max",
+        ),
+        (
             AssertionError("world size is 2 but have 0 available devices"),
             "train-multi-gpu.sh --cpu --procs 2 starts them",
         ),
