@@ -9,8 +9,9 @@ epoch 1; the shuffle keeps following the epoch. Data sets that fairseq batches a
 `--curriculum N` begins to shuffle after N epochs; fairseq's reused data loader keeps the choice of the
 first epoch, so that only a resumed run would.
 
-A checkpoint counts batches per rank. On another number of ranks the count is converted, so that
-about the same part of the epoch is left; the batches of one update then differ, and a line says so.
+A checkpoint counts batches per rank. On another number of ranks, or with batches of another size
+(`--max-tokens`), the count is converted, so that about the same part of the epoch is left; the
+batches of one update then differ, and a line says so.
 
 A run that has reached `--max-update` or `--stop-time-hours` makes no further update when it is started
 again.
@@ -19,6 +20,7 @@ again.
 import logging
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 
@@ -47,14 +49,17 @@ def _as_for_epoch_one(get_batch_iterator: Callable) -> Callable:
 
     @wraps(get_batch_iterator)
     def wrapped(self: Any, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+        if not self.__dict__.get(_MARK):
+            return get_batch_iterator(self, dataset, *args, **kwargs)
         epoch = kwargs.get("epoch", 1)
         reused = not (kwargs.get("disable_iterator_cache") or kwargs.get("update_epoch_batch_itr"))
-        if not (reused and self.__dict__.get(_MARK) and self.can_reuse_epoch_itr(dataset)):
-            return get_batch_iterator(self, dataset, *args, **kwargs)
+        reused = reused and self.can_reuse_epoch_itr(dataset)
         made_before = dataset in self.dataset_to_epoch_iter
-        iterator = get_batch_iterator(self, dataset, *args, **(kwargs | {"epoch": 1}))
+        if reused:
+            kwargs["epoch"] = 1
+        iterator = get_batch_iterator(self, dataset, *args, **kwargs)
         setattr(iterator, _MARK, True)
-        if not made_before:
+        if reused and not made_before:
             iterator.epoch = max(epoch, 1)
             dataset.set_epoch(epoch)
         return iterator
@@ -63,30 +68,37 @@ def _as_for_epoch_one(get_batch_iterator: Callable) -> Callable:
 
 
 def _with_ranks(state_dict: Callable) -> Callable:
-    """Checkpoints keep the number of ranks whose batches they count."""
+    """Checkpoints keep the number of ranks whose batches they count, and of all batches in the epoch."""
 
     @wraps(state_dict)
     def wrapped(self: Any) -> dict[str, Any]:
         state = state_dict(self)
-        return state | {"num_shards": self.num_shards} if hasattr(self, _MARK) else state
+        if not hasattr(self, _MARK):
+            return state
+        return state | {"num_shards": self.num_shards, "num_batches": len(self.frozen_batches)}
 
     return wrapped
 
 
 def _converted(load_state_dict: Callable) -> Callable:
-    """On another number of ranks the position in an epoch is converted, and one line says so."""
+    """On another number of ranks, or where an epoch has another number of batches, the position in it is
+    converted, and one line says so."""
 
     @wraps(load_state_dict)
     def wrapped(self: Any, state: dict[str, Any]) -> None:
-        ranks = state.get("num_shards", self.num_shards)
-        if hasattr(self, _MARK) and ranks != self.num_shards:
+        if hasattr(self, _MARK):
+            now = Split(len(self.frozen_batches), self.num_shards, self.skip_remainder_batch)
+            # Checkpoints of earlier versions have no number of batches.
+            then = Split(state.get("num_batches", now.batches), state.get("num_shards", now.ranks))
             position = state.get("iterations_in_epoch", 0)
-            converted = position_on(position, ranks, self.num_shards, len(self))
-            logger.warning(
-                f"the checkpoint was written by {ranks} rank(s) and is continued on "
-                f"{self.num_shards}: updates sum other batches from here on"
-            )
-            state = state | {"iterations_in_epoch": converted}
+            # At the end of an epoch, the number of batches may be that of another shard of the data.
+            if then.ranks != now.ranks or (position and then.batches != now.batches):
+                state = state | {"iterations_in_epoch": position_in(now, position, then)}
+                logger.warning(
+                    f"the checkpoint was written by {then.ranks} rank(s), with {then.batches} batches in "
+                    f"the epoch, and is continued on {now.ranks}, with {now.batches}: batch {position} of "
+                    f"a rank becomes {state['iterations_in_epoch']}, updates sum other batches from here on"
+                )
         load_state_dict(self, state)
 
     return wrapped
@@ -104,13 +116,34 @@ def _shuffled_as_asked(get_iterator: Callable) -> Callable:
     return wrapped
 
 
-def position_on(position: int, ranks_before: int, ranks: int, length: int) -> int:
-    """Batches that each of `ranks` has behind it when each of `ranks_before` had `position`.
+@dataclass(frozen=True)
+class Split:
+    """An epoch's batches, split over ranks.
 
-    Rounded down, so that no batch is left out, and at most `length - 1` of the `length` in an epoch,
-    because an epoch that was saved in its middle has not ended.
+    Attributes:
+        batches: of all ranks together, at least 1.
+        ranks: at least 1.
+        drops_last: whether each rank leaves its last batch out (`--skip-remainder-batch`).
     """
-    return min(position * ranks_before // ranks, max(length - 1, 0))
+
+    batches: int
+    ranks: int
+    drops_last: bool = False
+
+    @property
+    def length(self) -> int:
+        """Batches of each rank."""
+        return math.ceil(self.batches / self.ranks) - self.drops_last
+
+
+def position_in(now: Split, position: int, then: Split) -> int:
+    """Batches that each rank of `now` has behind it where each of `then` had `position`.
+
+    The same share of all batches, rounded down: where an epoch has as many batches as before, none is
+    left out. At most `now.length - 1`, because an epoch that was saved in its middle has not ended.
+    """
+    share = position * then.ranks * now.batches // (then.batches * now.ranks)
+    return min(share, max(now.length - 1, 0))
 
 
 class NothingLeft:

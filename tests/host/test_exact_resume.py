@@ -1,20 +1,23 @@
 """Resumed runs are the uninterrupted ones, at any update of any epoch; finished ones stay so."""
 
 import logging
-import math
 import random
 import shutil
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from fairseq.data import FairseqDataset
+from fairseq.tasks import FairseqTask
 from hypothesis import given
 from hypothesis import strategies as st
 
 from admin_nmt.checkpoints.reading import load_checkpoint_file
 from admin_nmt.host.data import DataError
-from admin_nmt.host.exact_resume import position_on
+from admin_nmt.host.exact_resume import _MARK, Split, position_in
 from tests.support.in_process import run_fairseq
-from tests.support.training import COMMON, require_equal, train, weights
+from tests.support.training import COMMON, require_equal, train, train_here, weights
 
 #: Of about five epochs of eight batches.
 UPDATES = 38
@@ -145,16 +148,122 @@ def test_update_checkpoints_at_the_end_of_an_epoch_are_written(
     require_equal(newest["model"], weights(tmp_path))
 
 
-@given(st.integers(0, 1000), st.integers(1, 16), st.integers(1, 16), st.integers(1, 1000))
-def test_position_on_another_number_of_ranks(
-    position: int, before: int, ranks: int, length: int
+def last(folder: Path) -> dict[str, Any]:
+    """The state of the training iterator in the last checkpoint."""
+    state = load_checkpoint_file(folder / "checkpoint_last.pt")
+    found: dict[str, Any] = state["extra_state"]["train_iterator"]
+    return found
+
+
+def test_larger_batches_inside_an_epoch(data_bin: Path, tmp_path: Path) -> None:
+    given = (data_bin, *COMMON, "--save-dir", tmp_path)
+    train_here(*given, "--max-tokens", "150", "--max-update", "9")
+    before = last(tmp_path)
+    assert before["iterations_in_epoch"] == 9
+    log = train_here(*given, "--max-tokens", "300", "--max-update", "10")
+    after = last(tmp_path)
+    assert after["num_batches"] <= 9
+    position = 9 * after["num_batches"] // before["num_batches"]
+    assert f"batch 9 of a rank becomes {position}, updates sum other batches" in log
+    assert after["iterations_in_epoch"] == position + 1
+
+
+SPLITS = st.builds(Split, st.integers(1, 1000), st.integers(1, 16), st.booleans())
+
+
+@given(st.data(), SPLITS, SPLITS)
+def test_converted_positions_are_the_same_share(
+    data: st.DataObject, then: Split, now: Split
 ) -> None:
-    found = position_on(position, before, ranks, length)
-    assert 0 <= found <= max(length - 1, 0)
-    assert found * ranks <= position * before  # no batch is left out
-    exact = position * before / ranks
-    assert found == min(math.floor(exact), length - 1)
-    assert position_on(position, before, before, 10**9) == position
+    position = data.draw(st.integers(0, max(then.length - 1, 0)))
+    found = position_in(now, position, then)
+    assert 0 <= found <= max(now.length - 1, 0)
+    before = position * then.ranks / then.batches
+    after = found * now.ranks / now.batches
+    assert after <= before + 1e-9
+    assert before - after < now.ranks / now.batches + 1e-9 or found == max(now.length - 1, 0)
+    if then.batches == now.batches:  # no batch is left out
+        assert found * now.ranks <= position * then.ranks
+    assert position_in(then, position, then) == position
+
+
+class Tokens(FairseqDataset):
+    """Sentences of five tokens, which all batches hold in order."""
+
+    can_reuse_epoch_itr_across_epochs = True
+
+    def __init__(self, count: int) -> None:
+        self.sizes = np.full(count, 5)
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+    def num_tokens(self, index: int) -> int:
+        return 5
+
+    def num_tokens_vec(self, indices: np.ndarray) -> np.ndarray:
+        return self.sizes[indices]
+
+    def size(self, index: int) -> int:
+        return 5
+
+    def collater(self, samples: list[int]) -> list[int]:
+        return samples
+
+
+@pytest.mark.parametrize("anew", [False, True], ids=["reused", "update-epoch-batch-itr"])
+@pytest.mark.parametrize(
+    ("before", "after", "position", "converted"),
+    [
+        ((150, 1), (75, 2), 6, 6),
+        ((75, 2), (150, 1), 6, 6),
+        ((150, 1), (150, 2), 8, 4),
+        ((150, 2), (150, 1), 3, 6),
+        ((150, 1), (300, 1), 8, 4),
+        ((150, 1), (150, 1), 7, 7),
+    ],
+)
+def test_positions_with_other_batches_on_other_ranks(
+    before: tuple[int, int],
+    after: tuple[int, int],
+    position: int,
+    converted: int,
+    anew: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """300 sentences of 5 tokens; recipes halve --max-tokens on twice the number of ranks."""
+
+    def iterator(max_tokens: int, ranks: int) -> Any:
+        task = FairseqTask(cfg=None)
+        setattr(task, _MARK, True)
+        return task.get_batch_iterator(
+            Tokens(300), max_tokens=max_tokens, num_shards=ranks, update_epoch_batch_itr=anew
+        )
+
+    first, second = iterator(*before), iterator(*after)
+    epoch = first.next_epoch_itr(shuffle=False)
+    for _ in range(position):
+        next(epoch)
+    second.load_state_dict(first.state_dict())
+    assert second.iterations_in_epoch == converted
+    assert caplog.text.count("updates sum other batches") == (before != after)
+    rest = list(second.next_epoch_itr(shuffle=False))
+    assert rest and len(rest) == len(second) - converted
+
+
+def test_checkpoints_without_the_number_of_batches_count_those_of_ranks(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    task = FairseqTask(cfg=None)
+    setattr(task, _MARK, True)
+    iterator = task.get_batch_iterator(Tokens(300), max_tokens=150, num_shards=2)
+    state = {"version": 2, "epoch": 1, "iterations_in_epoch": 6, "shuffle": True}
+    iterator.load_state_dict(state | {"num_shards": 1})
+    assert iterator.iterations_in_epoch == 3
+    assert caplog.text.count("updates sum other batches") == 1
 
 
 def test_a_run_whose_time_is_over_stays_as_it_is(
