@@ -11,7 +11,8 @@ first epoch, so that only a resumed run would.
 
 A checkpoint counts batches per rank. On another number of ranks, or with batches of another size
 (`--max-tokens`), the count is converted, so that about the same part of the epoch is left; the
-batches of one update then differ, and a line says so.
+batches of one update then differ, and a line says so. With another `--update-freq` it stays: the
+rest of the epoch is summed in groups of the new size.
 
 A run that has reached `--max-update` or `--stop-time-hours` makes no further update when it is started
 again.
@@ -146,6 +147,29 @@ def position_in(now: Split, position: int, then: Split) -> int:
     return min(share, max(now.length - 1, 0))
 
 
+def _whole_epochs(init: Callable) -> Callable:
+    """Resuming inside an epoch with another `--update-freq`, or at a converted position, makes as many
+    updates as the rest of the epoch has groups of batches. fairseq counts those of a whole epoch, which
+    may be one fewer: it then trains the epoch a second time, or ends in an `UnboundLocalError`."""
+
+    @wraps(init)
+    def wrapped(
+        self: Any, iterable: Any, chunk_size: int, skip_remainder_batch: bool = False
+    ) -> None:
+        done = getattr(iterable, "n", 0)
+        if not done:
+            init(self, iterable, chunk_size, skip_remainder_batch)
+            return
+        left = len(iterable) - done
+        if skip_remainder_batch and left > chunk_size:  # else the epoch ends with a smaller update
+            left -= left % chunk_size
+            iterable.take(done + left)
+        init(self, iterable, chunk_size)
+        self.total = self.n + math.ceil(left / chunk_size)
+
+    return wrapped
+
+
 class NothingLeft:
     """In place of the training iterator. No limit of epochs lets it start: not even infinity, as
     every comparison with NaN is false."""
@@ -186,5 +210,6 @@ PATCHES = (
     Patch(_ITERATOR, "state_dict", _with_ranks, Scope.OURS),
     Patch(_ITERATOR, "load_state_dict", _converted, Scope.OURS),
     Patch(_ITERATOR, "_get_iterator_for_epoch", _shuffled_as_asked, Scope.OURS),
+    Patch("fairseq.data.iterators:GroupedIterator", "__init__", _whole_epochs, Scope.FAILURES),
     Patch("fairseq.checkpoint_utils", "load_checkpoint", _unless_over, Scope.OURS),
 )

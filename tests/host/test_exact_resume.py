@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fairseq.data import FairseqDataset
+from fairseq.data.iterators import CountingIterator, GroupedIterator
 from fairseq.tasks import FairseqTask
 from hypothesis import given
 from hypothesis import strategies as st
@@ -153,6 +154,40 @@ def last(folder: Path) -> dict[str, Any]:
     state = load_checkpoint_file(folder / "checkpoint_last.pt")
     found: dict[str, Any] = state["extra_state"]["train_iterator"]
     return found
+
+
+@pytest.mark.parametrize("stop", [1, 5])
+def test_another_update_freq_inside_an_epoch(data_bin: Path, tmp_path: Path, stop: int) -> None:
+    """Of six batches: 1 + 4 + 1 and 5 + 1 are one update more than six have groups of four."""
+    sizes = ("--max-tokens", "1000", "--batch-size", "34", "--required-batch-size-multiple", "1")
+    given = [*COMMON, *sizes, "--save-dir", tmp_path, "--max-epoch", "2"]
+    given.remove("--no-epoch-checkpoints")
+    train_here(data_bin, *given, "--max-update", stop)
+    assert (last(tmp_path)["iterations_in_epoch"], last(tmp_path)["num_batches"]) == (stop, 6)
+    log = train_here(data_bin, *given, "--update-freq", "4")
+    assert [log.count(f"begin training epoch {epoch}\n") for epoch in (1, 2, 3)] == [1, 1, 0]
+    state = load_checkpoint_file(tmp_path / "checkpoint1.pt")
+    rest = {1: 2, 5: 1}[stop]
+    assert state["optimizer_history"][-1]["num_updates"] == stop + rest
+    assert last(tmp_path)["epoch"] == 3 and last(tmp_path)["iterations_in_epoch"] == 0
+
+
+@given(st.data(), st.integers(1, 40), st.integers(1, 9), st.booleans())
+def test_groups_of_the_rest_of_an_epoch(
+    data: st.DataObject, length: int, size: int, skip: bool
+) -> None:
+    done = data.draw(st.integers(0, length - 1))
+    batches = CountingIterator(range(done, length), start=done, total=length)
+    groups = GroupedIterator(batches, size, skip_remainder_batch=skip)
+    found = list(groups)
+    assert not groups.has_next() and not batches.has_next()
+    left = len(range(done, length))
+    if skip and (done == 0 or left >= size):
+        left -= left % size
+    assert [batch for group in found for batch in group] == list(range(done, done + left))
+    assert all(len(group) == size for group in found[:-1])
+    if done:  # fairseq's loop over an epoch needs an update
+        assert found
 
 
 def test_larger_batches_inside_an_epoch(data_bin: Path, tmp_path: Path) -> None:
