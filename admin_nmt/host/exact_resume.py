@@ -31,14 +31,17 @@ from admin_nmt.host.patch import Patch, Scope
 logger = logging.getLogger(__name__)
 
 _MARK = "_admin_nmt_exact_resume"
+_SEED_FOLLOWS = "_admin_nmt_seed_follows_epoch"
 
 
 def _marking_the_task(get_train_iterator: Callable) -> Callable:
-    """The task is told whether it serves one of our models."""
+    """The task is told whether it serves one of our models, and whether its seed is that of the run
+    plus the epoch (`--update-ordered-indices-seed`)."""
 
     @wraps(get_train_iterator)
     def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
         self.task.__dict__[_MARK] = is_ours(self)
+        self.task.__dict__[_SEED_FOLLOWS] = self.cfg.dataset.update_ordered_indices_seed
         return get_train_iterator(self, *args, **kwargs)
 
     return wrapped
@@ -58,6 +61,8 @@ def _as_for_epoch_one(get_batch_iterator: Callable) -> Callable:
         made_before = dataset in self.dataset_to_epoch_iter
         if reused:
             kwargs["epoch"] = 1
+            if epoch > 1 and self.__dict__.get(_SEED_FOLLOWS):
+                kwargs["seed"] -= epoch - 1
         iterator = get_batch_iterator(self, dataset, *args, **kwargs)
         setattr(iterator, _MARK, True)
         if reused and not made_before:

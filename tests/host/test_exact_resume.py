@@ -32,6 +32,7 @@ SETTINGS = {
     "bf16": ("--bf16",),
     "workers": ("--num-workers", "1"),
     "epoch-batches": ("--update-epoch-batch-itr", "True"),
+    "epoch-seeds": ("--update-ordered-indices-seed",),
 }
 
 
