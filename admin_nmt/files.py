@@ -13,7 +13,7 @@ from typing import IO, Any
 from admin_nmt.errors import UserError
 
 #: What a disk refuses to write with.
-_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EROFS)
+_DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EROFS)
 
 
 @contextmanager
@@ -37,7 +37,7 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "w", **kwargs: Any) -
             prefix=f".{path.name}.", suffix=".tmp", dir=path.parent
         )
     try:
-        with _writing(path, _OF_THE_DISK), os.fdopen(handle, mode, **kwargs) as stream:
+        with _writing(path, _DISK_ERRNOS), os.fdopen(handle, mode, **kwargs) as stream:
             yield stream
         with _writing(path):
             Path(temporary).chmod(_permissions(path))
@@ -65,7 +65,7 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
             with _writing(path):
                 _remove(new)
                 new.mkdir()
-            with _writing(path, _OF_THE_DISK):
+            with _writing(path, _DISK_ERRNOS):
                 yield new
             with _writing(path):
                 _remove(old)

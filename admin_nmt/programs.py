@@ -15,7 +15,7 @@ from typing import IO
 INTERVAL = 0.2
 #: In each of the `threads`: an event that they share. Only the thread that waits for them is interrupted
 #: (Ctrl-C); it sets the event.
-_OF_THREAD = threading.local()
+_thread_state = threading.local()
 
 
 class OutOfTimeError(Exception):
@@ -50,7 +50,7 @@ def run_program(
         OutOfTimeError: time was over.
     """
     end = math.inf if deadline is None else max(deadline, time.monotonic() + 1)
-    interrupted: threading.Event | None = getattr(_OF_THREAD, "interrupted", None)
+    interrupted: threading.Event | None = getattr(_thread_state, "interrupted", None)
     process = subprocess.Popen(
         [str(argument) for argument in arguments], stdout=stdout, stderr=stderr,
         env=os.environ | dict(environment or {}), cwd=folder,
@@ -93,7 +93,7 @@ def threads(count: int) -> Iterator[ThreadPoolExecutor]:
     interrupted = threading.Event()
 
     def remember() -> None:
-        _OF_THREAD.interrupted = interrupted
+        _thread_state.interrupted = interrupted
 
     with ThreadPoolExecutor(count, initializer=remember) as pool:
         try:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from admin_nmt.checkpoints.checkpoint import FLOAT32_COPIES, MOVING_AVERAGE, Checkpoint
-from admin_nmt.checkpoints.settings import settings_with_meaning
+from admin_nmt.checkpoints.settings import function_settings
 from admin_nmt.checkpoints.tensors import leaders
 from admin_nmt.errors import UsageError, UserError, require_at_least_one
 from admin_nmt.progress import progress
@@ -213,7 +213,7 @@ def require_same_model(first: Checkpoint, other: Checkpoint) -> None:
     archs = first.architecture, other.architecture
     if None not in archs and archs[0] != archs[1]:
         raise UserError(f"{refusal}: architecture {archs[1]} instead of {archs[0]}")
-    for name, missing in settings_with_meaning(first.family).items():
+    for name, missing in function_settings(first.family).items():
         ours_is, theirs_is = first.setting("model", name), other.setting("model", name)
         if missing is not None:
             ours_is, theirs_is = ours_is or missing, theirs_is or missing

@@ -10,7 +10,7 @@ from admin_nmt.data.binarised import language_pairs, split_pair
 
 #: Settings of fairseq's Transformer that change what it computes, but not the names and shapes of its
 #: weights.
-TRANSFORMER_MEANING = (
+TRANSFORMER_FUNCTION_SETTINGS = (
     "encoder_attention_heads",
     "decoder_attention_heads",
     "encoder_normalize_before",
@@ -21,21 +21,21 @@ TRANSFORMER_MEANING = (
 )
 
 
-def settings_with_meaning(family: str | None) -> dict[str, Any]:
+def function_settings(family: str | None) -> dict[str, Any]:
     """All settings whose value changes what given weights compute.
 
     Args:
         family: name of a registered model, None where it is not known.
 
     Returns:
-        Name -> value where a checkpoint does not have it: None (unknown) for `TRANSFORMER_MEANING`, that
+        Name -> value where a checkpoint does not have it: None (unknown) for `TRANSFORMER_FUNCTION_SETTINGS`, that
         of a plain Transformer ("none" for none) for the options of which the model's class says that they
-        change what weights compute (`meaning`).
+        change what weights compute (`changes_function`).
     """
     from fairseq.models import MODEL_REGISTRY
 
-    ours = getattr(MODEL_REGISTRY.get(family), "meaning", {})
-    return dict.fromkeys(TRANSFORMER_MEANING) | {
+    ours = getattr(MODEL_REGISTRY.get(family), "changes_function", {})
+    return dict.fromkeys(TRANSFORMER_FUNCTION_SETTINGS) | {
         name: value or "none" for name, value in ours.items()
     }
 

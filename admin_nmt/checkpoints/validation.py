@@ -18,7 +18,7 @@ class UnsoundCheckpointError(UserError):
 
 
 #: Names that only forks of fairseq give: omegas of Transformer-Clinic, deepnmt and admin-torch.
-_OF_FORKS = re.compile(
+_FORK_KEY = re.compile(
     r"(?:encoder|decoder)\.layers\.\d+\."
     r"(?!(?:self_attn|encoder_attn|ffn)_residual\.omega$)"
     r"(?:\w+_(ratio)_change|(rezero)_weight|.*omega.*)"
@@ -28,7 +28,7 @@ _OF_FORKS = re.compile(
 def of_another_repository(names: Iterable[str]) -> str | None:
     """What to do with weights that a fork of fairseq wrote under names of its own; None if none of
     the names of a state dict is such a name."""
-    found = next(filter(None, map(_OF_FORKS.fullmatch, names)), None)
+    found = next(filter(None, map(_FORK_KEY.fullmatch, names)), None)
     if found is None:
         return None
     origin = "transformer-clinic (or deepnmt)" if found[1] or found[2] else "admin-torch"

@@ -10,7 +10,7 @@ from admin_nmt.cli._languages import add_language_arguments
 from admin_nmt.errors import UsageError
 
 #: Names that fairseq writes and reads; `checkpoint.best_METRIC_VALUE.pt` with `--keep-best-checkpoints`.
-_OF_TRAINING = re.compile(r"(crash|checkpoint(_last|_best|\.best_.+|\d+|_\d+_\d+))\.pt")
+_TRAINING_CHECKPOINT = re.compile(r"(crash|checkpoint(_last|_best|\.best_.+|\d+|_\d+_\d+))\.pt")
 
 HELP = "average the parameters of the last checkpoints of a training run"
 
@@ -59,7 +59,7 @@ def _require_apart(output: Path, paths: Sequence[Path]) -> None:
     inputs = [path.resolve() for path in paths]
     place = output.resolve()
     beside = place.parent in {path.parent for path in inputs}
-    if place in inputs or (beside and _OF_TRAINING.fullmatch(place.name)):
+    if place in inputs or (beside and _TRAINING_CHECKPOINT.fullmatch(place.name)):
         raise UsageError(f"--output {output} is a checkpoint of the training: give another name")
 
 

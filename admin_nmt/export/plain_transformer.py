@@ -343,7 +343,7 @@ def _forget_run(config: dict[str, Any]) -> None:
         chosen = registry.get((config.get(group) or {}).get("_name"))
         if chosen is None or chosen.__module__.startswith("admin_nmt."):
             given, stock = config.get(group) or {}, _STOCK.get(group)
-            kept = {name: given[name] for name in _OF_EVERY_TASK if name in given}
+            kept = {name: given[name] for name in _TASK_SETTINGS if name in given}
             config[group] = (stock | kept if group == "task" else stock) if stock else None
     for group, names in _OF_THE_RUN.items():
         section = config.get(group)
@@ -352,7 +352,7 @@ def _forget_run(config: dict[str, Any]) -> None:
 
 
 #: Settings that another task of translation has as well.
-_OF_EVERY_TASK = ("data", "source_lang", "target_lang")
+_TASK_SETTINGS = ("data", "source_lang", "target_lang")
 #: What replaces our tasks and criterions; None where a plain model needs none.
 _STOCK: dict[str, dict[str, Any]] = {
     "task": {"_name": "translation"},

@@ -11,7 +11,7 @@ import torch
 
 from admin_nmt.host.command_line import words_given
 from admin_nmt.host.patch import Patch, Scope
-from admin_nmt.host.updates import UpdateLeftOutError, log_of_now
+from admin_nmt.host.updates import UpdateLeftOutError, saved_aggregators
 from admin_nmt.installed import memory_bytes
 
 logger = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ def _overflow_left_out(train_step: Callable) -> Callable:
 
     @wraps(train_step)
     def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
-        restore_log = log_of_now()
+        restore_log = saved_aggregators()
         try:
             return train_step(self, *args, **kwargs)
         except _OverflowError as error:

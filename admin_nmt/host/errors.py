@@ -159,7 +159,7 @@ def first_line(error: BaseException) -> str:
 
 
 #: Part of the names of embeddings, of which at least one has a row for each word.
-_OF_WORDS = ".embed_tokens."
+_EMBEDDING_KEY = ".embed_tokens."
 
 
 def _unexpected_names(text: str) -> str | None:
@@ -176,7 +176,9 @@ def _other_vocabulary(text: str) -> str | None:
         r"torch.Size\(\[(\d+), (\d+)\]\)",
         text,
     )
-    words = [(old, new) for name, old, d, new, width in sizes if _OF_WORDS in name and d == width]
+    words = [
+        (old, new) for name, old, d, new, width in sizes if _EMBEDDING_KEY in name and d == width
+    ]
     if not words or "Unexpected key" in text or "Missing key" in text:
         return None
     return (

@@ -21,7 +21,7 @@ KEY = "loss_scaler"
 RETRIES = "amp_retries"
 #: Of fairseq's `DynamicLossScaler`, and of PyTorch's `GradScaler`; settings stay those of the command.
 _COUNTERS = ("_iter", "_last_overflow_iter", "_last_rescale_iter", "_overflows_since_rescale")
-_OF_AMP = ("scale", "_growth_tracker")
+_AMP_FIELDS = ("scale", "_growth_tracker")
 
 
 def numbers(scaler: Any) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def numbers(scaler: Any) -> dict[str, Any]:
     if isinstance(scaler, DynamicLossScaler):
         return {name: getattr(scaler, name) for name in _COUNTERS}
     state = scaler.state_dict() if scaler is not None else {}
-    return {name: state[name] for name in _OF_AMP if name in state}
+    return {name: state[name] for name in _AMP_FIELDS if name in state}
 
 
 def restore(scaler: Any, stored: dict[str, Any]) -> None:

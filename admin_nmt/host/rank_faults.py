@@ -27,7 +27,7 @@ from admin_nmt.host.errors import first_line
 from admin_nmt.host.lifeline import AllRanksError
 from admin_nmt.host.ours import is_ours
 from admin_nmt.host.patch import Patch, Scope
-from admin_nmt.host.updates import UpdateLeftOutError, log_of_now
+from admin_nmt.host.updates import UpdateLeftOutError, saved_aggregators
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ def _together(train_step: Callable) -> Callable:
         update.short_of_memory = False
         if not update.parameters:
             update.parameters = [p for p in self.get_model().parameters() if p.requires_grad]
-        restore_log = log_of_now()
+        restore_log = saved_aggregators()
         try:
             log = train_step(self, samples, raise_oom)
         except UpdateLeftOutError as reason:

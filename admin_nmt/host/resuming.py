@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from admin_nmt.checkpoints.settings import settings_with_meaning
+from admin_nmt.checkpoints.settings import function_settings
 from admin_nmt.checkpoints.tensors import leaders
 from admin_nmt.errors import UserError
 from admin_nmt.host.heads import DEFAULT_RESTORE_FILE, HEAD_SETTINGS
@@ -223,7 +223,7 @@ def record_languages(saved: Any, used: Any) -> None:
 
 def require_same_function(model: Any, path: str) -> None:
     """Refuse to go on from a Transformer whose weights would compute something else: with heads of another
-    size, another activation, or another of `settings_with_meaning`; from an `admin_transformer` also with
+    size, another activation, or another of `function_settings`; from an `admin_transformer` also with
     other factors on shortcuts, without its carried scores, or with all of its masked heads. So are embeddings
     that differ where the model has one.
 
@@ -286,7 +286,7 @@ def _require_same_settings(theirs: Any, ours: Any, path: str, *, is_stock: bool)
     def value(cfg: Any, name: str) -> Any:
         return plain_value(getattr(cfg, name)) or "none"
 
-    for name, plain in settings_with_meaning("admin_transformer").items():
+    for name, plain in function_settings("admin_transformer").items():
         if name in _OWN_RULE:
             continue
         there = plain if is_stock and plain is not None else value(theirs, name)

@@ -5,11 +5,11 @@ from collections.abc import Callable
 
 class UpdateLeftOutError(Exception):
     """Ends a `train_step` without an update; the text says why. Whoever raises it catches it around
-    `train_step`, calls what `log_of_now` returned, and returns None, as fairseq does where an update
+    `train_step`, calls what `saved_aggregators` returned, and returns None, as fairseq does where an update
     is left out."""
 
 
-def log_of_now() -> Callable[[], None]:
+def saved_aggregators() -> Callable[[], None]:
     """Returns a function which restores the aggregators of fairseq's log that are active now:
     `metrics.aggregate` does not leave a block that ends with an exception."""
     from fairseq.logging import metrics

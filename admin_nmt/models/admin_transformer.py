@@ -24,7 +24,7 @@ from admin_nmt.models.config import (
     AdminTransformerConfig,
     adaptive_cutoffs,
     check,
-    options_with_meaning,
+    function_options,
     our_options,
     plain_value,
     to_config,
@@ -48,7 +48,7 @@ class AdminTransformerModel(TransformerModelBase):
     """
 
     #: Options whose value changes what given weights compute -> their value in a plain Transformer.
-    meaning = options_with_meaning()
+    changes_function = function_options()
     #: Whether the omegas have their final initial values: profiled, read, or from a checkpoint.
     omegas_ready: bool
     #: What was trained to align, under the names of fairseq's `transformer_align`; None and False where

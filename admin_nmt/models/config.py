@@ -23,7 +23,7 @@ def _option(
     default: Any,
     text: str,
     *,
-    means_other_weights: bool,
+    changes_function: bool,
     folds: bool | str = True,
     plain: Any = None,
 ) -> Any:
@@ -32,7 +32,7 @@ def _option(
     Args:
         default: of the option.
         text: its help.
-        means_other_weights: the same weights compute something else under another value, so that
+        changes_function: the same weights compute something else under another value, so that
             checkpoints which differ in it cannot be averaged, training does not go on with another one
             (`host/resuming.py` has the exceptions), and scores of heads do not carry over.
         folds: a model with it can become a plain Transformer; a string says why it cannot.
@@ -40,7 +40,7 @@ def _option(
     """
     metadata = {
         "help": text,
-        "means_other_weights": means_other_weights,
+        "changes_function": changes_function,
         "folds": folds,
         "plain": plain,
     }
@@ -55,7 +55,7 @@ class AdminTransformerConfig(TransformerConfig):
         "admin",
         "residual connections and initial values: "
         + ", ".join(f"{name} ({value.summary})" for name, value in SCHEMES.items()),
-        means_other_weights=True,
+        changes_function=True,
         plain="default",
     )
     # fairseq makes options from the annotations and reads only the old spelling of unions.
@@ -63,45 +63,45 @@ class AdminTransformerConfig(TransformerConfig):
         None,
         "take the initial omegas from this file (written by 'admin-nmt profile') instead of "
         "profiling; only read when training starts from scratch",
-        means_other_weights=False,
+        changes_function=False,
     )
     admin_profile_batches: int = _option(
         1,
         "training batches over which the ADMIN profile is averaged",
-        means_other_weights=False,
+        changes_function=False,
         plain=1,
     )
     admin_freeze_omega: bool = _option(
         False,
         "keep omega at its initial values instead of training it",
-        means_other_weights=False,
+        changes_function=False,
         plain=False,
     )
     residual_attention: Optional[str] = _option(  # noqa: UP045
         None,
         "carry attention scores from layer to layer (RealFormer): a list out of encoder, decoder "
         "(self-attention) and cross, separated by commas; all; or none",
-        means_other_weights=True,
+        changes_function=True,
         folds="a plain Transformer carries no attention scores from layer to layer",
     )
     residual_attention_reduce: ChoiceEnum(["sum", "mean"]) = _option(  # type: ignore[valid-type]
         "mean",
         "softmax over the sum of the scores, or over their mean over the layers so far",
-        means_other_weights=True,
+        changes_function=True,
         plain="mean",
     )
     fused_residual_norm: bool = _option(
         False,
         "compute residual connection, dropout and LayerNorm of post-LN sublayers in one CUDA kernel "
         "(Triton); the same function, and on CPUs the same operations as without",
-        means_other_weights=False,
+        changes_function=False,
         plain=False,
     )
     compile: bool = _option(
         False,
         "compile the layers with torch.compile for training: one compilation for all layers made "
         "alike, for batches of any size; not yet measured on a GPU, slower on CPUs",
-        means_other_weights=False,
+        changes_function=False,
         plain=False,
     )
     cuda_graphs: bool = _option(
@@ -109,7 +109,7 @@ class AdminTransformerConfig(TransformerConfig):
         "record forward pass, loss and backward pass of each frequent shape of batch as a CUDA graph "
         "and replay it, so that the GPU does not wait between kernels (2.7 to 3.5 times as fast on an H200); "
         "use it with --num-batch-buckets, which keeps the number of shapes small; one GPU",
-        means_other_weights=False,
+        changes_function=False,
         plain=False,
     )
     heads_per_layer: Optional[str] = _option(  # noqa: UP045
@@ -117,7 +117,7 @@ class AdminTransformerConfig(TransformerConfig):
         "heads of each layer of a pruned model, such as 'E:8,7,0 A:8,8 D:8,8' (E encoder self-, A "
         "encoder-decoder, D decoder self-attention); 'admin-nmt prune' writes it into checkpoints, "
         "and training on from one takes it over",
-        means_other_weights=True,
+        changes_function=True,
         # Not None, under which training on from a pruned checkpoint takes over its heads.
         plain="",
     )
@@ -125,7 +125,7 @@ class AdminTransformerConfig(TransformerConfig):
         None,
         "heads that contribute nothing from the start of training: a list such as E:1:3,A:2:1, or a "
         "file written by 'admin-nmt prune --list'",
-        means_other_weights=True,
+        changes_function=True,
     )
 
     alignment_layer: Optional[int] = _option(  # noqa: UP045
@@ -133,19 +133,19 @@ class AdminTransformerConfig(TransformerConfig):
         "decoder layer, from 0, whose encoder-decoder attention is trained to align words, with "
         "--load-alignments (the last but one in Garg et al. 2019); alignments of translations come from "
         "it, else from the last layer",
-        means_other_weights=False,
+        changes_function=False,
     )
     alignment_heads: int = _option(
         1,
         "with --alignment-layer: the first N heads of that layer are trained to align, by their average",
-        means_other_weights=False,
+        changes_function=False,
         plain=1,
     )
     full_context_alignment: bool = _option(
         False,
         "with --alignment-layer: alignment is trained and read in a pass of its own, in which the "
         "decoder sees the whole translation",
-        means_other_weights=False,
+        changes_function=False,
         plain=False,
     )
 
@@ -183,12 +183,12 @@ def our_options() -> list[Field]:
     return [field for field in fields(AdminTransformerConfig) if field.name not in theirs]
 
 
-def options_with_meaning() -> dict[str, Any]:
+def function_options() -> dict[str, Any]:
     """Options whose value changes what given weights compute -> their value in a plain Transformer."""
     return {
         option.name: option.metadata["plain"]
         for option in our_options()
-        if option.metadata["means_other_weights"]
+        if option.metadata["changes_function"]
     }
 
 

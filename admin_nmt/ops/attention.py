@@ -77,7 +77,7 @@ def _bias(attn_mask: Tensor | None, key_padding_mask: Tensor, dtype: torch.dtype
     return bias if attn_mask is None else bias + attn_mask.to(dtype)
 
 
-def hidden_rows(bias: Tensor | None) -> Tensor | None:
+def fully_masked_queries(bias: Tensor | None) -> Tensor | None:
     """Queries that may see no key, for which a softmax would give NaN: with padding on the left, those at
     padding positions may see only themselves, and padding is hidden.
 
@@ -115,7 +115,7 @@ def attention_weights(q: Tensor, k: Tensor, bias: Tensor | None, scale: float) -
     scores = torch.matmul(q * scale, k.transpose(-2, -1))
     if bias is not None:
         scores = scores + bias
-    hidden = hidden_rows(bias)
+    hidden = fully_masked_queries(bias)
     if hidden is not None:  # before the softmax too: it would hand NaN to the backward
         scores = scores.masked_fill(hidden, 0.0)
     dtype = torch.float32 if scores.dtype in (torch.float16, torch.bfloat16) else None

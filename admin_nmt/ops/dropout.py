@@ -20,11 +20,11 @@ _LEVELS = 1 << 16
 _LOWEST = -(1 << 15)
 
 
-def keep_threshold(p: float) -> int:
+def num_dropped_levels(p: float) -> int:
     """Number of the 2**16 levels that are dropped for drop probability `p`, at most all but one.
 
     Examples:
-        >>> keep_threshold(0.25), keep_threshold(1.0)
+        >>> num_dropped_levels(0.25), num_dropped_levels(1.0)
         (16384, 65535)
     """
     return min(round(p * _LEVELS), _LEVELS - 1)
@@ -48,7 +48,7 @@ def keep_mask_for(x: Tensor, p: float) -> tuple[Tensor | None, float]:
         return None, 1.0
     if x.device.type != "cpu" or torch.compiler.is_compiling():
         return torch.empty_like(x, dtype=torch.bool).bernoulli_(1 - p), 1 / (1 - p)
-    threshold = keep_threshold(p)
+    threshold = num_dropped_levels(p)
     return keep_mask(x.shape, threshold), _LEVELS / (_LEVELS - threshold)
 
 

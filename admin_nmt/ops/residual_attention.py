@@ -37,7 +37,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from admin_nmt.ops.attention import hidden_rows
+from admin_nmt.ops.attention import fully_masked_queries
 from admin_nmt.ops.dropout import keep_mask_for
 
 _HALF = (torch.float16, torch.bfloat16)
@@ -82,7 +82,7 @@ def _weights(scores: Tensor, bias: Tensor | None, layers: int) -> Tensor:
     elif layers > 1:
         scores = scores / layers
     weights = torch.softmax(scores, dim=-1)
-    hidden = hidden_rows(bias)
+    hidden = fully_masked_queries(bias)
     return weights if hidden is None else weights.masked_fill_(hidden, 0.0)
 
 

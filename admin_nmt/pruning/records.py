@@ -19,7 +19,7 @@ from torch import Tensor
 from admin_nmt.errors import UserError
 from admin_nmt.files import sha256
 from admin_nmt.json_files import read_document, write_document
-from admin_nmt.models.config import options_with_meaning, plain_value
+from admin_nmt.models.config import function_options, plain_value
 from admin_nmt.models.head_files import DOCUMENT, VERSION
 from admin_nmt.modules.head_names import Head, Layout
 from admin_nmt.pruning.importance import NORMALIZATIONS, normalize_by_layer, ranking
@@ -62,7 +62,7 @@ def fingerprint(model: Any) -> str:
     digest = hashlib.sha256()
     for name in _FINGERPRINTED:
         digest.update(f"{name}={getattr(model.cfg, name) or ''}\n".encode())
-    for name, plain in sorted(options_with_meaning().items()):
+    for name, plain in sorted(function_options().items()):
         value = plain_value(getattr(model.cfg, name))
         if name not in ("init_type", *_FINGERPRINTED) and value != plain:
             digest.update(f"{name}={value}\n".encode())

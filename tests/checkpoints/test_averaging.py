@@ -16,7 +16,7 @@ from admin_nmt.checkpoints import Checkpoint, average
 from admin_nmt.checkpoints.averaging import (
     select_checkpoints,
 )
-from admin_nmt.checkpoints.settings import TRANSFORMER_MEANING
+from admin_nmt.checkpoints.settings import TRANSFORMER_FUNCTION_SETTINGS
 from admin_nmt.cli.main import main
 from admin_nmt.errors import UsageError, UserError
 
@@ -294,7 +294,7 @@ def test_models_that_differ_in_settings_only_are_refused(tmp_path):
     averaged([tmp_path / "1.pt", tmp_path / "3.pt"])
 
 
-@pytest.mark.parametrize("name", TRANSFORMER_MEANING)
+@pytest.mark.parametrize("name", TRANSFORMER_FUNCTION_SETTINGS)
 def test_settings_of_fairseqs_that_no_shape_shows_are_compared(tmp_path, name):
     for number, value in ((1, "one"), (2, "other"), (3, "one")):
         state = checkpoint(BASE)

@@ -9,25 +9,23 @@ import pytest
 
 from admin_nmt.checkpoints import Checkpoint
 from admin_nmt.checkpoints.averaging import require_same_model
-from admin_nmt.checkpoints.settings import settings_with_meaning
+from admin_nmt.checkpoints.settings import function_settings
 from admin_nmt.errors import UserError
 from admin_nmt.host import resuming
 from admin_nmt.models import heads as model_heads
-from admin_nmt.models.config import options_with_meaning, our_options
+from admin_nmt.models.config import function_options, our_options
 from admin_nmt.modules.head_names import Head
 from admin_nmt.pruning import records
 from admin_nmt.pruning.loading import plain_options
 
-MEANING = [option.name for option in our_options() if option.metadata["means_other_weights"]]
+MEANING = [option.name for option in our_options() if option.metadata["changes_function"]]
 ARCH = {"arch": "admin_transformer"}
 PLAIN_FINGERPRINT = "ae3718d83f3542402cdaec8374bf058af05c7f2ba3cf18fc82bebabdcbb843a9"
 
 
 def test_every_option_says_what_the_package_must_know() -> None:
     for option in our_options():
-        assert {"help", "means_other_weights", "folds", "plain"} <= set(option.metadata), (
-            option.name
-        )
+        assert {"help", "changes_function", "folds", "plain"} <= set(option.metadata), option.name
 
 
 @pytest.mark.parametrize("name", MEANING)
@@ -44,9 +42,9 @@ def test_checkpoints_that_mean_other_functions_are_never_averaged(name: str) -> 
 def test_a_newer_option_is_compared_when_training_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """All options count but those with a rule of their own; a plain checkpoint has the plain value."""
     compare = resuming._require_same_settings
-    known = settings_with_meaning("admin_transformer")
+    known = function_settings("admin_transformer")
     assert set(resuming._OWN_RULE) <= known.keys()
-    monkeypatch.setattr(resuming, "settings_with_meaning", lambda family: known | {"newer": 1})
+    monkeypatch.setattr(resuming, "function_settings", lambda family: known | {"newer": 1})
     one, other = (SimpleNamespace(**known | {"newer": value}) for value in (1, 2))
     compare(other, other, "a.pt", is_stock=False)
     compare(other, one, "a.pt", is_stock=True)  # which has no such option
@@ -57,12 +55,10 @@ def test_a_newer_option_is_compared_when_training_goes_on(monkeypatch: pytest.Mo
 
 def test_scores_of_heads_belong_to_one_function(monkeypatch: pytest.MonkeyPatch) -> None:
     """All options count but the scheme: models of two never have the same weights after training."""
-    monkeypatch.setattr(
-        records, "options_with_meaning", lambda: options_with_meaning() | {"newer": 1}
-    )
+    monkeypatch.setattr(records, "function_options", lambda: function_options() | {"newer": 1})
 
     def digest(**changed: Any) -> str:
-        cfg = SimpleNamespace(**options_with_meaning() | {"newer": 1} | changed)
+        cfg = SimpleNamespace(**function_options() | {"newer": 1} | changed)
         return records.fingerprint(SimpleNamespace(cfg=cfg, state_dict=dict))
 
     plain = digest()

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from admin_nmt.ops.dropout import dropout, keep_mask, keep_threshold, mask_seed
+from admin_nmt.ops.dropout import dropout, keep_mask, mask_seed, num_dropped_levels
 from admin_nmt.ops.recording import recording
 
 
@@ -20,7 +20,7 @@ def test_share_of_zeros_is_p(device: str, p: float) -> None:
 @pytest.mark.parametrize("p", [0.1, 0.5])
 def test_kept_values_make_the_mean_exact(device: str, p: float) -> None:
     # The masks of CPUs have 2^16 levels, CUDA's none.
-    dropped = keep_threshold(p) / 2**16 if device == "cpu" else p
+    dropped = num_dropped_levels(p) / 2**16 if device == "cpu" else p
     out = dropout(torch.ones(10_000, device=device), p)
     kept = out[out != 0]
     assert torch.all(kept == kept[0])
@@ -46,7 +46,7 @@ def test_gradient_uses_the_mask_of_the_forward(device: str) -> None:
 def test_neighbours_are_independent() -> None:
     """One 64-bit draw serves four elements; their pieces must not be correlated."""
     torch.manual_seed(0)
-    kept = keep_mask(torch.Size([250_000, 4]), keep_threshold(0.5)).double()
+    kept = keep_mask(torch.Size([250_000, 4]), num_dropped_levels(0.5)).double()
     correlation = torch.corrcoef(kept.T)
     assert (correlation - torch.eye(4)).abs().max() < 0.01
 
