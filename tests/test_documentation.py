@@ -44,14 +44,14 @@ RUN_ELSEWHERE = {
     "fairseq-hydra-train": "tests/configs",
     "admin-nmt extend-vocabulary": "tests/checkpoints/test_extend_vocabulary.py",
     "fairseq-train NEW-DATA": "tests/checkpoints/test_extend_vocabulary.py",
-    "admin-nmt distill": "tests/distillation/test_distill.py",
+    "admin-nmt distill": "tests/synthetic_data/test_distill.py",
     "fairseq-train distilled/data-bin -s de -t en --finetune-from-model": "tests/pruning/test_commands.py",
     "admin-nmt export pruned/checkpoint_best.pt": "tests/export/test_bundle.py",
-    "fairseq-train distilled/data-bin": "tests/distillation/test_distill.py",
-    "admin-nmt export checkpoint_best.pt DATA --quantization int8": "tests/distillation/test_distill.py",
+    "fairseq-train distilled/data-bin": "tests/synthetic_data/test_distill.py",
+    "admin-nmt export checkpoint_best.pt DATA --quantization int8": "tests/synthetic_data/test_distill.py",
     "fairseq-train DATA --arch admin_transformer ... --label-smoothing": "tests/criterions/test_distillation_criterion.py",
-    "admin-nmt backtranslate": "tests/distillation/test_backtranslate.py",
-    "fairseq-train mixed/data-bin": "tests/distillation/test_backtranslate.py",
+    "admin-nmt backtranslate": "tests/synthetic_data/test_backtranslate.py",
+    "fairseq-train mixed/data-bin": "tests/synthetic_data/test_backtranslate.py",
     "fairseq-train DATA -s en -t de --save-dir reverse": "tests/train/test_front_door.py",
     "admin-nmt export reverse/checkpoint_best.pt": "tests/conftest.py",
     "admin-nmt analyze DATA --path checkpoints/checkpoint_last.pt --gen-subset": "tests/analysis/test_attention_analysis.py",
@@ -387,7 +387,7 @@ def test_the_index_of_the_reference_has_what_its_pages_have() -> None:
     for path in (REPOSITORY / "admin_nmt" / "ops").glob("[!_]*.py"):
         if not path.stem.endswith("_triton") and path.stem != "recording":
             assert f"admin_nmt.ops.{path.stem}" in listed
-    for package in ("checkpoints", "distillation", "export", "pruning"):
+    for package in ("checkpoints", "export", "pruning", "synthetic_data"):
         module = importlib.import_module(f"admin_nmt.{package}")
         for name in module.__all__:
             assert getattr(module, name).__module__ in listed, name

@@ -137,7 +137,10 @@ def test_nothing_is_written_under_its_final_name() -> None:
     }
     assert found == {
         ("admin_nmt/analysis/plots.py", "savefig"),  # into a stream of `atomic_write`
-        ("admin_nmt/distillation/back_translation.py", "write_text"),  # in a folder that is renamed
+        (
+            "admin_nmt/synthetic_data/back_translation.py",
+            "write_text",
+        ),  # in a folder that is renamed
     }
 
 

@@ -29,7 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "analysis": {"evaluation", "initialization", "models", "modules"},
     "report": {"analysis", "checkpoints", "evaluation", "models", "modules"},
     "export": {"checkpoints", "data", "initialization", "models", "modules", "search"},
-    "distillation": {"checkpoints", "data", "export"},
+    "synthetic_data": {"checkpoints", "data", "export"},
     "pruning": {"checkpoints", "evaluation", "models", "modules"},
     "serve": {"export"},
     "interop": {"checkpoints", "initialization", "models", "modules"},

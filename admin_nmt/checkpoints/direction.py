@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from admin_nmt.checkpoints.checkpoint import Checkpoint
-from admin_nmt.data.binarised import dictionary_size, pairs_of
+from admin_nmt.data.data_folder import dictionary_size, pairs_of
 from admin_nmt.errors import UsageError, UserError
 
 

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from admin_nmt.data.binarised import language_pairs, split_pair
+from admin_nmt.data.data_folder import language_pairs, split_pair
 
 #: Settings of fairseq's Transformer that change what it computes, but not the names and shapes of its
 #: weights.
@@ -28,9 +28,9 @@ def function_settings(family: str | None) -> dict[str, Any]:
         family: name of a registered model, None where it is not known.
 
     Returns:
-        Name -> value where a checkpoint does not have it: None (unknown) for `TRANSFORMER_FUNCTION_SETTINGS`, that
-        of a plain Transformer ("none" for none) for the options of which the model's class says that they
-        change what weights compute (`changes_function`).
+        Name -> value where a checkpoint does not have it: None (unknown) for
+        `TRANSFORMER_FUNCTION_SETTINGS`, that of a plain Transformer ("none" for none) for the options of
+        which the model's class says that they change what weights compute (`changes_function`).
     """
     from fairseq.models import MODEL_REGISTRY
 

@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Translate and write."""
-    from admin_nmt.distillation import back_translate
+    from admin_nmt.synthetic_data import back_translate
 
     options = bulk_options(args)
     found = back_translate(

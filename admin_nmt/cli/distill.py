@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Translate and write."""
-    from admin_nmt.distillation import distill
+    from admin_nmt.synthetic_data import distill
 
     options = bulk_options(args)
     found = distill(

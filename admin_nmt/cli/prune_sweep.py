@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
 
     import admin_nmt.registration  # noqa: F401  (before other modules that import fairseq)
     from admin_nmt.analysis.plots import plot_panels
-    from admin_nmt.data.binarised import pairs_of
+    from admin_nmt.data.data_folder import pairs_of
     from admin_nmt.pruning.masked_translation import MaskedTranslator, TestSet
     from admin_nmt.pruning.orders import MeasuredOrders
     from admin_nmt.pruning.records import load_measurements, measurement_of

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from admin_nmt.data.binarised import dictionary_size
+from admin_nmt.data.data_folder import dictionary_size
 from admin_nmt.errors import UserError
 from admin_nmt.programs import run_program
 from admin_nmt.progress import progress

@@ -18,7 +18,7 @@ from typing import Any
 
 from admin_nmt.checkpoints.checkpoint import Checkpoint
 from admin_nmt.checkpoints.direction import find_direction, require_fitting_vocabulary
-from admin_nmt.data.binarised import num_sentences
+from admin_nmt.data.data_folder import num_sentences
 from admin_nmt.errors import UserError
 from admin_nmt.evaluation.comet import comet_score, require_comet
 from admin_nmt.evaluation.decoding import SearchOptions

@@ -9,7 +9,7 @@ from typing import Any
 from fairseq.data.data_utils import infer_language_pair
 from fairseq.utils import split_paths
 
-from admin_nmt.data.binarised import language_pairs
+from admin_nmt.data.data_folder import language_pairs
 from admin_nmt.errors import UserError
 from admin_nmt.host.patch import Patch, Scope
 

@@ -10,7 +10,7 @@ import torch
 from admin_nmt.checkpoints.direction import find_direction
 from admin_nmt.checkpoints.reading import load_checkpoint_file
 from admin_nmt.checkpoints.settings import languages
-from admin_nmt.data.binarised import num_sentences
+from admin_nmt.data.data_folder import num_sentences
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.evaluation.decoding import Decoder, SearchOptions
 from admin_nmt.evaluation.generation import load_ensemble, translate

@@ -26,8 +26,14 @@ import torch
 from torch import Tensor
 
 from admin_nmt.data.archives import read_lines
-from admin_nmt.data.binarised import NUM_SPECIAL_SYMBOLS, joined_subsets, num_sentences
-from admin_nmt.distillation.translating import (
+from admin_nmt.data.data_folder import NUM_SPECIAL_SYMBOLS, joined_subsets, num_sentences
+from admin_nmt.errors import UsageError, UserError, require_at_least_one
+from admin_nmt.export.search import Search
+from admin_nmt.export.translator import LineText
+from admin_nmt.files import atomic_folder, make_directory, sha256
+from admin_nmt.json_files import require_same_settings, write_json
+from admin_nmt.progress import progress
+from admin_nmt.synthetic_data.translating import (
     PART_SENTENCES,
     SUBSET,
     TRANSLATIONS,
@@ -42,12 +48,6 @@ from admin_nmt.distillation.translating import (
     translate_parts,
     write_pairs,
 )
-from admin_nmt.errors import UsageError, UserError, require_at_least_one
-from admin_nmt.export.search import Search
-from admin_nmt.export.translator import LineText
-from admin_nmt.files import atomic_folder, make_directory, sha256
-from admin_nmt.json_files import require_same_settings, write_json
-from admin_nmt.progress import progress
 
 logger = logging.getLogger(__name__)
 

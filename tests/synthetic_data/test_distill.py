@@ -10,18 +10,18 @@ import pytest
 
 from admin_nmt.checkpoints import Checkpoint
 from admin_nmt.cli.main import main
-from admin_nmt.data.binarised import language_pairs
-from admin_nmt.distillation import distill
-from admin_nmt.distillation.translating import (
-    identities,
-    identity_of_data,
-    text_pipeline_of,
-)
+from admin_nmt.data.data_folder import language_pairs
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.export import load_translator
 from admin_nmt.export.search import Search
 from admin_nmt.files import locked, sha256
 from admin_nmt.json_files import read_json, require_same_settings, write_json
+from admin_nmt.synthetic_data import distill
+from admin_nmt.synthetic_data.translating import (
+    identities,
+    identity_of_data,
+    text_pipeline_of,
+)
 from tests.support.binarised import read_pairs, write_dictionary
 from tests.support.programs import BIN
 from tests.support.read_only import read_only_copy, require_writable

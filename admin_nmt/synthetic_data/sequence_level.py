@@ -26,8 +26,13 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import ConcatDataset
 
-from admin_nmt.data.binarised import joined_subsets
-from admin_nmt.distillation.translating import (
+from admin_nmt.data.data_folder import joined_subsets
+from admin_nmt.errors import UserError
+from admin_nmt.export.search import Search
+from admin_nmt.files import atomic_folder, make_directory, sha256
+from admin_nmt.json_files import require_same_settings, write_json
+from admin_nmt.progress import progress
+from admin_nmt.synthetic_data.translating import (
     PART_SENTENCES,
     SUBSET,
     TRANSLATIONS,
@@ -41,11 +46,6 @@ from admin_nmt.distillation.translating import (
     translate_parts,
     write_pairs,
 )
-from admin_nmt.errors import UserError
-from admin_nmt.export.search import Search
-from admin_nmt.files import atomic_folder, make_directory, sha256
-from admin_nmt.json_files import require_same_settings, write_json
-from admin_nmt.progress import progress
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from admin_nmt.distillation import translating
+from admin_nmt.synthetic_data import translating
 from tests.support.programs import BIN
 
 

@@ -12,13 +12,13 @@ from fairseq.data import Dictionary
 
 from admin_nmt.checkpoints import Checkpoint
 from admin_nmt.cli.main import main
-from admin_nmt.data.binarised import joined_subsets, num_sentences
-from admin_nmt.distillation import back_translate
-from admin_nmt.distillation.back_translation import _add_tag
+from admin_nmt.data.data_folder import joined_subsets, num_sentences
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.export import load_translator
 from admin_nmt.export.search import Sampling, Search
 from admin_nmt.json_files import write_json
+from admin_nmt.synthetic_data import back_translate
+from admin_nmt.synthetic_data.back_translation import _add_tag
 from tests.support.binarised import read_pairs
 from tests.support.read_only import read_only_copy, require_writable
 from tests.support.training import train
