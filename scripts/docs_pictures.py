@@ -266,7 +266,7 @@ def package_diagram() -> Picture:
         bottom,
         820,
         height,
-        "errors, files, installed, json_files, lazy, outputs, progress, programs: imported by all",
+        "errors, files, installed, json_files, lazy, option_names, outputs, progress, programs: imported by all",
         GRAY,
     )
     return picture

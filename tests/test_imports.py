@@ -35,7 +35,17 @@ ALLOWED: dict[str, set[str]] = {
     "interop": {"checkpoints", "initialization", "models", "modules"},
 }
 #: What everything may import.
-BASE = {"errors", "files", "installed", "json_files", "lazy", "outputs", "progress", "programs"}
+BASE = {
+    "errors",
+    "files",
+    "installed",
+    "json_files",
+    "lazy",
+    "option_names",
+    "outputs",
+    "progress",
+    "programs",
+}
 #: The command line imports all and is imported by nothing.
 TOP = "cli"
 

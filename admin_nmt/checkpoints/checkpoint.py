@@ -37,6 +37,8 @@ from admin_nmt.checkpoints.validation import of_another_repository
 from admin_nmt.errors import UserError
 from admin_nmt.files import atomic_write
 
+#: Registered models that are Transformers of the kind that we know inside: ours, and fairseq's own.
+TRANSFORMERS = ("admin_transformer", "transformer")
 #: Where checkpoints of 16-bit trainings keep the weights in float32, in `last_optimizer_state`.
 FLOAT32_COPIES = "fp32_params"
 #: Where checkpoints keep the moving average of `--store-ema`, in `extra_state`.

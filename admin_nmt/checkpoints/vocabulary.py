@@ -17,12 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from admin_nmt.checkpoints.checkpoint import Checkpoint
+from admin_nmt.checkpoints.checkpoint import TRANSFORMERS, Checkpoint
 from admin_nmt.checkpoints.tensors import leaders
 from admin_nmt.errors import UsageError, UserError
 
-#: Models whose tables of words are known here.
-FAMILIES = ("admin_transformer", "transformer")
 #: Tables with a row for each word of the source (0) or the target language (1); the last name is that
 #: of the output projection in old files.
 _TABLES = {
@@ -112,7 +110,7 @@ def extend_vocabulary(
             than the checkpoint; embeddings are shared and the dictionaries differ; no word is shared.
         UsageError: languages that are unknown, or not those of the checkpoint.
     """
-    checkpoint.require_family(FAMILIES, "be given another vocabulary")
+    checkpoint.require_family(TRANSFORMERS, "be given another vocabulary")
     if any(name.startswith("decoder.adaptive_softmax.") for name in checkpoint.weights):
         raise UserError(
             f"checkpoint {checkpoint.path} was trained with --adaptive-softmax-cutoff, whose clusters go "

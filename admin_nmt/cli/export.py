@@ -10,6 +10,7 @@ from admin_nmt.cli._translation import (
     text_options,
 )
 from admin_nmt.errors import UsageError
+from admin_nmt.option_names import flag
 
 HELP = (
     "make a self-contained folder that translates raw text (CTranslate2), or a Hugging Face model"
@@ -82,8 +83,7 @@ def _huggingface(args: argparse.Namespace) -> int:
         raise UsageError(f"--quantization {args.quantization}: --format huggingface is float32")
     for option in ("alignment_layer", "alignment_heads"):
         if getattr(args, option) is not None:
-            flag = "--" + option.replace("_", "-")
-            raise UsageError(f"{flag} does not go with --format huggingface")
+            raise UsageError(f"{flag(option)} does not go with --format huggingface")
     import admin_nmt.registration  # noqa: F401
     from admin_nmt.export.huggingface import export_huggingface
 

@@ -34,6 +34,7 @@ from admin_nmt.ops.alignment import guided_alignment_loss
 from admin_nmt.ops.label_smoothing import CONVENTIONS, LabelSmoothing
 from admin_nmt.ops.linear_loss import linear_rdrop
 from admin_nmt.ops.rdrop import LossSums, rdrop_loss
+from admin_nmt.option_names import plain_value
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +123,7 @@ class AdminLabelSmoothedCrossEntropyCriterion(FairseqCriterion):
             raise UsageError(f"--ignore-prefix-size must be at least 0, not {ignore_prefix_size}")
         self.sentence_avg = sentence_avg
         self.epsilon = label_smoothing
-        self.over = str(getattr(label_smoothing_over, "value", label_smoothing_over))
+        self.over = str(plain_value(label_smoothing_over))
         self.ignore_prefix_size = ignore_prefix_size
         self.report_accuracy = report_accuracy
         if not 0 <= alignment_lambda < float("inf"):

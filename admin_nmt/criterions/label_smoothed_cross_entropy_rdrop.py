@@ -24,6 +24,7 @@ from admin_nmt.criterions.label_smoothed_cross_entropy import (
     Plan,
 )
 from admin_nmt.errors import UsageError
+from admin_nmt.option_names import plain_value
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +103,7 @@ class LabelSmoothedCrossEntropyRDropCriterion(AdminLabelSmoothedCrossEntropyCrit
         self.alpha = rdrop_alpha
         self.interval = rdrop_interval
         self.passes = rdrop_passes
-        self.average = str(getattr(rdrop_loss_scale, "value", rdrop_loss_scale)) == "mean"
+        self.average = plain_value(rdrop_loss_scale) == "mean"
         self.num_updates = 0
         self._dropout_checked = False
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import zip_longest
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from admin_nmt.data.corpora import Rules, Source, fill
 from admin_nmt.errors import UserError
@@ -83,7 +83,10 @@ def _open(path: Path, stack: ExitStack) -> IO[bytes]:
     stream = stack.enter_context(path.open("rb"))
     is_gzip = stream.read(2) == _GZIP_MAGIC
     stream.seek(0)
-    return stack.enter_context(gzip.GzipFile(fileobj=stream)) if is_gzip else stream
+    if not is_gzip:
+        return stream
+    unpacked: Any = stack.enter_context(gzip.open(stream))
+    return unpacked
 
 
 def _open_member(path: Path, member: str, stack: ExitStack) -> Iterable[bytes]:

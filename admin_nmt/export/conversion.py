@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from admin_nmt.checkpoints.checkpoint import Checkpoint
+from admin_nmt.checkpoints.checkpoint import TRANSFORMERS, Checkpoint
 from admin_nmt.errors import UsageError, UserError
 from admin_nmt.export.ctranslate2_backend import import_ctranslate2
-from admin_nmt.export.plain_transformer import FAMILIES, as_plain
+from admin_nmt.export.plain_transformer import as_plain
 from admin_nmt.export.search import Alignment
 from admin_nmt.export.text import Text
 from admin_nmt.models.settings import model_settings
@@ -25,7 +25,7 @@ def plain_model(checkpoint: Checkpoint) -> tuple[dict[str, Tensor], Namespace]:
         UserError: another architecture, or a model that cannot be folded or that CTranslate2
             cannot run.
     """
-    ours = checkpoint.require_family(FAMILIES, "be folded or exported") == "admin_transformer"
+    ours = checkpoint.require_family(TRANSFORMERS, "be folded or exported") == "admin_transformer"
     heads = even_heads(checkpoint.path, model_settings(checkpoint)) if ours else None
     model, settings = as_plain(checkpoint)
     settings.even_heads = heads

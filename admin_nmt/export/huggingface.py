@@ -22,12 +22,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from admin_nmt.checkpoints.checkpoint import Checkpoint
+from admin_nmt.checkpoints.checkpoint import TRANSFORMERS, Checkpoint
 from admin_nmt.checkpoints.direction import require_fitting_vocabulary
 from admin_nmt.data import bpe
 from admin_nmt.errors import UserError
 from admin_nmt.export.bundle import describe, write_manifest, write_text_files
-from admin_nmt.export.plain_transformer import FAMILIES, as_plain
+from admin_nmt.export.plain_transformer import as_plain
 from admin_nmt.export.text import Text, TextOptions, data_folder, load_text
 from admin_nmt.files import atomic_folder, atomic_write
 from admin_nmt.installed import require_package
@@ -133,7 +133,7 @@ def _without_progress_bars(transformers: Any) -> Iterator[None]:
 
 def _plain_model(checkpoint: Checkpoint) -> tuple[dict[str, Tensor], Namespace]:
     """As `as_plain`; refuses what FSMT cannot compute before it folds."""
-    checkpoint.require_family(FAMILIES, "be folded or exported")
+    checkpoint.require_family(TRANSFORMERS, "be folded or exported")
     _require_fitting(checkpoint.path, model_settings(checkpoint))
     return as_plain(checkpoint)
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from admin_nmt.checkpoints.checkpoint import Checkpoint
+from admin_nmt.checkpoints.checkpoint import TRANSFORMERS, Checkpoint
 from admin_nmt.checkpoints.stock import OPTIMIZER_DROPPED, STOCK_CRITERION, stock_state
 from admin_nmt.checkpoints.tensors import half_type, widened
 from admin_nmt.errors import UserError
@@ -32,9 +32,8 @@ from admin_nmt.initialization.registry import SCHEMES
 from admin_nmt.initialization.scheme import Depth, Stack
 from admin_nmt.models.settings import model_settings
 from admin_nmt.modules.residual import Residual, ReZeroResidual, ScaledResidual
+from admin_nmt.option_names import plain_value
 
-#: Models that can be folded or need no folding.
-FAMILIES = ("admin_transformer", "transformer")
 #: Ends of the names of parameters (`encoder.version` is none).
 _WEIGHTS = ("weight", "bias")
 #: Largest number of float16.
@@ -100,7 +99,7 @@ def check_foldable(path: str | Path, settings: Namespace) -> None:
     Raises:
         UserError: with the option and the reason.
     """
-    from admin_nmt.models.config import our_options, plain_value
+    from admin_nmt.models.config import our_options
 
     for option in our_options():
         value = getattr(settings, option.name)
@@ -127,7 +126,7 @@ def fold(checkpoint: Checkpoint) -> tuple[Checkpoint, FoldReport]:
         UserError: it cannot be folded, with the reason.
     """
     path = checkpoint.path
-    if checkpoint.require_family(FAMILIES, "be folded or exported") != "admin_transformer":
+    if checkpoint.require_family(TRANSFORMERS, "be folded or exported") != "admin_transformer":
         raise UserError(
             f"checkpoint {path} is one of fairseq's own {checkpoint.architecture}: nothing to fold"
         )
@@ -168,7 +167,7 @@ def as_plain(checkpoint: Checkpoint) -> tuple[dict[str, Tensor], Namespace]:
     Raises:
         UserError: another architecture, or a model that cannot be folded.
     """
-    if checkpoint.require_family(FAMILIES, "be folded or exported") == "admin_transformer":
+    if checkpoint.require_family(TRANSFORMERS, "be folded or exported") == "admin_transformer":
         folded, _ = fold(checkpoint)
         return folded.weights, Namespace(**folded.state["cfg"]["model"])
     return widened(checkpoint.weights), Namespace(**plain_settings(model_settings(checkpoint)))

@@ -19,6 +19,7 @@ from admin_nmt.errors import UserError
 from admin_nmt.host.heads import DEFAULT_RESTORE_FILE, HEAD_SETTINGS
 from admin_nmt.host.ours import is_ours
 from admin_nmt.host.patch import Patch, Scope
+from admin_nmt.option_names import flag, plain_value
 
 logger = logging.getLogger(__name__)
 
@@ -236,7 +237,7 @@ def require_same_function(model: Any, path: str) -> None:
     Raises:
         UserError: naming both values of `--init-type`, or the option that is missing or differs.
     """
-    from admin_nmt.checkpoints.checkpoint import Checkpoint
+    from admin_nmt.checkpoints.checkpoint import TRANSFORMERS, Checkpoint
     from admin_nmt.models.admin_transformer import AdminTransformerModel
     from admin_nmt.models.config import to_config
     from admin_nmt.models.settings import model_settings
@@ -244,7 +245,7 @@ def require_same_function(model: Any, path: str) -> None:
     if not isinstance(model, AdminTransformerModel) or not Path(path).is_file():
         return
     checkpoint = Checkpoint.open(path)
-    if checkpoint.family not in ("admin_transformer", "transformer"):
+    if checkpoint.family not in TRANSFORMERS:
         return  # names of its tensors tell
     settings = model_settings(checkpoint)
     config = to_config(settings)
@@ -257,7 +258,7 @@ def require_same_function(model: Any, path: str) -> None:
     if len(theirs) != len(ours):
         return  # another depth: names of its tensors tell
     if any(a != b and (a, b) != (1.0, "omega") for a, b in zip(theirs, ours, strict=True)):
-        name = getattr(model.cfg.init_type, "value", model.cfg.init_type)
+        name = plain_value(model.cfg.init_type)
         raise UserError(
             f"checkpoint {path} was trained with --init-type {settings.init_type}: with --init-type "
             f"{name} its residual connections would compute something else; give --init-type "
@@ -281,7 +282,6 @@ _OWN_RULE = (
 def _require_same_settings(theirs: Any, ours: Any, path: str, *, is_stock: bool) -> None:
     """Refuse to go on with another value of a setting that changes what weights compute, all but
     `_OWN_RULE`; a checkpoint of fairseq's `transformer` has the values of a plain one."""
-    from admin_nmt.models.config import plain_value
 
     def value(cfg: Any, name: str) -> Any:
         return plain_value(getattr(cfg, name)) or "none"
@@ -301,10 +301,9 @@ def _require_same_settings(theirs: Any, ours: Any, path: str, *, is_stock: bool)
 
 def _as_option(name: str, value: Any) -> str:
     """A setting as one gives it: `with --activation-fn gelu`, `without --no-scale-embedding`."""
-    flag = "--" + name.replace("_", "-")
     if value == "none":
-        return f"without {flag}"
-    return f"with {flag}" if value is True else f"with {flag} {value}"
+        return f"without {flag(name)}"
+    return f"with {flag(name)}" if value is True else f"with {flag(name)} {value}"
 
 
 def _require_same_head_sizes(theirs: Any, ours: Any, path: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from admin_nmt.host.ours import is_ours
 from admin_nmt.host.patch import Patch, Scope
 from admin_nmt.host.subword_sampling import CHANCES
+from admin_nmt.option_names import plain_value
 
 logger = logging.getLogger(__name__)
 
@@ -19,8 +20,6 @@ def of_criterion_and_task(criterion: Any, task: Any) -> list[str]:
         criterion: configuration of any criterion.
         task: configuration of any task.
     """
-    from admin_nmt.models.config import plain_value
-
     off = getattr(criterion, "rdrop_alpha", None) == 0
     chance = any(getattr(task, name, 0) for name in CHANCES)
     lines = {

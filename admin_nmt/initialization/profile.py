@@ -22,6 +22,7 @@ from admin_nmt.json_files import read_document, write_document
 from admin_nmt.modules.residual import Residual, ReZeroResidual, ScaledResidual
 from admin_nmt.modules.score_chain import ScoreChain
 from admin_nmt.modules.walk import all_layers
+from admin_nmt.option_names import flag, plain_value
 
 DOCUMENT, VERSION = "profile", 1
 
@@ -202,7 +203,7 @@ def model_sizes(model: Any) -> dict[str, Any]:
     """What a profile says of the model that it was measured on: scheme and sizes."""
     cfg = model.cfg
     return {
-        "init_type": str(getattr(cfg.init_type, "value", cfg.init_type)),
+        "init_type": str(plain_value(cfg.init_type)),
         "encoder_layers": cfg.encoder.layers,
         "decoder_layers": cfg.decoder.layers,
         "encoder_embed_dim": cfg.encoder.embed_dim,
@@ -218,9 +219,8 @@ def _require_same_sizes(model: Any, profile: Profile, source: str) -> None:
     for key, ours in model_sizes(model).items():
         theirs = profile.measured.get(key, ours)
         if theirs != ours and not key.endswith("_layers"):
-            option = "--" + key.replace("_", "-")
             raise UserError(
-                f"{source} was measured with {option} {theirs}, and this model has {ours}: "
+                f"{source} was measured with {flag(key)} {theirs}, and this model has {ours}: "
                 "measure it again with the options of this training"
             )
 

@@ -26,7 +26,6 @@ from admin_nmt.models.config import (
     check,
     function_options,
     our_options,
-    plain_value,
     to_config,
 )
 from admin_nmt.models.heads import apply_mask, require_same_heads
@@ -34,6 +33,7 @@ from admin_nmt.models.progress_metrics import log_progress
 from admin_nmt.models.stacks import AdminTransformerDecoder, AdminTransformerEncoder
 from admin_nmt.modules.residual import RESIDUALS, Residual, ScaledResidual
 from admin_nmt.modules.walk import all_layers, all_modules
+from admin_nmt.option_names import plain_value
 
 #: Suffixes of parameters that only fairseq's own attention has; the second is that of old files.
 _STOCK_NAMES = ("_attn.k_proj.weight", "_attn.in_proj_weight")

@@ -17,6 +17,7 @@ from admin_nmt.initialization.scheme import Depth
 from admin_nmt.models.heads import read_heads_per_layer
 from admin_nmt.modules.head_names import Head, LayerHeads, parse_heads
 from admin_nmt.modules.residual_attention import residual_kinds
+from admin_nmt.option_names import flag, plain_value
 
 
 def _option(
@@ -222,15 +223,6 @@ def to_config(args: Namespace | DictConfig | AdminTransformerConfig) -> AdminTra
     return AdminTransformerConfig.from_namespace(args)
 
 
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def plain_value(value: Any) -> Any:
-    """The value of a choice of fairseq's, which it keeps as an enumeration in some places."""
-    return value.value if hasattr(value, "value") else value
-
-
 def check(cfg: AdminTransformerConfig) -> None:
     """Refuse what the model cannot do, by the option's name.
 
@@ -241,7 +233,7 @@ def check(cfg: AdminTransformerConfig) -> None:
     for name, allowed in UNSUPPORTED.items():
         value = plain_value(getattr(cfg, name, None))
         if value and value != allowed:
-            raise UsageError(f"admin_transformer does not support {_flag(name)} (got {value})")
+            raise UsageError(f"admin_transformer does not support {flag(name)} (got {value})")
     init_type = str(plain_value(cfg.init_type))
     if init_type not in SCHEMES:
         raise UsageError(f"--init-type {init_type} is unknown; choose from {', '.join(SCHEMES)}")
@@ -262,7 +254,7 @@ def check(cfg: AdminTransformerConfig) -> None:
         for name in ("attention_heads", "layers", "embed_dim", "ffn_embed_dim"):
             if getattr(stack, name) < 1:
                 raise UsageError(
-                    f"{_flag(f'{side}_{name}')} must be at least 1, not {getattr(stack, name)}"
+                    f"{flag(f'{side}_{name}')} must be at least 1, not {getattr(stack, name)}"
                 )
         if stack.embed_dim % stack.attention_heads:
             raise UsageError(
@@ -287,7 +279,7 @@ def _check_dropouts(cfg: AdminTransformerConfig) -> None:
         "relu_dropout",
         "adaptive_softmax_dropout",
     ):
-        _check_probability(_flag(name), getattr(cfg, name))
+        _check_probability(flag(name), getattr(cfg, name))
     _check_probability("--encoder-layerdrop", cfg.encoder.layerdrop)
     _check_probability("--decoder-layerdrop", cfg.decoder.layerdrop)
 
@@ -319,7 +311,7 @@ def _check_output_layer(cfg: AdminTransformerConfig) -> None:
     for name in ("share_all_embeddings", "share_decoder_input_output_embed"):
         if getattr(cfg, name) and cfg.decoder.output_dim != cfg.decoder.embed_dim:
             raise UsageError(
-                f"{_flag(name)} needs --decoder-output-dim {cfg.decoder.embed_dim}, the size of the "
+                f"{flag(name)} needs --decoder-output-dim {cfg.decoder.embed_dim}, the size of the "
                 f"embeddings, not {cfg.decoder.output_dim}"
             )
 
@@ -340,9 +332,9 @@ def _check_compile(cfg: AdminTransformerConfig) -> None:
         "--heads-per-layer": cfg.heads_per_layer,
         "--head-mask": cfg.head_mask,
     }
-    for flag, given in others.items():
+    for option, given in others.items():
         if given:
-            raise UsageError(f"--compile is not supported with {flag}")
+            raise UsageError(f"--compile is not supported with {option}")
 
 
 def _check_cuda_graphs(cfg: AdminTransformerConfig) -> None:
@@ -356,9 +348,9 @@ def _check_cuda_graphs(cfg: AdminTransformerConfig) -> None:
         "--decoder-layerdrop": cfg.decoder.layerdrop,
         "--adaptive-softmax-cutoff": cfg.adaptive_softmax_cutoff,
     }
-    for flag, given in others.items():
+    for option, given in others.items():
         if given:
-            raise UsageError(f"--cuda-graphs is not supported with {flag}")
+            raise UsageError(f"--cuda-graphs is not supported with {option}")
 
 
 def _check_residual_attention(cfg: AdminTransformerConfig) -> None:

@@ -6,6 +6,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from admin_nmt.checkpoints.checkpoint import Checkpoint
+from admin_nmt.option_names import plain_value
 
 
 def model_settings(checkpoint: Checkpoint) -> Namespace:
@@ -15,7 +16,7 @@ def model_settings(checkpoint: Checkpoint) -> Namespace:
     """
     from fairseq.models import ARCH_CONFIG_REGISTRY
 
-    from admin_nmt.models.config import AdminTransformerConfig, plain_value, to_config
+    from admin_nmt.models.config import AdminTransformerConfig, to_config
 
     config = checkpoint.state.get("cfg")
     stored = config["model"] if config is not None else checkpoint.state.get("args")

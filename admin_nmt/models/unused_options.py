@@ -2,9 +2,10 @@
 
 from admin_nmt.initialization.registry import SCHEMES
 from admin_nmt.initialization.scheme import Depth
-from admin_nmt.models.config import AdminTransformerConfig, plain_value
+from admin_nmt.models.config import AdminTransformerConfig
 from admin_nmt.modules.residual import ScaledResidual
 from admin_nmt.modules.residual_attention import residual_kinds
+from admin_nmt.option_names import plain_value
 
 
 def unused_options(cfg: AdminTransformerConfig) -> list[str]:

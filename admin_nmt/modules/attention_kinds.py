@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Literal, NamedTuple, TypeVar
 
+from admin_nmt.option_names import flag
+
 Value = TypeVar("Value")
 
 
@@ -32,7 +34,7 @@ class AttentionKind(NamedTuple):
     @property
     def budget_option(self) -> str:
         """As on the command line: `--encoder-self`."""
-        return "--" + self.budget.replace("_", "-")
+        return flag(self.budget)
 
 
 #: Letter -> kind, in the order in which they are listed everywhere.

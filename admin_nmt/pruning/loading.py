@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from admin_nmt.checkpoints.checkpoint import Checkpoint
+from admin_nmt.checkpoints.checkpoint import TRANSFORMERS, Checkpoint
 from admin_nmt.checkpoints.direction import find_direction, require_fitting_vocabulary
 from admin_nmt.checkpoints.settings import set_values
 from admin_nmt.pruning.records import fingerprint
@@ -48,8 +48,6 @@ class LoadedModel:
         return str(self.checkpoint.path)
 
 
-#: Models whose heads can be measured and removed.
-FAMILIES = ("admin_transformer", "transformer")
 _PURPOSE = "have heads measured and removed"
 
 
@@ -59,7 +57,7 @@ def is_stock(checkpoint: Checkpoint, purpose: str = _PURPOSE) -> bool:
     Raises:
         UserError: it is of neither, and says that only these can do what `purpose` says.
     """
-    return checkpoint.require_family(FAMILIES, purpose) == "transformer"
+    return checkpoint.require_family(TRANSFORMERS, purpose) == "transformer"
 
 
 def load_model(

@@ -19,9 +19,10 @@ from torch import Tensor
 from admin_nmt.errors import UserError
 from admin_nmt.files import sha256
 from admin_nmt.json_files import read_document, write_document
-from admin_nmt.models.config import function_options, plain_value
+from admin_nmt.models.config import function_options
 from admin_nmt.models.head_files import DOCUMENT, VERSION
 from admin_nmt.modules.head_names import Head, Layout
+from admin_nmt.option_names import plain_value
 from admin_nmt.pruning.importance import NORMALIZATIONS, normalize_by_layer, ranking
 
 
