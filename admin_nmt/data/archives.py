@@ -85,7 +85,7 @@ def _open(path: Path, stack: ExitStack) -> IO[bytes]:
     stream.seek(0)
     if not is_gzip:
         return stream
-    unpacked: Any = stack.enter_context(gzip.open(stream))
+    unpacked: Any = stack.enter_context(gzip.GzipFile(fileobj=stream))
     return unpacked
 
 

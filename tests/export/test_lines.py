@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from admin_nmt.data.archives import open_text
@@ -58,6 +58,7 @@ def test_an_endless_line_is_cut_between_characters_and_named(
 def test_lines_are_counted_as_they_are_read(data: bytes) -> None:
     import tempfile
 
+    assume(not data.startswith(b"\x1f\x8b"))  # gzip
     with tempfile.NamedTemporaryFile() as file:
         file.write(data)
         file.flush()
