@@ -62,8 +62,8 @@ _PLACES = "places"
 
 
 @dataclass(frozen=True)
-class Reference:
-    """The reference of the detokenised scores.
+class RawText:
+    """One side of a test set as it was before preparation: a reference of the detokenised scores, or the source.
 
     Attributes:
         origin: a file name, or what the text was made from.
@@ -142,11 +142,11 @@ def evaluate(
         require_fitting_vocabulary(checkpoint, data, source, target)
     preparation = read_preparation(data)
     chosen = [choose_reference(reference, preparation, subset, target)]
-    chosen += [Reference(str(path), read_lines(path)) for path in more_references]
+    chosen += [RawText(str(path), read_lines(path)) for path in more_references]
     count = num_sentences(data, subset, source, target)
     raw_source = preparation.raw.get(subset, {}).get(source)
     sources = None if raw_source is None or not raw_source.exists() else read_lines(raw_source)
-    for each in (*chosen, Reference(str(raw_source), sources)):
+    for each in (*chosen, RawText(str(raw_source), sources)):
         _require_parallel(each, count, f"{subset} of {data}")
     settings = {"data": str(data), "path": path, "subset": subset} | dataclasses.asdict(options)
     directory = Path(output or default_directory(path, subset, source, target))
@@ -241,15 +241,15 @@ def _in_full(places: Sequence[Mapping[str, str]]) -> str:
 
 def choose_reference(
     given: str | os.PathLike[str] | None, preparation: Preparation, subset: str, target: str
-) -> Reference:
+) -> RawText:
     """The reference of the detokenised scores, as described in `evaluate`."""
     path = given if given is not None else preparation.raw.get(subset, {}).get(target)
     if path is not None:
-        return Reference(str(path), read_lines(path))
-    return Reference("binarised reference, detokenised (no raw reference was given)", None)
+        return RawText(str(path), read_lines(path))
+    return RawText("binarised reference, detokenised (no raw reference was given)", None)
 
 
-def _require_parallel(reference: Reference, count: int | None, subset: str) -> None:
+def _require_parallel(reference: RawText, count: int | None, subset: str) -> None:
     """Find out before translating that a raw text is of another test set."""
     if reference.lines is not None and count not in (None, len(reference.lines)):
         raise UserError(
@@ -261,7 +261,7 @@ def _require_parallel(reference: Reference, count: int | None, subset: str) -> N
 def _texts(
     hypotheses: Sequence[str],
     references: Sequence[str] | None,
-    chosen: Sequence[Reference],
+    chosen: Sequence[RawText],
     preparation: Preparation,
     target: str,
 ) -> dict[str, list[str]]:

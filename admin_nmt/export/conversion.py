@@ -19,7 +19,8 @@ from admin_nmt.models.settings import model_settings
 
 
 def plain_model(checkpoint: Checkpoint) -> tuple[dict[str, Tensor], Namespace]:
-    """As `as_plain`; the settings also say `even_heads`, which see.
+    """Weights and settings of the plain Transformer (`as_plain`); `settings.even_heads` is what
+    `even_heads` says of the checkpoint.
 
     Raises:
         UserError: another architecture, or a model that cannot be folded or that CTranslate2
