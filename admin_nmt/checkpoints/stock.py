@@ -17,7 +17,7 @@ STOCK_CRITERION: dict[str, Any] = {
 #: For users, where the original had a state of the optimizer.
 OPTIMIZER_DROPPED = (
     "optimizer state dropped: it belongs to the parameters as they were; to train on, start from this "
-    "file with --finetune-from-model"
+    "file with --finetune-from-model and a new --save-dir"
 )
 
 

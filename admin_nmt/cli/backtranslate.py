@@ -1,4 +1,4 @@
-"""`admin-nmt backtranslate`: argument parsing of `distillation.back_translation`."""
+"""`admin-nmt backtranslate`: argument parsing of `synthetic_data.back_translation`."""
 
 import argparse
 import sys

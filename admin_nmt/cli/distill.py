@@ -1,4 +1,4 @@
-"""`admin-nmt distill`: argument parsing of `distillation.sequence_level`."""
+"""`admin-nmt distill`: argument parsing of `synthetic_data.sequence_level`."""
 
 import argparse
 import sys

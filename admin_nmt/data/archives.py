@@ -65,8 +65,11 @@ def open_text(path: Path) -> Iterator[IO[bytes]]:
         UserError: what is unpacked is damaged.
         OSError: it cannot be read.
     """
-    with _undamaged(str(path), path), ExitStack() as stack:
-        yield _open(path, stack) if path.is_file() else stack.enter_context(path.open("rb"))
+    with ExitStack() as stack:
+        stream = _open(path, stack) if path.is_file() else stack.enter_context(path.open("rb"))
+        if isinstance(stream, gzip.GzipFile):  # others cannot be
+            stack.enter_context(_undamaged(str(path), path))
+        yield stream
 
 
 @contextmanager

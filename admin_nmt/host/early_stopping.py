@@ -14,6 +14,7 @@ from typing import Any
 
 from admin_nmt.checkpoints.checkpoint import Checkpoint
 from admin_nmt.host.exact_resume import NothingLeft
+from admin_nmt.host.fine_tuning import begins_to_finetune
 from admin_nmt.host.ours import is_ours
 from admin_nmt.host.patch import Patch, Scope
 
@@ -75,7 +76,7 @@ def _counting_on(load_checkpoint: Callable) -> Callable:
     def wrapped(cfg: Any, trainer: Any, **kwargs: Any) -> Any:
         counter = _counter()
         # Where these forget the best value, as fairseq does, the count begins anew too.
-        reset = cfg.reset_optimizer or cfg.reset_meters or _begins_to_finetune(cfg, trainer)
+        reset = cfg.reset_optimizer or cfg.reset_meters or begins_to_finetune(cfg, trainer)
         extra_state, epoch_itr = load_checkpoint(cfg, trainer, **kwargs)
         count = _count_of(extra_state or {})
         if reset or count is None or not is_ours(trainer):
@@ -97,14 +98,6 @@ def _count_of(extra_state: Mapping[str, Any]) -> dict[str, Any] | None:
     is in those of fairseq, and missing where all validations were between checkpoints."""
     best = extra_state.get("best")
     return extra_state.get(KEY, None if best is None else {"best": best, "num_runs": 0})
-
-
-def _begins_to_finetune(cfg: Any, trainer: Any) -> bool:
-    """Whether `--finetune-from-model` is read, which it is where `--save-dir` has no checkpoint yet."""
-    from fairseq.file_io import PathManager
-
-    last = Path(cfg.save_dir) / f"checkpoint_last{trainer.checkpoint_suffix or ''}.pt"
-    return cfg.finetune_from_model is not None and not PathManager.exists(str(last))
 
 
 def _counter() -> Any:

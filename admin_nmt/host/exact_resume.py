@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 
+from admin_nmt.host.fine_tuning import begins_to_finetune
 from admin_nmt.host.ours import is_ours
 from admin_nmt.host.patch import Patch, Scope
 
@@ -184,10 +185,12 @@ class NothingLeft:
 
 def _unless_over(load_checkpoint: Callable) -> Callable:
     """A run that has reached `--max-update` or `--stop-time-hours` makes no further update when it is started
-    again."""
+    again. One that begins anew with the weights of another (`--finetune-from-model`, `--reset-optimizer`)
+    has taken no time yet; fairseq counts that of the other training."""
 
     @wraps(load_checkpoint)
     def wrapped(cfg: Any, trainer: Any, **kwargs: Any) -> Any:
+        anew = cfg.reset_optimizer or begins_to_finetune(cfg, trainer)
         extra_state, epoch_itr = load_checkpoint(cfg, trainer, **kwargs)
         updates, most = trainer.get_num_updates(), trainer.cfg.optimization.max_update or math.inf
         if updates >= most and is_ours(trainer):
@@ -195,6 +198,9 @@ def _unless_over(load_checkpoint: Callable) -> Callable:
                 f"nothing left to train: {updates} updates have been made (--max-update {most})"
             )
             return extra_state, NothingLeft()
+        if anew and is_ours(trainer):
+            trainer._previous_training_time = 0.0
+            return extra_state, epoch_itr
         # The time in the checkpoint, not the clock: it is the same on all ranks.
         hours = (extra_state or {}).get("previous_training_time", 0) / 3600
         if 0 < trainer.cfg.optimization.stop_time_hours < hours and is_ours(trainer):

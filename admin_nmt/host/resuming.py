@@ -117,9 +117,10 @@ def _without_optimizer(load_checkpoint: Callable) -> Callable:
         extra_state = load_checkpoint(self, filename, reset_optimizer, *args, **kwargs)
         if extra_state is None or reset_optimizer or self.get_num_updates() > 0:
             return extra_state
-        made = (self._optim_history or [{}])[-1].get("num_updates", 0)
-        folder = Path(self.cfg.checkpoint.save_dir).resolve()
-        if made > 0 and Path(filename).resolve().parent == folder:
+        history = (self._optim_history or [{}])[-1]
+        made, folder = history.get("num_updates", 0), Path(self.cfg.checkpoint.save_dir).resolve()
+        # Files that are made of checkpoints, such as averages, name no optimizer.
+        if made > 0 and history.get("optimizer_name") and Path(filename).resolve().parent == folder:
             logger.warning(
                 f"{filename} holds no state of the optimizer (--no-save-optimizer-state): after {made} "
                 "updates the optimizer, the learning rate and the number of updates begin anew"

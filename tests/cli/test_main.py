@@ -107,3 +107,5 @@ def test_a_standard_stream_may_be_closed(closed: str, tmp_path: Path) -> None:
     found = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=300)
     assert "Traceback" not in found.stderr
     assert found.returncode == (closed == "<&-"), found.stderr
+    assert closed != "<&-" or "standard input is empty" in found.stderr
+    assert closed == "<&-" or closed == ">&-" or "BLEU" in found.stdout
