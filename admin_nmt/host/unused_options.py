@@ -20,7 +20,8 @@ def of_criterion_and_task(criterion: Any, task: Any) -> list[str]:
         criterion: configuration of any criterion.
         task: configuration of any task.
     """
-    off = getattr(criterion, "rdrop_alpha", None) == 0
+    # fairseq's own R-Drop has an alpha too, and none of the other options.
+    off = hasattr(criterion, "rdrop_passes") and criterion.rdrop_alpha == 0
     chance = any(getattr(task, name, 0) for name in CHANCES)
     lines = {
         "--label-smoothing-over: give --label-smoothing": (

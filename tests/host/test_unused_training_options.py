@@ -20,6 +20,11 @@ RDROP = "--criterion label_smoothed_cross_entropy_rdrop"
         ("--rdrop-passes 3 --rdrop-alpha 0", "--rdrop-passes 3 --rdrop-alpha 1", RDROP),
         ("--rdrop-interval 3 --rdrop-alpha 0", "--rdrop-interval 3", RDROP),
         ("--rdrop-loss-scale mean --rdrop-alpha 0", "--rdrop-loss-scale mean", RDROP),
+        (
+            "--bpe-dropout-side source --criterion label_smoothed_cross_entropy_with_rdrop",
+            "--criterion label_smoothed_cross_entropy_with_rdrop",  # fairseq's, with an alpha of 0
+            "",
+        ),
         ("--bpe-dropout-side source", "--bpe-dropout-side source --bpe-dropout 0.1", OURS),
         (
             "--bpe-dropout-side target --criterion cross_entropy",

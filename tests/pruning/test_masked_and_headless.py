@@ -234,11 +234,11 @@ def test_orders_of_a_sweep_are_measured_once(
     run: Callable[..., int], checkpoint: Callable[..., Path], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    from admin_nmt.pruning import measuring
+    from admin_nmt.pruning import orders
 
     calls = []
-    measure = measuring.measure
-    monkeypatch.setattr(measuring, "measure", lambda *a, **k: calls.append(1) or measure(*a, **k))
+    measure = orders.measure
+    monkeypatch.setattr(orders, "measure", lambda *a, **k: calls.append(1) or measure(*a, **k))
     command = ["prune-sweep", "--path", checkpoint(*ONE_LAYER), "--beam", "1", "--max-sentences", "4",
                "--max-batches", "1", "--step", "0.5", "--groups", "EAD", "E", "--rerank",
                "--random-orders", "0", "--output", tmp_path / "out"]  # fmt: skip
