@@ -11,6 +11,7 @@ from collections import Counter
 
 from admin_nmt.data.bpe import SEPARATOR
 from admin_nmt.data.sentence_pieces import WORD_BEGINS
+from admin_nmt.data.word_tokens import CONTROL
 
 #: Subwords.
 Sentence = list[str]
@@ -21,17 +22,13 @@ SHOWN_WARNINGS = 10
 _END_OF_SENTENCE = re.compile(r"[.!?;:。！？]$|^(?:&quot;|&apos;|\))$")
 
 
-#: Characters that tokenisation takes out.
-_CONTROL = re.compile(r"[\x00-\x1f]")
-
-
 def is_empty(line: str) -> bool:
     r"""Whether a line has nothing but white space and control characters.
 
     >>> is_empty(" \t\x00"), is_empty("\x01.")
     (True, False)
     """
-    return not _CONTROL.sub("", line).strip()
+    return not CONTROL.sub("", line).strip()
 
 
 class Warnings:

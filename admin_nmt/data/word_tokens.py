@@ -20,7 +20,8 @@ from collections.abc import Callable, Collection
 
 from admin_nmt.data.memory import Memory
 
-_CONTROL = re.compile(r"[\x00-\x1f]")
+#: Characters that sacremoses takes out.
+CONTROL = re.compile(r"[\x00-\x1f]")
 #: What sacremoses writes for dots meanwhile; a word with it comes out changed.
 _MARKER = "MULTI"
 _DIGITS = frozenset("0123456789")
@@ -91,6 +92,6 @@ class WordTokens:
 
     def _checked(self, word: str, after: str = "") -> str:
         at_edge = word[0] in ",'" or word[-1] == "'"
-        if (at_edge and len(word) > 1) or _CONTROL.search(word):
+        if (at_edge and len(word) > 1) or CONTROL.search(word):
             raise _WholeLineError
         return self._tokenize(word + after)
